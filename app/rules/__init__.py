@@ -1,0 +1,1 @@
+"""Rules that are true without any neighbour. Standard library only."""

@@ -1,0 +1,64 @@
+"""When to ask Codat again, and when to give up.
+
+Codat's own advice is exponential backoff on 408, 429 and 5xx. Ours starts at two seconds, triples,
+and stops growing at an hour, so twelve attempts bridge an outage of about five hours; jitter keeps
+many fetches that failed together from coming back together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+FIRST = timedelta(seconds=2)
+FACTOR = 3
+LONGEST = timedelta(hours=1)
+RATE_LIMIT_PAUSE = timedelta(seconds=60)
+LONGEST_WAIT_ASKED = timedelta(hours=24)
+
+Trouble = Literal["passing", "rate_limited", "final"]
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Ask again at `at`. `free` means this attempt does not count."""
+
+    at: datetime
+    free: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Stop asking; `reason` is one line for people."""
+
+    reason: str
+
+
+def backoff(attempts: int, luck: float) -> timedelta:
+    """The pause after so many attempts (1 or more); `luck` in [0, 1) takes up to half of it off."""
+    growth: int = FACTOR ** min(attempts - 1, 20)
+    return min(FIRST * growth, LONGEST) * (1 - luck / 2)
+
+
+def decide(
+    trouble: Trouble,
+    *,
+    attempts: int,
+    max_attempts: int,
+    now: datetime,
+    retry_after: timedelta | None,
+    luck: Callable[[], float],
+) -> Again | GiveUp:
+    """What to do after attempt number `attempts` (1-based) ended in `trouble`.
+
+    A rate limit costs no attempt. A `retry_after` is honoured up to a day.
+    """
+    asked = min(retry_after, LONGEST_WAIT_ASKED) if retry_after else None
+    if trouble == "rate_limited":
+        return Again(now + (asked or RATE_LIMIT_PAUSE), free=True)
+    if trouble == "final":
+        return GiveUp("Codat's answer is final until somebody acts")
+    if attempts >= max_attempts:
+        return GiveUp(f"given up after {attempts} attempts")
+    pause = backoff(attempts, luck())
+    return Again(now + max(pause, asked or pause))

@@ -1,0 +1,137 @@
+"""The settings, and the only reader of the environment.
+
+A setting comes from the environment, else from `.env`, else from a file of its name in
+`/run/secrets`. Empty counts as not set. A wrong value stops the start with one line that names
+the setting and never shows its value.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import SettingsError
+
+SECRETS_DIR = Path("/run/secrets")
+SHORTEST_API_KEY = 16
+_DATABASE_ADDRESS = re.compile(r"(sqlite(\+\w+)?:///|postgres(ql)?(\+psycopg)?://)\S")
+
+
+def _split(value: Any) -> Any:
+    """`a, b` as ("a", "b"); blanks and empty parts do not count."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Addresses = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Names are the environment's, in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    database_url: str = Field(
+        "sqlite:///data/syncs.db",
+        repr=False,
+        description="where everything is kept; also postgresql://…",
+    )
+    codat_webhook_secrets: Secrets = Field(
+        (), description="whsec_… of each endpoint in the Codat Portal; two while rotating"
+    )
+    codat_api_key: SecretStr | None = Field(
+        None, description="the raw key or the finished `Basic …` header"
+    )
+    codat_base_url: str = Field("https://api.codat.io", description="Codat's API")
+    api_keys: Secrets = Field(
+        (), description="keys for our own API and pages, each at least 16 characters"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    worker_in_web: bool = Field(True, description="run the worker as part of `serve`")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="largest delivery accepted")
+    reconcile_every_minutes: int = Field(
+        15, ge=0, description="how often Codat is asked what it knows; 0 switches it off"
+    )
+    stuck_after_minutes: int = Field(
+        60, ge=1, description="a sync in progress for longer is asked about"
+    )
+    fetch_max_attempts: int = Field(12, ge=1, description="then a fetch is given up, visibly")
+    keep_events_days: int = Field(30, ge=1, description="how long raw bodies are kept")
+    retry_webhook_url: SecretStr | None = Field(
+        None, description="where failed transactions are handed for another try"
+    )
+    notify_webhook_urls: Addresses = Field((), description="where outgoing events are posted")
+    notify_signing_secret: SecretStr | None = Field(
+        None, description="whsec_… that signs outgoing events"
+    )
+    notify_urls: Addresses = Field((), description="Apprise addresses for notices in words")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="how much is logged"
+    )
+    log_format: Literal["json", "console"] | None = Field(
+        None, description="json in a container, else console"
+    )
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        if not _DATABASE_ADDRESS.match(value):
+            raise ValueError("must start with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("codat_base_url")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if not value.startswith(("https://", "http://")):
+            raise ValueError("must start with https:// or http://")
+        return value.rstrip("/")
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < SHORTEST_API_KEY for key in value):
+            raise ValueError(f"each key must have at least {SHORTEST_API_KEY} characters")
+        return value
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of this process. Raises SettingsError, one line, naming what is wrong."""
+    secrets = SECRETS_DIR if SECRETS_DIR.is_dir() else None
+    try:
+        return Settings(_env_file=".env", _secrets_dir=secrets, **given)  # type: ignore[call-arg]  # pydantic-settings' own arguments
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0]).upper() if problem["loc"] else "settings"
+        parts.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(parts)
+
+
+def require(settings: Settings, *names: str) -> None:
+    """Raise SettingsError when one of the named settings is not set."""
+    for name in names:
+        if not getattr(settings, name):
+            raise SettingsError(f"{name.upper()} is not set; see .env.example")
+
+
+def in_a_container() -> bool:
+    """True where the logs should be JSON lines by default."""
+    markers = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    return any(marker.exists() for marker in markers) or not sys.stderr.isatty()
