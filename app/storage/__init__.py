@@ -1,0 +1,1 @@
+"""The neighbour database. SQL appears in this package only."""

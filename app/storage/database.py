@@ -1,0 +1,141 @@
+"""The engine, and everything that differs by database.
+
+SQLite: write-ahead log, full sync (a committed event survives a power cut), writers take the lock
+when they begin (`BEGIN IMMEDIATE`) so that none fails half-way. PostgreSQL: psycopg 3.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.errors import StorageRefused, StorageUnavailable
+
+BUSY_TIMEOUT_S = 5
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_MS = 30_000
+_REFUSALS = (DataError, IntegrityError, ProgrammingError)
+
+
+class Database:
+    """One database. `reading` and `writing` give a connection inside a transaction.
+
+    `writing` commits when its block ends well and rolls back otherwise. Both raise
+    StorageUnavailable when the database is away, locked for too long, or refuses the work.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        self._one_writer = threading.Lock()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection whose reads see one state of the database."""
+        with _as_unavailable(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection whose writes are all kept or all forgotten."""
+        with _as_unavailable(), self._turn(), self.engine.connect() as connection:
+            connection = connection.execution_options(writes=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """SQLite has one writer: threads of this process queue here, fairly, not in its lock."""
+        if not self.is_sqlite:
+            yield
+            return
+        with self._one_writer:
+            yield
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, PoolTimeout) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        kind = StorageRefused if isinstance(error, _REFUSALS) else StorageUnavailable
+        raise kind(f"the database cannot do this now: {first_line}") from error
+
+
+def open_database(url: str, *, pool_size: int = 12) -> Database:
+    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used."""
+    address = _with_driver(make_url(url))
+    if address.get_backend_name() == "sqlite":
+        return Database(_sqlite_engine(address, pool_size))
+    return Database(_postgresql_engine(address, pool_size))
+
+
+def _with_driver(address: URL) -> URL:
+    plain = address.drivername in ("postgresql", "postgres")
+    return address.set(drivername="postgresql+psycopg") if plain else address
+
+
+def _postgresql_engine(address: URL, pool_size: int) -> Engine:
+    return create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+        },
+    )
+
+
+def _sqlite_engine(address: URL, pool_size: int) -> Engine:
+    if address.database and address.database != ":memory:":
+        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that can say ON CONFLICT, which both databases spell alike."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+def chunked(rows: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
+    """The rows in slices that stay under the databases' limit on bound values."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,0 +1,194 @@
+"""The fetches we owe ourselves: owing, claiming, putting off, giving up.
+
+One column, `due`, is the time to start while a fetch is ready, and the end of the lease while a
+worker has it; so claiming and taking over from a dead worker are one statement. The attempt is
+counted at the claim. Every later write is fenced by the token the claim gave. `wanted` counts how
+often a fetch was asked for, so an answer knows whether it came too early.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, select, update
+
+from app.storage.database import insert
+from app.storage.tables import fetches, gates, syncs
+
+CODAT_GATE = "codat"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A fetch that this worker, and nobody else, may carry out until its lease ends."""
+
+    sync: int
+    company_id: str
+    sync_id: str
+    token: str
+    wanted: int
+    attempts: int
+
+
+def owe(connection: Connection, sync_ids: Sequence[int], now: datetime) -> None:
+    """Owe a fetch for each of these syncs, from now on and with all attempts ahead.
+
+    A fetch that is running is left to its worker, which will see that it is wanted once more.
+    """
+    if not sync_ids:
+        return
+    statement = insert(connection, fetches)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["sync"],
+            set_={
+                "state": "owed",
+                "wanted": fetches.c.wanted + 1,
+                "attempts": case((_running(now), fetches.c.attempts), else_=0),
+                "due": case((_running(now), fetches.c.due), else_=statement.excluded.due),
+                "token": case((_running(now), fetches.c.token), else_=None),
+            },
+        ),
+        [
+            {"sync": sync, "state": "owed", "due": now, "wanted": 1, "attempts": 0}
+            for sync in sorted(sync_ids)
+        ],
+    )
+
+
+def owe_again(connection: Connection, sync_ids: Sequence[int], now: datetime) -> bool:
+    """Start again the fetches of these syncs that wait or were given up; True when there is one."""
+    if not sync_ids:
+        return False
+    again = connection.execute(
+        update(fetches)
+        .where(fetches.c.sync.in_(sync_ids), fetches.c.state != "settled", ~_running(now))
+        .values(state="owed", due=now, attempts=0, token=None, wanted=fetches.c.wanted + 1)
+        .returning(fetches.c.sync)
+    )
+    return bool(again.scalars().all())
+
+
+def _running(now: datetime) -> ColumnElement[bool]:
+    return and_(fetches.c.token.is_not(None), fetches.c.due > now)
+
+
+def claim(connection: Connection, *, now: datetime, lease: timedelta, limit: int) -> list[Claim]:
+    """Take up to `limit` due fetches, earliest first, while Codat's gate is open."""
+    token = uuid.uuid4().hex
+    closed = exists().where(gates.c.name == CODAT_GATE, gates.c.closed_until > now)
+    due = (
+        select(fetches.c.sync)
+        .where(fetches.c.due <= now, ~closed)
+        .order_by(fetches.c.due)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    taken = connection.execute(
+        update(fetches)
+        .where(fetches.c.sync.in_(select(due.c.sync)))
+        .values(due=now + lease, token=token, attempts=fetches.c.attempts + 1)
+        .returning(fetches.c.sync, fetches.c.wanted, fetches.c.attempts)
+    ).all()
+    names = _names(connection, [row.sync for row in taken])
+    return [Claim(row.sync, *names[row.sync], token, row.wanted, row.attempts) for row in taken]
+
+
+def is_due(connection: Connection, now: datetime) -> bool:
+    """True when a fetch is due and Codat's gate is open."""
+    some = select(fetches.c.sync).where(fetches.c.due <= now).limit(1)
+    if connection.execute(some).first() is None:
+        return False
+    closed = select(gates.c.name).where(gates.c.name == CODAT_GATE, gates.c.closed_until > now)
+    return connection.execute(closed).first() is None
+
+
+def _names(connection: Connection, numbers: Sequence[int]) -> dict[int, tuple[str, str]]:
+    if not numbers:
+        return {}
+    rows = connection.execute(
+        select(syncs.c.id, syncs.c.company_id, syncs.c.sync_id).where(syncs.c.id.in_(numbers))
+    ).all()
+    return {row.id: (row.company_id, row.sync_id) for row in rows}
+
+
+def _mine(claimed: Claim) -> ColumnElement[bool]:
+    return and_(fetches.c.sync == claimed.sync, fetches.c.token == claimed.token)
+
+
+def renew(connection: Connection, claimed: Claim, until: datetime) -> bool:
+    """Move the lease's end; False when another worker has taken the fetch over."""
+    moved = connection.execute(
+        update(fetches).where(_mine(claimed)).values(due=until).returning(fetches.c.sync)
+    )
+    return moved.first() is not None
+
+
+def wanted_now(connection: Connection, claimed: Claim) -> int | None:
+    """How often the fetch has been asked for by now, locked; None when it is no longer ours."""
+    return connection.execute(
+        select(fetches.c.wanted).where(_mine(claimed)).with_for_update()
+    ).scalar()
+
+
+def put_off(
+    connection: Connection, claimed: Claim, *, until: datetime, error: str | None, free: bool
+) -> bool:
+    """Give the fetch back until a time; `free` gives its attempt back too."""
+    given = connection.execute(
+        update(fetches)
+        .where(_mine(claimed))
+        .values(
+            due=until,
+            token=None,
+            last_error=error,
+            attempts=fetches.c.attempts - (1 if free else 0),
+        )
+        .returning(fetches.c.sync)
+    )
+    return given.first() is not None
+
+
+def ask_once_more(connection: Connection, claimed: Claim, now: datetime) -> None:
+    """News came while the fetch ran: it is due again, with all attempts ahead."""
+    connection.execute(
+        update(fetches)
+        .where(_mine(claimed))
+        .values(due=now, token=None, attempts=0, last_error=None)
+    )
+
+
+def finish(connection: Connection, claimed: Claim) -> None:
+    """Nothing is owed any more."""
+    connection.execute(
+        update(fetches)
+        .where(_mine(claimed))
+        .values(state="settled", due=None, token=None, last_error=None)
+    )
+
+
+def give_up(connection: Connection, claimed: Claim, reason: str) -> bool:
+    """Stop asking, visibly; `redrive`, a refresh or a resent webhook brings it back."""
+    dead = connection.execute(
+        update(fetches)
+        .where(_mine(claimed))
+        .values(state="dead", due=None, token=None, last_error=reason)
+        .returning(fetches.c.sync)
+    )
+    return dead.first() is not None
+
+
+def redrive(connection: Connection, *, sync_id: str | None, now: datetime) -> int:
+    """Put given-up fetches back to work, of one sync or of all; returns how many."""
+    dead = fetches.c.state == "dead"
+    if sync_id is not None:
+        dead &= fetches.c.sync.in_(select(syncs.c.id).where(syncs.c.sync_id == sync_id))
+    back = connection.execute(
+        update(fetches)
+        .where(dead)
+        .values(state="owed", due=now, attempts=0, token=None, wanted=fetches.c.wanted + 1)
+        .returning(fetches.c.sync)
+    )
+    return len(back.scalars().all())

@@ -1,0 +1,142 @@
+"""Other writes: what Codat answered, what we noted, who lives, when all calls must rest."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, Row, RowMapping, select, update
+
+from app.errors import Conflicting
+from app.rules.news import CodatStatus, Item
+from app.rules.sync import Sync, settle, with_items
+from app.storage import owed
+from app.storage.database import insert
+from app.storage.items import Classifier, cause_of, replace_items
+from app.storage.owed import CODAT_GATE, Claim
+from app.storage.rows import to_row, to_sync
+from app.storage.tables import gates, heartbeats, notes, syncs
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Codat said about one sync, asked for at `asked_at`.
+
+    `items` is None when the list was not asked for (the sync is still running) or was refused.
+    """
+
+    status: CodatStatus
+    asked_at: datetime
+    items: tuple[Item, ...] | None = None
+    expected: int | None = None
+    steady: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an answer made of the sync; `fresh` says that news came in while Codat was asked."""
+
+    before: Sync
+    after: Sync
+    fresh: bool
+
+
+def record(
+    connection: Connection,
+    claimed: Claim,
+    answer: Answer,
+    *,
+    now: datetime,
+    cause: Classifier = cause_of,
+) -> Recorded | None:
+    """Make the sync what Codat says it is, item set and all; None when the claim was lost.
+
+    The caller then says in the same transaction what becomes of the fetch.
+    """
+    row = _locked(connection, claimed.sync)
+    wanted = owed.wanted_now(connection, claimed)
+    if row is None or wanted is None:
+        return None
+    fresh = wanted != claimed.wanted
+    before = to_sync(row)
+    after = _answered(before, answer, fresh=fresh, now=now)
+    connection.execute(
+        update(syncs)
+        .where(syncs.c.id == claimed.sync)
+        .values(to_row(after, updated_at=now if after != before else row["updated_at"]))
+    )
+    if answer.items is not None:
+        replace_items(connection, claimed.sync, answer.items, after.status_code, cause)
+    return Recorded(before, after, fresh)
+
+
+def _locked(connection: Connection, number: int) -> RowMapping | None:
+    statement = select(syncs).where(syncs.c.id == number).with_for_update()
+    return connection.execute(statement).mappings().first()
+
+
+def _answered(sync: Sync, answer: Answer, *, fresh: bool, now: datetime) -> Sync:
+    said = settle(sync, answer.status, asked_at=answer.asked_at, fresh=fresh)
+    if answer.items is None:
+        return said
+    return with_items(
+        said,
+        answer.items,
+        source="codat",
+        expected=answer.expected,
+        steady=answer.steady,
+        at=now,
+    )
+
+
+def note(connection: Connection, sync: int, kind: str, reason: str, at: datetime) -> None:
+    """Say in the sync's timeline what was done and why."""
+    connection.execute(
+        notes.insert(), {"sync": sync, "at": at, "kind": kind, "reason": reason[:1000]}
+    )
+
+
+def refresh(connection: Connection, sync_id: str, company_id: str | None, now: datetime) -> bool:
+    """Owe a fetch for a known sync; False when there is no such sync.
+
+    Raises Conflicting when two companies have a sync of this id and none was named.
+    """
+    found = _find(connection, sync_id, company_id)
+    if len(found) > 1:
+        raise Conflicting("several companies have a sync of this id: say which company_id")
+    for row in found:
+        owed.owe(connection, [row.id], now)
+        note(connection, row.id, "refresh", "somebody asked to ask Codat again", now)
+    return bool(found)
+
+
+def _find(connection: Connection, sync_id: str, company_id: str | None) -> list[Row[tuple[int]]]:
+    statement = select(syncs.c.id).where(syncs.c.sync_id == sync_id)
+    if company_id is not None:
+        statement = statement.where(syncs.c.company_id == company_id)
+    return list(connection.execute(statement).all())
+
+
+def beat(connection: Connection, worker: str, now: datetime) -> None:
+    """Say that this worker lives."""
+    statement = insert(connection, heartbeats)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["worker"], set_={"seen_at": now}),
+        {"worker": worker, "seen_at": now},
+    )
+
+
+def forget_worker(connection: Connection, worker: str) -> None:
+    """Say that this worker has ended well."""
+    connection.execute(heartbeats.delete().where(heartbeats.c.worker == worker))
+
+
+def close_gate(connection: Connection, until: datetime, reason: str) -> None:
+    """Stop all calls to Codat, of every replica, until a time. A later time is never shortened."""
+    statement = insert(connection, gates)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name"],
+            set_={"closed_until": until, "reason": reason},
+            where=gates.c.closed_until < until,
+        ),
+        {"name": CODAT_GATE, "closed_until": until, "reason": reason},
+    )

@@ -1,0 +1,225 @@
+"""The tables, and nothing else.
+
+`events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
+item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
+names, `gates` when all calls must rest, `heartbeats` which workers live.
+
+Ids from Codat are text: its schema types them as plain strings. A sync is known by company and
+sync id; `syncs.id` is ours and keeps the item rows narrow.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC datetime on both databases (SQLite itself keeps no zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; without its zone where the database could not keep it."""
+        if value is None:
+            return None
+        in_utc = value.astimezone(UTC)
+        return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Always aware, always UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# SQLite counts up by itself only on a plain INTEGER primary key.
+Key = BigInteger().with_variant(Integer, "sqlite")
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("message_id", Text, nullable=False, unique=True),
+    Column("received_at", UtcTime, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("event_type", Text),
+    Column("reading", Text, nullable=False),
+    Column("reason", Text),
+    Column("event_id", Text),
+    Column("company_id", Text),
+    Column("sync_id", Text),
+    Column("generated_at", UtcTime),
+    Column("body", LargeBinary),
+    Index("ix_events_sync", "company_id", "sync_id"),
+    Index(
+        "ix_events_odd",
+        "id",
+        postgresql_where=text("reading <> 'ok'"),
+        sqlite_where=text("reading <> 'ok'"),
+    ),
+)
+
+syncs = Table(
+    "syncs",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("company_id", Text, nullable=False),
+    Column("sync_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("heard", Integer, nullable=False),
+    Column("unsettled", Integer, nullable=False),
+    Column("failure_stage", Text),
+    Column("started_at", UtcTime),
+    Column("ended_at", UtcTime),
+    Column("finished_at", UtcTime),
+    Column("first_seen_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("status_code", Integer),
+    Column("status", Text),
+    Column("error_message", Text),
+    Column("exception_message", Text),
+    Column("data_pushed", Boolean),
+    Column("codat_utc", UtcTime),
+    Column("asked_at", UtcTime),
+    Column("items_from", Text),
+    Column("items_key", Text),
+    Column("items_complete", Boolean, nullable=False),
+    Column("total", Integer),
+    Column("completed", Integer),
+    Column("failed", Integer),
+    Column("pending", Integer),
+    Column("other", Integer),
+    Column("expected", Integer),
+    Column("fetched_at", UtcTime),
+    UniqueConstraint("company_id", "sync_id"),
+    Index("ix_syncs_sync_id", "sync_id"),
+    Index("ix_syncs_updated_at", "updated_at", "id"),
+    Index("ix_syncs_started_at", "started_at", "id"),
+    Index("ix_syncs_finished_at", "finished_at", "id"),
+    Index("ix_syncs_company_updated", "company_id", "updated_at", "id"),
+    Index("ix_syncs_status_code", "status_code", "id"),
+    Index("ix_syncs_outcome", "outcome", "updated_at", "id"),
+    Index("ix_syncs_state", "state", "updated_at", "id"),
+)
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("sync", Key, ForeignKey("syncs.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("transaction_id", Text),
+    Column("integration_type", Text),
+    Column("status", Text),
+    Column("message", Text),
+    Column("failed", Boolean, nullable=False),
+    Column("correlation_id", Text),
+    Column("cause", Text),
+    UniqueConstraint("sync", "position"),
+    Index("ix_transactions_transaction_id", "transaction_id"),
+    Index(
+        "ix_transactions_correlation_id",
+        "correlation_id",
+        postgresql_where=text("correlation_id IS NOT NULL"),
+        sqlite_where=text("correlation_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_transactions_cause",
+        "cause",
+        "sync",
+        postgresql_where=text("cause IS NOT NULL"),
+        sqlite_where=text("cause IS NOT NULL"),
+    ),
+)
+
+fetches = Table(
+    "fetches",
+    metadata,
+    Column(
+        "sync",
+        Key,
+        ForeignKey("syncs.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("state", Text, nullable=False),
+    Column("due", UtcTime),
+    Column("token", Text),
+    Column("wanted", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", Text),
+    Index(
+        "ix_fetches_due",
+        "due",
+        postgresql_where=text("due IS NOT NULL"),
+        sqlite_where=text("due IS NOT NULL"),
+    ),
+    Index(
+        "ix_fetches_dead",
+        "sync",
+        postgresql_where=text("state = 'dead'"),
+        sqlite_where=text("state = 'dead'"),
+    ),
+)
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("sync", Key, ForeignKey("syncs.id", ondelete="CASCADE"), nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("ix_notes_sync", "sync", "id"),
+)
+
+companies = Table(
+    "companies",
+    metadata,
+    Column("company_id", Text, primary_key=True),
+    Column("name", Text),
+    Column("name_as_of", UtcTime),
+    Index("ix_companies_name", "name"),
+)
+
+gates = Table(
+    "gates",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("closed_until", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("worker", Text, primary_key=True),
+    Column("seen_at", UtcTime, nullable=False),
+)

@@ -1,0 +1,28 @@
+"""How Alembic reaches the database: on the connection `app.storage.schema` hands over.
+
+That connection is already inside one transaction that holds the migration lock, so two hosts that
+migrate at once do it one after the other, and a migration is done as a whole or not at all.
+"""
+
+from typing import Any, Literal
+
+from alembic import context
+from app.storage.tables import UtcTime, metadata
+
+
+def _render(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:
+    """Migrations name plain types, so that they keep working when ours move."""
+    if kind == "type" and isinstance(item, UtcTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_item=_render,
+    render_as_batch=False,
+    compare_type=False,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,24 @@
+"""${message}
+
+Policy: this runs while the old code still serves. Add, never rename or drop in the same release;
+an index on a grown table is built in a release of its own. Every statement waits at most five
+seconds for a lock (set in env.py). It must run on SQLite and on PostgreSQL, up and down.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    """Bring the schema to this revision."""
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    """Take this revision back."""
+    ${downgrades if downgrades else "pass"}

@@ -1,0 +1,347 @@
+"""Events are kept exactly once, many per commit, and add up to the same syncs in any order."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import permutations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, func, select
+
+from app.errors import StorageUnavailable
+from app.rules.news import Delivery, Event, Item
+from app.rules.sync import Sync, tell
+from app.storage import inbox as inbox_module
+from app.storage.database import Database
+from app.storage.inbox import Inbox, write
+from app.storage.keep import keep_all
+from app.storage.tables import companies, events, fetches, metadata, notes, syncs
+from tests.told import (
+    COMPLETED,
+    FAILED,
+    STARTED,
+    T0,
+    after,
+    delivery,
+    fetch_row,
+    item_rows,
+    sync_row,
+)
+
+
+def keep(database: Database, *deliveries: Delivery) -> set[str]:
+    with database.writing() as connection:
+        return keep_all(connection, deliveries).new
+
+
+def count(database: Database, table: str) -> int:
+    with database.reading() as connection:
+        found = connection.execute(select(func.count()).select_from(metadata.tables[table]))
+        return found.scalar_one()
+
+
+def empty(database: Database) -> None:
+    with database.writing() as connection:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(table.delete())
+
+
+def test_an_event_is_kept_with_its_bytes(database: Database) -> None:
+    """The raw body survives as it came, whatever is in it."""
+    raw = Delivery("m1", T0, b'\x00\xff{"not": json', Event(reading="unreadable", reason="no"))
+    assert keep(database, raw) == {"m1"}
+    with database.reading() as connection:
+        row = connection.execute(select(events)).mappings().one()
+    assert (row["body"], row["reading"], row["received_at"]) == (raw.body, "unreadable", T0)
+
+
+def test_a_redelivery_changes_nothing_but_is_noted(database: Database) -> None:
+    """Same message id, same sync, one event; the timeline says that it came again."""
+    keep(database, delivery("m1"))
+    before = dict(sync_row(database))
+    assert keep(database, delivery("m1", at=after(minutes=5))) == set()
+    assert dict(sync_row(database)) == before
+    assert (count(database, "events"), count(database, "notes")) == (1, 1)
+
+
+def test_a_duplicate_inside_one_commit_counts_once(database: Database) -> None:
+    """Codat's burst may bring a message twice at the same moment."""
+    fates, _ = write(database, [delivery("m1"), delivery("m1")])
+    assert fates == [True, False]
+    assert count(database, "events") == 1
+
+
+def test_two_subscriptions_telling_one_outcome_make_one_sync_and_one_fetch(
+    database: Database,
+) -> None:
+    """Two message ids, two generations of bodies, one business event."""
+    keep(database, delivery("m1", company_name=None))
+    keep(database, delivery("m2", generated_at=T0, company_name="Toft stores"))
+    assert (count(database, "syncs"), count(database, "fetches")) == (1, 1)
+
+
+def test_one_sync_id_in_two_companies_is_two_syncs(database: Database) -> None:
+    """A sync is known by company and sync id."""
+    keep(database, delivery("m1", FAILED), delivery("m2", COMPLETED, company_id="c2"))
+    assert sync_row(database, company_id="c1")["state"] == "failed"
+    assert sync_row(database, company_id="c2")["state"] == "completed"
+
+
+def test_a_start_owes_no_fetch_and_an_end_does(database: Database) -> None:
+    """The obligation is written in the event's own transaction."""
+    keep(database, delivery("m1", STARTED))
+    assert fetch_row(database) is None
+    keep(database, delivery("m2", COMPLETED, at=after(minutes=1)))
+    row = fetch_row(database)
+    assert row is not None
+    assert (row["state"], row["due"]) == ("owed", after(minutes=1))
+
+
+def test_a_resend_starts_a_given_up_fetch_again(database: Database) -> None:
+    """A resend keeps its message id and is how operators repair what failed on our side."""
+    keep(database, delivery("m1"))
+    with database.writing() as connection:
+        connection.execute(fetches.update().values(state="dead", due=None, attempts=12))
+    keep(database, delivery("m1", at=after(hours=1)))
+    row = fetch_row(database)
+    assert row is not None
+    assert (row["state"], row["due"], row["attempts"]) == ("owed", after(hours=1), 0)
+
+
+def test_a_resend_leaves_finished_work_alone(database: Database) -> None:
+    """A burst of replays must not ask Codat everything again."""
+    keep(database, delivery("m1"))
+    with database.writing() as connection:
+        connection.execute(fetches.update().values(state="settled", due=None))
+    keep(database, delivery("m1"))
+    row = fetch_row(database)
+    assert row is not None
+    assert row["state"] == "settled"
+
+
+def test_inline_items_stand_in_until_codat_is_asked(database: Database) -> None:
+    """A new-style body lists its transactions; they are shown at once."""
+    items = (Item("t1", "Completed"), Item("t2", "Failed", "Insufficient funds"))
+    keep(database, delivery("m1", items=items, generated_at=T0))
+    assert [(r["transaction_id"], r["failed"]) for r in item_rows(database)] == [
+        ("t1", False),
+        ("t2", True),
+    ]
+    assert sync_row(database)["outcome"] == "partly_failed"
+
+
+def test_the_latest_inline_list_wins_in_any_order(database: Database) -> None:
+    """By Codat's own clock, not by arrival."""
+    old = delivery("m1", items=(Item("t", "Pending"),), generated_at=T0)
+    new = delivery("m2", items=(Item("t", "Failed", "x"),), generated_at=after(hours=1))
+    for order in permutations([old, new]):
+        empty(database)
+        for each in order:
+            keep(database, each)
+        assert [row["status"] for row in item_rows(database)] == ["Failed"]
+
+
+def test_the_company_name_told_last_by_codats_clock_is_kept(database: Database) -> None:
+    """An older event that arrives later does not bring the old name back."""
+    keep(database, delivery("m1", company_name="New name", generated_at=after(days=1)))
+    keep(database, delivery("m2", company_name="Old name", generated_at=T0))
+    with database.reading() as connection:
+        assert connection.execute(select(companies.c.name)).scalars().all() == ["New name"]
+
+
+told = st.lists(
+    st.builds(
+        delivery,
+        st.integers(0, 7).map("m{}".format),
+        st.sampled_from([STARTED, FAILED, COMPLETED]),
+        sync_id=st.sampled_from(["s1", "s2"]),
+        at=st.just(T0),
+        generated_at=st.none() | st.integers(0, 3).map(lambda n: after(hours=n)),
+        items=st.none() | st.just((Item("t", "Failed", "no"),)),
+        failure_stage=st.none() | st.sampled_from(["Pushing", "Mapping"]),
+    ),
+    max_size=8,
+    unique_by=lambda d: d.message_id,
+)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(told, st.randoms(use_true_random=False))
+def test_any_order_repetition_and_batching_ends_in_the_same_rows(
+    database: Database, told: list[Delivery], random: object
+) -> None:
+    """The rows equal the plain fold of the events, however they came."""
+    empty(database)
+    shuffled = told + told[::2]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    while shuffled:
+        size = random.randint(1, 4)  # type: ignore[attr-defined]
+        keep(database, *shuffled[:size])
+        del shuffled[:size]
+    expected: dict[str, Sync] = {}
+    for each in told:
+        sync_id = each.event.sync_id or ""
+        blank = Sync(company_id="c1", sync_id=sync_id)
+        expected[sync_id] = tell(expected.get(sync_id, blank), each.event, T0)
+    assert count(database, "syncs") == len(expected)
+    assert count(database, "events") == len(told)
+    for sync_id, sync in expected.items():
+        row = sync_row(database, sync_id)
+        assert row["heard"] == sync.heard
+        assert (row["state"], row["started_at"]) == (sync.state, sync.started_at)
+        assert (row["finished_at"], row["failure_stage"]) == (sync.finished_at, sync.failure_stage)
+        fetch = fetch_row(database, sync_id)
+        assert (fetch is not None) == (sync.state != "started")
+
+
+def test_concurrent_writers_lose_and_double_nothing(database: Database) -> None:
+    """Four threads tell the same syncs in different orders, as replicas would."""
+    kinds = [STARTED, FAILED, COMPLETED]
+    all_of_them = [
+        delivery(f"m{n}-{kind}", kind, sync_id=f"s{n}") for n in range(12) for kind in kinds
+    ]
+    failures: list[object] = []
+
+    def tell_them(start: int) -> None:
+        mine = all_of_them[start:] + all_of_them[:start]
+        for first in range(0, len(mine), 5):
+            fates, _ = write(database, mine[first : first + 5])
+            failures.extend(fate for fate in fates if isinstance(fate, StorageUnavailable))
+
+    threads = [threading.Thread(target=tell_them, args=(n * 9,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert count(database, "events") == 36
+    with database.reading() as connection:
+        states = connection.execute(select(syncs.c.state, syncs.c.heard)).all()
+    assert [tuple(row) for row in states] == [("failed", 7)] * 12
+    assert count(database, "fetches") == 12
+
+
+def test_one_bad_event_hurts_only_itself(database: Database) -> None:
+    """A meaning that the database refuses: its bytes are kept, the others are as if alone."""
+    bad = delivery("bad", failure_stage={"not": "a text"})
+    fates, owes = write(database, [delivery("m1"), bad, delivery("m2", sync_id="s2")])
+    assert (fates, owes) == ([True, True, True], True)
+    with database.reading() as connection:
+        row = connection.execute(select(events).where(events.c.message_id == "bad")).mappings()
+        kept = row.one()
+    assert (kept["reading"], kept["body"]) == ("unreadable", b"{}")
+    assert count(database, "syncs") == 2
+
+
+class Away:
+    """A database that is not there, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        self.asked += 1
+        raise StorageUnavailable("away")
+        yield
+
+
+def test_a_database_that_is_away_is_not_asked_for_every_event() -> None:
+    """A long batch must not wait for hundreds of connection attempts."""
+    away = Away()
+    fates, owes = write(away, [delivery(f"m{n}") for n in range(200)])  # type: ignore[arg-type]
+    assert all(isinstance(fate, StorageUnavailable) for fate in fates)
+    assert (len(fates), owes) == (200, False)
+    assert away.asked < 5
+
+
+def test_concurrent_requests_share_commits(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty-four at once need far fewer than sixty-four commits, and each is answered."""
+    commits: list[int] = []
+    plain = inbox_module.write
+
+    def counted(database: Database, deliveries: list[Delivery]) -> object:
+        commits.append(len(deliveries))
+        return plain(database, deliveries)
+
+    monkeypatch.setattr(inbox_module, "write", counted)
+
+    async def burst() -> list[bool]:
+        inbox = Inbox(database)
+        kept = await asyncio.gather(
+            *(inbox.keep(delivery(f"m{n}", sync_id=f"s{n}")) for n in range(64))
+        )
+        await inbox.close()
+        return kept
+
+    assert asyncio.run(burst()) == [True] * 64
+    assert sum(commits) == 64
+    assert len(commits) <= 3
+    assert count(database, "events") == 64
+
+
+def test_a_request_is_answered_only_after_its_commit(database: Database) -> None:
+    """What `keep` returned for is there for any other connection."""
+
+    async def one() -> int:
+        inbox = Inbox(database)
+        await inbox.keep(delivery("m1"))
+        seen = count(database, "events")
+        await inbox.close()
+        return seen
+
+    assert asyncio.run(one()) == 1
+
+
+def test_everybody_is_freed_when_the_database_hangs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codat waits fifteen seconds; a hanging database must become an error before that."""
+    release = threading.Event()
+
+    def hang(_database: Database, deliveries: list[Delivery]) -> object:
+        release.wait(10)
+        return [True] * len(deliveries), False
+
+    monkeypatch.setattr(inbox_module, "write", hang)
+    monkeypatch.setattr(inbox_module, "KEEP_WITHIN_S", 0.05)
+
+    async def both() -> list[object]:
+        inbox = Inbox(database)
+        asked = [inbox.keep(delivery("m1")), inbox.keep(delivery("m2"))]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        release.set()
+        await inbox.close()
+        return list(answers)
+
+    assert all(isinstance(answer, StorageUnavailable) for answer in asyncio.run(both()))
+
+
+def test_the_inbox_does_not_gather_without_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is bounded: past a limit Codat is asked to come again."""
+    monkeypatch.setattr(inbox_module, "MOST_WAITING", 0)
+
+    async def one() -> bool:
+        return await Inbox(database).keep(delivery("m1"))
+
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(one())
+
+
+def test_a_redelivery_note_names_its_message(database: Database) -> None:
+    """Support must see which message came twice."""
+    keep(database, delivery("m1"))
+    keep(database, delivery("m1"))
+    with database.reading() as connection:
+        assert "m1" in connection.execute(select(notes.c.reason)).scalar_one()
