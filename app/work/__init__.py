@@ -1,0 +1,1 @@
+"""What happens later: owed fetches and whatever else runs without a request."""

@@ -1,0 +1,213 @@
+"""A fetch: ask Codat for one sync's status and its whole transaction list, and record both.
+
+    claim → status → list, if the sync has ended → record and settle, or put off, or give up
+
+No transaction is open while Codat is asked. Status and item set are recorded together or not at
+all, so nobody ever reads half of a list.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from app import log
+from app.errors import CodatError, CodatRateLimited, CodatRefused
+from app.rules import retry
+from app.rules.news import CodatStatus, Item
+from app.rules.retry import Again, GiveUp
+from app.rules.status import phase_of, status_text
+from app.rules.sync import still_owed
+from app.storage import owed, store
+from app.storage.database import Database
+from app.storage.owed import Claim
+from app.storage.store import Answer, Recorded
+
+LEASE = timedelta(seconds=60)
+RENEW_AFTER = LEASE / 3
+
+_log = log.get(__name__)
+
+
+class Listing(Protocol):
+    """A transaction list as the client read it."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All rows, in Codat's order."""
+
+    @property
+    def expected(self) -> int | None:
+        """Codat's own count of rows."""
+
+    @property
+    def steady(self) -> bool:
+        """False when that count changed while the pages were read."""
+
+
+class AsksCodat(Protocol):
+    """What a fetch needs of the Codat client."""
+
+    async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
+        """The status of one sync; raises CodatError."""
+
+    async def list_transactions(
+        self, company_id: str, sync_id: str, *, on_page: Callable[[], Awaitable[None]]
+    ) -> Listing:
+        """The whole list; raises CodatError."""
+
+
+class LeaseLost(Exception):
+    """Another worker has taken this fetch over: stop, and write nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Carries out claimed fetches. `clock` gives aware UTC times, `luck` numbers in [0, 1)."""
+
+    database: Database
+    codat: "AsksCodat"
+    max_attempts: int
+    clock: Callable[[], datetime]
+    luck: Callable[[], float] = random.random
+
+    async def fetch(self, claimed: Claim) -> None:
+        """Carry out one claimed fetch to a recorded end. Raises only StorageUnavailable."""
+        if claimed.attempts > self.max_attempts:
+            reason = f"given up: {claimed.attempts - 1} attempts ended without any answer"
+            await asyncio.to_thread(self._give_up, claimed, reason)
+            return
+        try:
+            answer, refusal = await self._ask(claimed)
+        except LeaseLost:
+            _log.warning("a fetch was taken over by another worker", **_ids(claimed))
+        except CodatError as error:
+            await asyncio.to_thread(self._no_answer, claimed, error)
+        else:
+            await asyncio.to_thread(self._record, claimed, answer, refusal)
+
+    async def _ask(self, claimed: Claim) -> tuple[Answer, CodatRefused | None]:
+        """Codat's answer, and the refusal of the list when only the status was given."""
+        asked_at = self.clock()
+        status = await self.codat.get_status(claimed.company_id, claimed.sync_id)
+        if phase_of(status.status_code) not in ("completed", "failed"):
+            return Answer(status, asked_at), None
+        try:
+            listing = await self._list(claimed)
+        except CodatRefused as refusal:
+            return Answer(status, asked_at), refusal
+        return Answer(status, asked_at, listing.items, listing.expected, listing.steady), None
+
+    async def _list(self, claimed: Claim) -> Listing:
+        renewed = self.clock()
+
+        async def on_page() -> None:
+            nonlocal renewed
+            now = self.clock()
+            if now - renewed < RENEW_AFTER:
+                return
+            if not await asyncio.to_thread(self._renew, claimed, now + LEASE):
+                raise LeaseLost
+            renewed = now
+
+        return await self.codat.list_transactions(
+            claimed.company_id, claimed.sync_id, on_page=on_page
+        )
+
+    def _renew(self, claimed: Claim, until: datetime) -> bool:
+        with self.database.writing() as connection:
+            return owed.renew(connection, claimed, until)
+
+    def _record(self, claimed: Claim, answer: Answer, refusal: CodatRefused | None) -> None:
+        now = self.clock()
+        with self.database.writing() as connection:
+            recorded = store.record(connection, claimed, answer, now=now)
+            if recorded is None:
+                _log.warning("a fetch was taken over by another worker", **_ids(claimed))
+                return
+            store.note(connection, claimed.sync, "fetch", _told(recorded), now)
+            self._settle(connection, claimed, recorded, refusal, now)
+        _log.info("a sync was read from Codat", outcome=recorded.after.outcome, **_ids(claimed))
+
+    def _settle(
+        self,
+        connection: Connection,
+        claimed: Claim,
+        recorded: Recorded,
+        refusal: CodatRefused | None,
+        now: datetime,
+    ) -> None:
+        """Say what becomes of the fetch once its answer is recorded."""
+        reason = still_owed(recorded.after)
+        if recorded.fresh:
+            owed.ask_once_more(connection, claimed, now)
+        elif refusal:
+            self._carry_out(connection, claimed, refusal, now)
+        elif reason is None:
+            owed.finish(connection, claimed)
+        else:
+            self._carry_out(connection, claimed, CodatError(reason), now)
+
+    def _no_answer(self, claimed: Claim, error: CodatError) -> None:
+        now = self.clock()
+        with self.database.writing() as connection:
+            if isinstance(error, CodatRateLimited):
+                pause = error.retry_after or retry.RATE_LIMIT_PAUSE
+                until = now + min(pause, retry.LONGEST_WAIT_ASKED)
+                store.close_gate(connection, until, str(error))
+            self._carry_out(connection, claimed, error, now)
+        _log.info("Codat gave no answer", reason=str(error), **_ids(claimed))
+
+    def _carry_out(
+        self, connection: Connection, claimed: Claim, error: CodatError, now: datetime
+    ) -> None:
+        decision = retry.decide(
+            _trouble(error),
+            attempts=claimed.attempts,
+            max_attempts=self.max_attempts,
+            now=now,
+            retry_after=error.retry_after,
+            luck=self.luck,
+        )
+        mine = _apply(connection, claimed, decision, str(error))
+        if mine:
+            store.note(connection, claimed.sync, "fetch", _decided(decision, error), now)
+
+    def _give_up(self, claimed: Claim, reason: str) -> None:
+        with self.database.writing() as connection:
+            if owed.give_up(connection, claimed, reason):
+                store.note(connection, claimed.sync, "fetch", reason, self.clock())
+
+
+def _apply(connection: Connection, claimed: Claim, decision: Again | GiveUp, error: str) -> bool:
+    if isinstance(decision, GiveUp):
+        return owed.give_up(connection, claimed, f"{error} ({decision.reason})")
+    return owed.put_off(connection, claimed, until=decision.at, error=error, free=decision.free)
+
+
+def _trouble(error: CodatError) -> retry.Trouble:
+    if isinstance(error, CodatRateLimited):
+        return "rate_limited"
+    return "final" if isinstance(error, CodatRefused) else "passing"
+
+
+def _told(recorded: Recorded) -> str:
+    after = recorded.after
+    said = f"Codat says {after.status_code}: {status_text(after.status_code)}"
+    if after.counts and after.items_from == "codat":
+        said += f"; {after.counts.total} transactions, {after.counts.failed} failed"
+    return said
+
+
+def _decided(decision: Again | GiveUp, error: CodatError) -> str:
+    if isinstance(decision, GiveUp):
+        return f"given up: {error} ({decision.reason})"
+    return f"put off until {decision.at:%Y-%m-%dT%H:%M:%SZ}: {error}"
+
+
+def _ids(claimed: Claim) -> dict[str, str]:
+    return {"sync_id": claimed.sync_id, "company_id": claimed.company_id}

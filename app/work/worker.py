@@ -1,0 +1,144 @@
+"""The loop that carries out what is owed, and says that it lives.
+
+It polls once a second and is woken at once when the inbox of the same process owes a fetch. Any
+number of workers may run on one database; a dead one's fetches come due again by themselves.
+"""
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from app import log
+from app.errors import StorageUnavailable
+from app.storage import owed, store
+from app.storage.database import Database
+from app.storage.owed import Claim
+from app.work.fetch import LEASE, Fetcher
+
+POLL_S = 1.0
+BEAT_EVERY = timedelta(seconds=10)
+AT_ONCE = 16
+GRACE_S = 5.0
+
+_log = log.get(__name__)
+
+
+class Worker:
+    """One worker. `run` returns after `stop`; what is then unfinished is given back."""
+
+    def __init__(
+        self,
+        database: Database,
+        fetcher: Fetcher,
+        *,
+        clock: Callable[[], datetime],
+        poll_s: float = POLL_S,
+    ) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        self._database = database
+        self._fetcher = fetcher
+        self._clock = clock
+        self._poll_s = poll_s
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._beat_at: datetime | None = None
+
+    def wake(self) -> None:
+        """There is work now. Call it from the loop the worker runs in."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` ends when what is in hand is done or the grace is over."""
+        self._stopping = True
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Work until stopped. A database that is away is waited for."""
+        while not self._stopping:
+            self._woken.clear()
+            claimed = await self._claim()
+            for each in claimed:
+                self._start(each)
+            if not claimed or len(self._running) >= AT_ONCE:
+                await self._pause()
+        await self._end()
+
+    async def _claim(self) -> list[Claim]:
+        try:
+            return await asyncio.to_thread(self._beat_and_claim)
+        except StorageUnavailable as error:
+            _log.warning("the worker waits for the database", reason=str(error))
+        except Exception:
+            _log.exception("the worker could not look for work; it tries again")
+        return []
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._woken.wait(), self._poll_s)
+        except TimeoutError:
+            return
+
+    def _beat_and_claim(self) -> list[Claim]:
+        now = self._clock()
+        room = AT_ONCE - len(self._running)
+        if self._beat_at is None or now - self._beat_at >= BEAT_EVERY:
+            with self._database.writing() as connection:
+                store.beat(connection, self.name, now)
+            self._beat_at = now
+        if room <= 0 or not self._is_anything_due(now):
+            return []
+        with self._database.writing() as connection:
+            return owed.claim(connection, now=now, lease=LEASE, limit=room)
+
+    def _is_anything_due(self, now: datetime) -> bool:
+        """A read first: an idle worker must not take SQLite's write lock every second."""
+        with self._database.reading() as connection:
+            return owed.is_due(connection, now)
+
+    def _start(self, claimed: Claim) -> None:
+        task = asyncio.create_task(self._carry_out(claimed))
+        self._running[task] = claimed
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._woken.set()
+
+    async def _carry_out(self, claimed: Claim) -> None:
+        ids = {"sync_id": claimed.sync_id, "company_id": claimed.company_id}
+        try:
+            await self._fetcher.fetch(claimed)
+        except StorageUnavailable as error:
+            _log.warning("a fetch was not recorded; its lease ends", reason=str(error), **ids)
+        except Exception:
+            _log.exception("a fetch failed in an unforeseen way; its lease runs out", **ids)
+
+    async def _end(self) -> None:
+        """Let what is in hand finish for a moment, then give the rest back for another worker."""
+        tasks = dict(self._running)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=GRACE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            await asyncio.to_thread(self._give_back, [tasks[task] for task in late])
+        await asyncio.to_thread(self._forget)
+
+    def _give_back(self, claims: list[Claim]) -> None:
+        try:
+            with self._database.writing() as connection:
+                for claimed in claims:
+                    owed.put_off(connection, claimed, until=self._clock(), error=None, free=True)
+        except StorageUnavailable as error:
+            _log.warning("claims could not be given back", reason=str(error))
+
+    def _forget(self) -> None:
+        try:
+            with self._database.writing() as connection:
+                store.forget_worker(connection, self.name)
+        except StorageUnavailable as error:
+            _log.warning("the worker could not say goodbye", reason=str(error))
