@@ -1,0 +1,66 @@
+"""Codat's limits on our calls: so many at once per company, so many a minute.
+
+Codat allows ten concurrent requests per active company and a thousand a minute from one address,
+and may block an address that asks more (Codat docs, "Rate limits").
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+AT_ONCE_PER_COMPANY = 4
+AT_ONCE = 32
+PER_MINUTE = 900
+
+
+class Limits:
+    """Holds calls back until they are allowed. For one event loop."""
+
+    def __init__(
+        self,
+        *,
+        per_company: int = AT_ONCE_PER_COMPANY,
+        at_once: int = AT_ONCE,
+        per_minute: int = PER_MINUTE,
+    ) -> None:
+        self._per_company = per_company
+        self._all = asyncio.Semaphore(at_once)
+        self._companies: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+        self._gap = 60 / per_minute
+        self._burst = per_minute / 6  # ten seconds' worth may go at once
+        self._next = 0.0
+
+    @asynccontextmanager
+    async def turn(self, company_id: str | None) -> AsyncIterator[None]:
+        """Wait for a turn; the turn lasts as long as the block."""
+        if company_id is None:
+            async with self._all:
+                await self._pace()
+                yield
+            return
+        async with self._company(company_id), self._all:
+            await self._pace()
+            yield
+
+    @asynccontextmanager
+    async def _company(self, company_id: str) -> AsyncIterator[None]:
+        """The company's own limit; forgotten when nobody of it is left."""
+        mine = self._companies.setdefault(company_id, asyncio.Semaphore(self._per_company))
+        self._users[company_id] = self._users.get(company_id, 0) + 1
+        try:
+            async with mine:
+                yield
+        finally:
+            self._users[company_id] -= 1
+            if not self._users[company_id]:
+                del self._users[company_id], self._companies[company_id]
+
+    async def _pace(self) -> None:
+        """Spread calls so that a minute never sees more than allowed, with room for a burst."""
+        now = time.monotonic()
+        earliest = now - self._burst * self._gap
+        self._next = max(self._next, earliest) + self._gap
+        if self._next > now:
+            await asyncio.sleep(self._next - now)

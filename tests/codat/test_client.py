@@ -1,0 +1,341 @@
+"""Asking Codat: every documented answer, every error, and pages that do not behave."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from app.codat import client as client_module
+from app.codat.client import CodatClient, authorization
+from app.codat.limits import Limits
+from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
+from app.rules.news import Item
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "codat"
+INDEX = json.loads((SAMPLES / "index.json").read_text())["files"]
+ERRORS = [entry for entry in INDEX if entry["kind"] == "api-error"]
+KEY = "the-raw-key-nobody-may-see"
+T = TypeVar("T")
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def sample(name: str) -> Any:
+    return json.loads((SAMPLES / name).read_text())
+
+
+def ask(answer: Answer, question: Callable[[CodatClient], Awaitable[T]]) -> T:
+    async def one() -> T:
+        transport = httpx.MockTransport(answer)
+        async with CodatClient("https://codat.test", KEY, transport=transport) as codat:
+            return await question(codat)
+
+    return asyncio.run(one())
+
+
+def always(status: int, body: Any = None, **headers: str) -> Answer:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.Response(status, json=body, headers=named)
+
+    return answer
+
+
+def status(codat: CodatClient) -> Awaitable[Any]:
+    return codat.get_status("c", "s")
+
+
+def refusal(answer: Answer) -> CodatError:
+    with pytest.raises(CodatError) as caught:
+        ask(answer, status)
+    assert KEY not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_the_documented_failed_status_is_read() -> None:
+    """Code, both messages, and the time with seven digits."""
+    found = ask(always(200, sample("a02-sync-status-failed.json")), status)
+    assert (found.status_code, found.status, found.data_pushed) == (5130, "PushError", False)
+    assert "1f6ab1bc-58c8-4c1a-a654-86464b065f69" in found.error_message
+    assert found.sync_utc == datetime(2022, 8, 3, 1, 11, 33, 627933, UTC)
+
+
+def test_empty_messages_are_no_messages() -> None:
+    """Codat's success sample has empty texts, not null."""
+    found = ask(always(200, sample("a01-sync-status-success.json")), status)
+    assert (found.status_code, found.error_message, found.exception_message) == (2000, None, None)
+
+
+def test_the_documented_list_of_statuses_is_a_bare_array() -> None:
+    """No envelope, no pages."""
+    told = sample("a07-list-statuses.json")
+    found = ask(always(200, told), lambda codat: codat.list_statuses("c"))
+    assert [each.status_code for each in found] == [each["syncStatusCode"] for each in told]
+
+
+def test_the_documented_failed_list_ends_short_and_keeps_its_rows() -> None:
+    """134 counted, two identical rows printed: no endless loop, nothing lost, nothing made up."""
+    answers = [sample("a04-transactions-failure.json"), sample("a12-transactions-empty.json")]
+    answers[1]["totalResults"] = 134
+    found = ask(
+        lambda request: httpx.Response(200, json=answers[int(request.url.params["page"]) - 1]),
+        lambda codat: codat.list_transactions("c", "s"),
+    )
+    assert (len(found.items), found.expected, found.steady) == (2, 134, True)
+    assert found.items[0] == found.items[1]
+    assert found.items[0].status == "PushError"
+
+
+def test_an_unknown_enum_member_loses_nothing() -> None:
+    """Codat's own success sample has an integration type outside its own enum."""
+    page = sample("a03-transactions-success.json") | {"totalResults": 2}
+    found = ask(always(200, page), lambda codat: codat.list_transactions("c", "s"))
+    assert [item.integration_type for item in found.items] == ["bankfeeds", "expense"]
+
+
+def pages(total: Callable[[int], int], rows: Callable[[int], int]) -> Answer:
+    """A list whose total and rows are functions of the page."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        number, size = (int(request.url.params[name]) for name in ("page", "pageSize"))
+        results = [
+            {"transactionId": f"{number}-{n}", "status": "Completed"} for n in range(rows(number))
+        ]
+        body = {
+            "results": results,
+            "pageNumber": number,
+            "pageSize": size,
+            "totalResults": total(number),
+            "_links": {"next": {"href": "https://evil.test/"}},
+        }
+        assert request.url.host == "codat.test"
+        return httpx.Response(200, json=body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("total", "rows", "got", "steady"),
+    [
+        (lambda _: 0, lambda _: 0, 0, True),
+        (lambda _: 7, lambda _: 7, 7, True),
+        (lambda _: 10, lambda _: 10, 10, True),
+        (lambda _: 25, lambda p: 10 if p < 3 else 5, 25, True),
+        (lambda p: 25 + (p > 1), lambda p: 10 if p < 3 else 6, 26, False),
+        (lambda p: 25 if p == 1 else 12, lambda p: 10 if p == 1 else 2, 12, False),
+        (lambda _: 999, lambda p: 10 if p < 3 else 0, 20, True),
+    ],
+)
+def test_pages_are_counted(
+    total: Callable[[int], int], rows: Callable[[int], int], got: int, steady: bool
+) -> None:
+    """Empty, short, exact, several, growing, shrinking, and cut off."""
+    found = ask(pages(total, rows), lambda codat: codat.list_transactions("c", "s", page_size=10))
+    assert (len(found.items), found.steady) == (got, steady)
+
+
+def test_a_list_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A total that runs ahead of the pages must not keep a worker for ever."""
+    monkeypatch.setattr(client_module, "MOST_PAGES", 5)
+    found = ask(
+        pages(lambda p: 1000 * p, lambda _: 10),
+        lambda codat: codat.list_transactions("c", "s", page_size=10),
+    )
+    assert (len(found.items), found.steady) == (50, False)
+
+
+def test_each_page_is_told() -> None:
+    """The caller renews its lease there."""
+    seen: list[int] = []
+
+    async def on_page() -> None:
+        seen.append(1)
+
+    ask(
+        pages(lambda _: 25, lambda p: 10 if p < 3 else 5),
+        lambda codat: codat.list_transactions("c", "s", page_size=10, on_page=on_page),
+    )
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("rows", [None, 7, {}, "junk"])
+def test_an_answer_of_the_wrong_shape_is_passing_trouble(rows: object) -> None:
+    """A proxy's page or a half-finished deployment: ask again later."""
+    with pytest.raises(CodatUnavailable):
+        ask(always(200, {"results": rows}), lambda codat: codat.list_transactions("c", "s"))
+
+
+def test_a_junk_row_never_loses_the_page() -> None:
+    """Row by row, member by member."""
+    body = {"results": [None, 7, {"transactionId": "t", "status": 5, "message": ["no"]}]}
+    found = ask(always(200, body), lambda codat: codat.list_transactions("c", "s"))
+    assert found.items == (Item("t", None, None, None),)
+
+
+def test_the_documented_companies_and_consumers_are_read() -> None:
+    """With their connections, and whether an endpoint is disabled."""
+
+    async def companies(codat: CodatClient) -> list[Any]:
+        return [company async for company in codat.list_companies()]
+
+    found = ask(always(200, sample("a14-companies-page.json")), companies)
+    assert (found[0].name, found[0].connections[0].platform_name) == ("Technicalium", "Pandle")
+    consumers = ask(
+        always(200, sample("a17-webhook-consumers.json")), lambda codat: codat.list_consumers()
+    )
+    assert [(c.disabled, c.event_types) for c in consumers] == [
+        (False, ("DataSyncCompleted",)),
+        (True, ("DatasetDataChanged",)),
+    ]
+
+
+def test_the_documented_single_transaction_is_an_array() -> None:
+    """One id, one row per integration type."""
+    found = ask(
+        always(200, sample("a08-transaction-single-array.json")),
+        lambda codat: codat.get_transaction("c", "s", "t"),
+    )
+    assert len(found) == len(sample("a08-transaction-single-array.json"))
+
+
+def test_a_sync_is_started_with_an_idempotency_key() -> None:
+    """So that asking twice starts one."""
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(202, json=sample("a16-initiate-accepted.json"))
+
+    sync_id = ask(answer, lambda codat: codat.initiate_sync("c", ["d1"], idempotency_key="key-1"))
+    assert sync_id == sample("a16-initiate-accepted.json")["syncId"]
+    assert json.loads(seen[0].content) == {"datasetIds": ["d1"]}
+    assert seen[0].headers["idempotency-key"] == "key-1"
+
+
+@pytest.mark.parametrize("entry", ERRORS, ids=lambda entry: entry["file"])
+def test_every_documented_error_is_classed_by_its_http_status(entry: dict[str, Any]) -> None:
+    """The statusCode in the body may say something else."""
+    body = sample(entry["file"])
+    error = refusal(always(entry["status"], body))
+    passing = {409: CodatUnavailable, 429: CodatRateLimited, 500: CodatUnavailable}
+    assert type(error) is passing.get(entry["status"], CodatRefused)
+    assert error.status == entry["status"]
+    assert body["error"].split()[0] in str(error)
+
+
+@pytest.mark.parametrize("code", [301, 307, 408, 409, 425, 500, 502, 503, 504, 599])
+def test_passing_trouble_is_passing(code: int) -> None:
+    """Redirects too: they are never followed."""
+    assert type(refusal(always(code, None, location="https://evil.test/"))) is CodatUnavailable
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"7", b'"x"']
+)
+def test_an_unreadable_success_is_passing_trouble(body: bytes) -> None:
+    """Truncated or not JSON at all."""
+    assert type(refusal(lambda _: httpx.Response(200, content=body))) is CodatUnavailable
+
+
+def test_an_unreachable_codat_is_passing_trouble() -> None:
+    """Refused connections and time-outs alike."""
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("no answer", request=request)
+
+    error = refusal(fail)
+    assert (type(error), str(error)) == (
+        CodatUnavailable,
+        "Codat cannot be reached: ReadTimeout",
+    )
+
+
+def test_retry_after_is_understood_in_all_its_forms() -> None:
+    """Seconds, an HTTP date, nonsense, and the reset time of the quota."""
+    soon = datetime.now(UTC) + timedelta(seconds=90)
+    assert refusal(always(429, {}, retry_after="7")).retry_after == timedelta(seconds=7)
+    for header in (
+        {"retry_after": format_datetime(soon, usegmt=True)},
+        {"x_rate_limit_reset": soon.isoformat()},
+    ):
+        pause = refusal(always(429, {}, **header)).retry_after
+        assert pause is not None
+        assert timedelta(seconds=80) < pause < timedelta(seconds=91)
+    for nonsense in ("soon", "-5", "9" * 50, "", "NaN", "1.5e3"):
+        assert refusal(always(429, {}, retry_after=nonsense)).retry_after is None
+    assert refusal(always(503, {}, retry_after="0")).retry_after == timedelta()
+    assert refusal(always(503, {}, x_rate_limit_reset=soon.isoformat())).retry_after is None
+
+
+def test_ids_are_encoded_so_that_they_cannot_leave_their_place() -> None:
+    """An id is text from outside; it must not become a path."""
+    seen: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.raw_path)
+        return httpx.Response(200, json={})
+
+    ask(answer, lambda codat: codat.get_status("../a b", "x/?ü#"))
+    assert seen == [b"/companies/..%2Fa%20b/sync/expenses/syncs/x%2F%3F%C3%BC%23/status"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "raw-key",
+        " raw-key\n",
+        f"Basic {base64.b64encode(b'raw-key').decode()}",
+        f"basic  {base64.b64encode(b'raw-key').decode()}",
+    ],
+)
+def test_both_forms_of_the_key_make_the_same_header(form: str) -> None:
+    """The Portal shows the raw key and the finished header."""
+    assert authorization(form) == "Basic " + base64.b64encode(b"raw-key").decode()
+
+
+def test_a_company_is_never_asked_too_much_at_once() -> None:
+    """Codat allows ten concurrent requests per company; and turns are given back on errors."""
+    running = 0
+    highest = 0
+
+    async def call(limits: Limits, company: str) -> None:
+        nonlocal running, highest
+        async with limits.turn(company):
+            running += 1
+            highest = max(highest, running)
+            await asyncio.sleep(0.001)
+            running -= 1
+            if company == "bad":
+                raise CodatUnavailable("no")
+
+    async def many() -> None:
+        limits = Limits(per_company=3, at_once=10, per_minute=600_000)
+        await asyncio.gather(*(call(limits, "one") for _ in range(20)))
+        assert highest == 3
+        await asyncio.gather(*(call(limits, "bad") for _ in range(20)), return_exceptions=True)
+        await asyncio.gather(*(call(limits, str(n)) for n in range(30)))
+        assert highest == 10
+
+    asyncio.run(many())
+
+
+def test_calls_are_spread_over_the_minute() -> None:
+    """A burst may go at once, what comes after it is paced."""
+
+    async def timed() -> float:
+        limits = Limits(per_company=99, at_once=99, per_minute=600)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for _ in range(105):
+            async with limits.turn("c"):
+                pass
+        return loop.time() - start
+
+    assert asyncio.run(timed()) >= 0.4
