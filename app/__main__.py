@@ -1,0 +1,248 @@
+"""The command line: `python -m app VERB`. Exit codes: 0 done, 1 failed, 2 wrong use."""
+
+import asyncio
+import signal
+import sys
+import uuid
+from collections.abc import Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from app import log
+from app.errors import ServiceError
+from app.settings import Settings, in_a_container, load_settings, require
+
+cli = typer.Typer(
+    name="app",
+    help="Receives Codat's Sync for Expenses webhooks and knows the error of every failed item.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Shape(StrEnum):
+    """The two generations of Codat's webhook bodies."""
+
+    legacy = "legacy"
+    new = "new"
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """An error we foresaw is one line on stderr and exit code 1, never a traceback."""
+    try:
+        yield
+    except ServiceError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    log.configure(
+        settings.log_level, settings.log_format or ("json" if in_a_container() else "console")
+    )
+    return settings
+
+
+@cli.command()
+def serve() -> None:
+    """Serve: Codat's door, the API, health; and the worker unless WORKER_IN_WEB is false."""
+    with _one_line():
+        _serve(_settings())
+
+
+def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
+    import uvicorn
+
+    from app.main import create_app
+
+    app = create_app(settings)
+    _check_schema(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=4,
+        h11_max_incomplete_event_size=65_536,
+        backlog=2048,
+    )
+    _end_well_on_signals()
+    server = uvicorn.Server(config)
+    ready()
+    server.run()
+    if not server.started:
+        raise ServiceError(f"cannot listen on {settings.host}:{settings.port}")
+
+
+def _check_schema(settings: Settings) -> None:
+    from app.storage import schema
+    from app.storage.database import open_database
+
+    database = open_database(settings.database_url, pool_size=1)
+    try:
+        with database.reading() as connection:
+            schema.check(connection)
+    finally:
+        database.close()
+
+
+def _end_well_on_signals() -> None:
+    """uvicorn hands a signal on once it has shut down; then the exit code must still be 0."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+
+@cli.command()
+def worker() -> None:
+    """Carry out what is owed, without serving."""
+    with _one_line():
+        settings = _settings()
+        _check_schema(settings)
+        asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    from app.main import make_codat, make_worker, utc_now
+    from app.storage.database import open_database
+
+    database = open_database(settings.database_url)
+    async with make_codat(settings) as codat:
+        ours = make_worker(settings, database, codat, utc_now)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ours.stop)
+        await ours.run()
+    database.close()
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database up to date. Safe to run twice, and from two hosts at once."""
+    with _one_line():
+        _migrate(_settings())
+
+
+def _migrate(settings: Settings, tell: Callable[[str], None] = typer.echo) -> None:
+    from app.storage import schema
+    from app.storage.database import open_database
+
+    database = open_database(settings.database_url, pool_size=1)
+    try:
+        before, after = schema.migrate(database)
+    finally:
+        database.close()
+    tell(f"schema {after}: " + ("was up to date" if before == after else f"was {before}"))
+
+
+@cli.command()
+def demo(port: Annotated[int, typer.Option(help="First port to try.")] = 8000) -> None:
+    """The whole service on SQLite with a simulated Codat; nothing else is needed."""
+    from app import demo as scene
+
+    with _one_line(), scene.demo_folder() as folder:
+        ours = scene.free_port(port)
+        settings = scene.demo_settings(folder, ours, scene.free_port(ours + 1))
+        log.configure(settings.log_level, "console")
+        _migrate(settings, tell=lambda _: None)
+        with scene.simulated_codat(settings):
+            _serve(settings, ready=lambda: typer.echo(scene.greeting(settings)))
+
+
+@cli.command()
+def send(
+    event: Annotated[str, typer.Argument(help="SyncStarted, SyncFailed, SyncCompleted …")],
+    to: Annotated[str | None, typer.Option(help="Address to post to.")] = None,
+    secret: Annotated[str | None, typer.Option(help="whsec_… to sign with.")] = None,
+    sync: Annotated[str | None, typer.Option(help="Sync id; a new one by default.")] = None,
+    company: Annotated[str | None, typer.Option(help="Company id; a new one by default.")] = None,
+    shape: Annotated[Shape | None, typer.Option(help="Generation of the body.")] = None,
+) -> None:
+    """Post one signed sample event, as Codat would."""
+    from app.codat import sender
+
+    meaning = sender.meaning(event)
+    if meaning is None:
+        raise typer.BadParameter(f"{event!r} is no sync event", param_hint="EVENT")
+    if shape is Shape.new and meaning == "started":
+        raise typer.BadParameter("there is no started event in the new shape", param_hint="EVENT")
+    with _one_line():
+        _send(meaning, to, secret, sync, company, shape)
+
+
+def _send(
+    meaning: str,
+    to: str | None,
+    secret: str | None,
+    sync: str | None,
+    company: str | None,
+    shape: Shape | None,
+) -> None:
+    import httpx
+
+    from app.codat import sender
+    from app.main import utc_now
+
+    settings = load_settings()
+    if not secret:
+        require(settings, "codat_webhook_secrets")
+        secret = settings.codat_webhook_secrets[0].get_secret_value()
+    address = to or f"http://{settings.host}:{settings.port}/webhooks/codat"
+    company_id, sync_id = company or str(uuid.uuid4()), sync or str(uuid.uuid4())
+    now = utc_now()
+    body = sender.sample(
+        meaning,
+        company_id=company_id,
+        sync_id=sync_id,
+        now=now,
+        shape=shape.value if shape else None,
+    )
+    try:
+        content, headers = sender.signed(body, secret, now)
+    except Exception:
+        raise ServiceError("the secret cannot sign: it must be whsec_ and base64") from None
+    try:
+        answer = httpx.post(address, content=content, headers=headers, timeout=20)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServiceError(f"{address} cannot be reached: {error}") from None
+    typer.echo(f"{answer.status_code} company={company_id} sync={sync_id} {headers['webhook-id']}")
+    if not answer.is_success:
+        raise ServiceError(f"the receiver answered {answer.status_code}")
+
+
+@cli.command()
+def redrive(
+    sync: Annotated[str | None, typer.Option(help="One sync's id.")] = None,
+    all_dead: Annotated[bool, typer.Option("--all-dead", help="Every given-up fetch.")] = False,
+) -> None:
+    """Put given-up fetches back to work."""
+    if (sync is None) == (not all_dead):
+        raise typer.BadParameter("say either --sync ID or --all-dead")
+    with _one_line():
+        _redrive(_settings(), sync)
+
+
+def _redrive(settings: Settings, sync: str | None) -> None:
+    from app.main import utc_now
+    from app.storage import owed
+    from app.storage.database import open_database
+
+    database = open_database(settings.database_url, pool_size=1)
+    try:
+        with database.writing() as connection:
+            count = owed.redrive(connection, sync_id=sync, now=utc_now())
+    finally:
+        database.close()
+    typer.echo(f"{count} given-up {'fetch is' if count == 1 else 'fetches are'} due again")
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

@@ -1,0 +1,149 @@
+"""Codat's door: one address, hot and public.
+
+A plain ASGI endpoint in front of the rest of the application, because this is the one place where
+the cost of a request matters: read the body, verify it, understand it, keep it, answer.
+
+    204  authentic and committed     401  not provably Codat's     413  too large
+    405  neither POST nor PUT        408  the body came too slowly 503  cannot be kept now
+
+Codat counts any 2xx within 15 seconds as delivered and everything else, redirects included, as
+failed (Codat docs, "Webhooks: retry policy"); so a failure to store must never look like success.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import log
+from app.codat import events
+from app.codat.signature import Verifier
+from app.errors import SignatureError, StorageUnavailable
+from app.rules.news import Delivery
+from app.storage.inbox import Inbox
+
+PATHS = frozenset({"/webhooks/codat", "/webhooks/codat/"})
+METHODS = frozenset({"POST", "PUT"})
+BODY_WITHIN_S = 20.0
+RETRY_AFTER = b"30"
+
+_log = log.get(__name__)
+_PROBLEM = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
+
+
+class TooLarge(Exception):
+    """The body is larger than an operator allows."""
+
+
+class ClientGone(Exception):
+    """The sender hung up before its body was complete: there is nobody to answer."""
+
+
+class Door:
+    """ASGI middleware: answers Codat's deliveries itself and passes everything else on."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        verifier: Verifier,
+        inbox: Callable[[], Inbox],
+        max_body_bytes: int,
+        clock: Callable[[], datetime],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._app = app
+        self._verifier = verifier
+        self._inbox = inbox
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+        self._counter = Counter(
+            "webhook_deliveries", "Deliveries by their fate.", ["fate"], registry=registry
+        )
+        self._secrets = Counter(
+            "webhook_secret_used",
+            "Deliveries by the secret that matched.",
+            ["index"],
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a delivery; never raises and never answers 5xx but 503."""
+        if scope["type"] != "http" or scope["path"] not in PATHS:
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] not in METHODS:
+            await _refuse(send, 405, "Method Not Allowed", (b"allow", b"POST, PUT"))
+            return
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                body = await self._read(scope, receive)
+        except TooLarge:
+            await self._turned_away(send, "too_large", 413, "Content Too Large")
+        except TimeoutError:
+            await self._turned_away(send, "too_slow", 408, "Request Timeout")
+        except ClientGone:
+            self._counter.labels("hung_up").inc()
+        else:
+            await self._accept(scope, body, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and _number(value) > self._max_body_bytes:
+                raise TooLarge
+        chunks, size, more = [], 0, True
+        while more:
+            message: Message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise TooLarge
+            chunks.append(chunk)
+            more = message.get("more_body", False)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _accept(self, scope: Scope, body: bytes, send: Send) -> None:
+        try:
+            verified = self._verifier.verify(scope["headers"], body)
+        except SignatureError as error:
+            await self._turned_away(send, f"refused_{error}", 401, "Unauthorized")
+            return
+        self._secrets.labels(str(verified.secret_index)).inc()
+        delivery = Delivery(verified.message_id, self._clock(), body, events.read(body))
+        try:
+            new = await self._inbox().keep(delivery)
+        except StorageUnavailable as error:
+            _log.warning("a delivery was not kept", event_id=delivery.message_id, why=str(error))
+            self._counter.labels("not_kept").inc()
+            await _refuse(send, 503, "Service Unavailable", (b"retry-after", RETRY_AFTER))
+            return
+        self._counter.labels("new" if new else "duplicate").inc()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def _turned_away(self, send: Send, fate: str, status: int, title: str) -> None:
+        self._counter.labels(fate).inc()
+        await _refuse(send, status, title)
+
+
+def _number(value: bytes) -> int:
+    """A Content-Length; one that is no number is left to the count of what really comes."""
+    return int(value) if value.isdigit() and len(value) < 20 else 0
+
+
+async def _refuse(send: Send, status: int, title: str, *headers: tuple[bytes, bytes]) -> None:
+    """The same few words for every cause: a forger learns nothing from the answer."""
+    body = b'{"type":"about:blank","title":"%s","status":%d}' % (title.encode(), status)
+    length = (b"content-length", str(len(body)).encode())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*_PROBLEM, length, *headers],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
