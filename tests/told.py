@@ -60,9 +60,9 @@ def fetch_row(database: Database, sync_id: str = "s1") -> RowMapping | None:
     """The fetch a sync owes, if it ever owed one."""
     with database.reading() as connection:
         found = connection.execute(
-            select(fetches).join(syncs, syncs.c.id == fetches.c.sync).where(
-                syncs.c.sync_id == sync_id
-            )
+            select(fetches)
+            .join(syncs, syncs.c.id == fetches.c.sync)
+            .where(syncs.c.sync_id == sync_id)
         )
         return found.mappings().first()
 

@@ -36,9 +36,7 @@ BLANK = Sync(company_id="c", sync_id="s")
 
 def event(kind: str, minutes: int | None = None, **more: object) -> Event:
     at = T0 + timedelta(minutes=minutes) if minutes is not None else None
-    return Event(
-        event=kind, reading="ok", company_id="c", sync_id="s", generated_at=at, **more
-    )  # type: ignore[arg-type]
+    return Event(event=kind, reading="ok", company_id="c", sync_id="s", generated_at=at, **more)  # type: ignore[arg-type]
 
 
 def told(*kinds: str) -> Sync:

@@ -1,0 +1,62 @@
+# Everything a newcomer needs, on a machine with Python 3.11+, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test run migrate check format lint types floors lock
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "the venv module is missing: on Debian, apt install python3-venv"; exit 1; }
+
+# Two stamps in one environment: the demo and the service need no development tools.
+$(VENV)/.installed: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed-dev ## the environment in .venv, development tools included
+
+demo: $(VENV)/.installed ## the whole service on SQLite with a simulated Codat
+	$(BIN)/python -m app demo
+
+run: migrate ## the service for real, settings from the environment or .env
+	$(BIN)/python -m app serve
+
+migrate: $(VENV)/.installed ## the database up to date
+	$(BIN)/python -m app migrate
+
+test: $(VENV)/.installed-dev ## the whole suite, on SQLite and PostgreSQL
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: lint types floors test ## everything CI checks
+
+lint: $(VENV)/.installed-dev ## format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev ## mypy, strict
+	$(BIN)/mypy
+
+floors: $(VENV)/.installed-dev ## who may import whom
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: | $(BIN)/python ## pin all dependencies with their hashes
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate --python-version 3.11 pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt

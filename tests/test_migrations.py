@@ -1,0 +1,72 @@
+"""Migrations: up, no drift, down, up again; twice; from two hosts at once; on both databases."""
+
+import threading
+
+import pytest
+from sqlalchemy import inspect
+
+from app.errors import SchemaError, StorageUnavailable
+from app.storage import schema
+from app.storage.database import Database, open_database
+from app.storage.tables import metadata
+
+
+def tables(database: Database) -> set[str]:
+    return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+
+
+def test_an_empty_database_is_brought_up_down_and_up_again(empty_database_url: str) -> None:
+    """And ends as the tables in the code say."""
+    database = open_database(empty_database_url)
+    assert schema.migrate(database) == (None, schema.head())
+    assert tables(database) == set(metadata.tables)
+    schema.migrate(database, "base")
+    assert tables(database) == set()
+    schema.migrate(database)
+    assert schema.drift(database) == []
+    database.close()
+
+
+def test_migrating_twice_does_nothing_the_second_time(database: Database) -> None:
+    """A restart may run it every time."""
+    assert schema.migrate(database) == (schema.head(), schema.head())
+
+
+def test_two_hosts_may_migrate_at_once(empty_database_url: str) -> None:
+    """One does it, the others wait and find nothing to do."""
+    before: list[str | None] = []
+    errors: list[Exception] = []
+
+    def migrate() -> None:
+        database = open_database(empty_database_url)
+        try:
+            before.append(schema.migrate(database)[0])
+        except Exception as error:
+            errors.append(error)
+        database.close()
+
+    hosts = [threading.Thread(target=migrate) for _ in range(4)]
+    for host in hosts:
+        host.start()
+    for host in hosts:
+        host.join()
+    assert errors == []
+    assert sorted(before, key=str) == [schema.head()] * 3 + [None]
+
+
+def test_an_old_schema_is_refused_with_the_remedy(empty_database_url: str) -> None:
+    """Serving on it would fail later, and less clearly."""
+    database = open_database(empty_database_url)
+    with database.reading() as connection, pytest.raises(SchemaError, match="app migrate"):
+        schema.check(connection)
+    schema.migrate(database)
+    with database.reading() as connection:
+        schema.check(connection)
+    database.close()
+
+
+def test_a_database_that_is_not_there_is_one_clear_error() -> None:
+    """Nothing listens on this port."""
+    database = open_database("postgresql://nobody@127.0.0.1:1/nothing")
+    with pytest.raises(StorageUnavailable):
+        schema.migrate(database)
