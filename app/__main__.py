@@ -4,9 +4,8 @@ import asyncio
 import signal
 import sys
 import uuid
-from collections.abc import Callable
-from contextlib import contextmanager
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Annotated
 
@@ -78,7 +77,8 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
     _end_well_on_signals()
     server = uvicorn.Server(config)
     ready()
-    server.run()
+    with suppress(SystemExit):  # uvicorn leaves the process by itself when it cannot bind
+        server.run()
     if not server.started:
         raise ServiceError(f"cannot listen on {settings.host}:{settings.port}")
 

@@ -7,6 +7,7 @@ migrate at once do it one after the other, and a migration is done as a whole or
 from typing import Any, Literal
 
 from alembic import context
+
 from app.storage.tables import UtcTime, metadata
 
 

@@ -51,7 +51,8 @@ def test_every_public_thing_says_its_promise() -> None:
         tree = ast.parse(file.read_text())
         if not ast.get_docstring(tree):
             silent.append(str(file))
-        for holder in [tree, *(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef))]:
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        for holder in (tree, *classes):
             for node in holder.body:
                 public = isinstance(node, Function | ast.ClassDef) and node.name[0] != "_"
                 if public and not ast.get_docstring(node):
@@ -101,12 +102,10 @@ def test_every_dependency_is_locked_and_justified() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     reasons = (ROOT / "docs" / "adr" / "0001-dependencies.md").read_text()
-    for extra, lock_name in ((), "requirements.txt"), (("dev",), "requirements-dev.txt"):
+    development = project["optional-dependencies"]["dev"]
+    for more, lock_name in ([], "requirements.txt"), (development, "requirements-dev.txt"):
         lock = (ROOT / lock_name).read_text()
-        wanted = project["dependencies"] + sum(
-            (project["optional-dependencies"][name] for name in extra), []
-        )
-        for requirement in wanted:
+        for requirement in project["dependencies"] + more:
             name = re.split(r"[\[<>=;, ]", requirement)[0]
             assert re.search(rf"^{re.escape(name)}(\[|==)", lock, re.MULTILINE), name
             assert f"`{name}`" in reasons, name

@@ -234,7 +234,8 @@ class CodatClient:
 
 def authorization(api_key: str) -> str:
     """The `Authorization` header: `Basic` and the base64 of the key itself, not of `user:key`
-    (Codat docs, "Authentication")."""
+    (Codat docs, "Authentication").
+    """
     key = api_key.strip()
     if key[:6].lower() == "basic ":
         return f"Basic {key[6:].strip()}"

@@ -41,7 +41,8 @@ def _kind(status: int) -> type[CodatError]:
 
 def retry_after(headers: Mapping[str, str], now: datetime, *, limited: bool) -> timedelta | None:
     """How long Codat asks us to wait: `Retry-After` as seconds or a date, else, when limited,
-    `X-Rate-Limit-Reset`."""
+    `X-Rate-Limit-Reset`.
+    """
     moment = _seconds_or_date(headers.get("retry-after", ""), now)
     if moment is None and limited:
         moment = _date(headers.get("x-rate-limit-reset", ""))

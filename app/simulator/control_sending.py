@@ -37,8 +37,7 @@ def _about_syncs(order: EventOrder, box: Box) -> list[Message]:
     for sync in (box.world.syncs[sync_id] for sync_id in order.sync_ids):
         ended = "completed" if sync.succeeded else "failed"
         event = order.event or ("started" if sync.running else ended)
-        for shape in order.shapes:
-            made.append(box.sync_message(sync, event, shape))
+        made.extend(box.sync_message(sync, event, shape) for shape in order.shapes)
     return made
 
 

@@ -14,7 +14,7 @@ from svix.webhooks import Webhook
 from app.simulator import Simulator, SimulatorSettings, SubscriptionSettings, create_simulator
 
 KEY = "a-key-for-tests"
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - the documented example's
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 URL = "http://receiver.test/webhooks"
 FAST = 1_000_000.0

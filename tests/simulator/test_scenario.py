@@ -139,7 +139,7 @@ def test_the_command_serves_drops_and_ends_cleanly() -> None:
     command = [sys.executable, "-m", "app.simulator", "--port", str(free_port()), "--key", "k"]
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(  # noqa: S603 - our own module with fixed words
+    with subprocess.Popen(
         command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
     ) as process:
         assert process.stdout is not None
@@ -147,7 +147,7 @@ def test_the_command_serves_drops_and_ends_cleanly() -> None:
         ready = process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", ready)
         assert found, ready
-        with urllib.request.urlopen(found[0] + "/_sim") as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(found[0] + "/_sim") as answer:
             assert answer.status == 200
         with httpx.Client(base_url=found[0], trust_env=False) as client:
             client.post("/_sim/faults", json={"kind": "drop"})

@@ -181,7 +181,7 @@ async def test_a_slow_receiver_is_a_time_out() -> None:
 
 def test_the_gaps_are_codats_with_a_fifth_of_jitter() -> None:
     """Eight attempts over more than a day, never exactly alike."""
-    rng = random.Random(1)  # noqa: S311 - repeatable, not secret
+    rng = random.Random(1)
     for attempt, planned in enumerate(GAPS, start=1):
         gaps = [gap_before(attempt, rng) or 0.0 for _ in range(50)]
         assert all(0.8 * planned <= gap <= 1.2 * planned for gap in gaps)
@@ -190,7 +190,7 @@ def test_the_gaps_are_codats_with_a_fifth_of_jitter() -> None:
 
 def test_retry_after_counts_between_one_and_two_gaps() -> None:
     """Less is ignored, more is cut; a 429 slows down to a minute."""
-    rng = random.Random(1)  # noqa: S311 - repeatable, not secret
+    rng = random.Random(1)
     assert 300 <= (gap_before(3, rng, 503, 1.0) or 0) <= 360
     assert (gap_before(3, rng, 503, 500.0) or 0) == 500
     assert (gap_before(3, rng, 503, 9000.0) or 0) == 600
