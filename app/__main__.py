@@ -6,6 +6,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -115,7 +116,7 @@ async def _work(settings: Settings) -> None:
     from app.storage.database import open_database
 
     database = open_database(settings.database_url)
-    async with make_codat(settings) as codat:
+    async with make_codat(settings, database, utc_now) as codat:
         ours = make_worker(settings, database, codat, utc_now)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -216,6 +217,43 @@ def _send(
     typer.echo(f"{answer.status_code} company={company_id} sync={sync_id} {headers['webhook-id']}")
     if not answer.is_success:
         raise ServiceError(f"the receiver answered {answer.status_code}")
+
+
+@cli.command()
+def reconcile(
+    company: Annotated[str | None, typer.Option(help="One company's id.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Leave older syncs alone (UTC).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
+) -> None:
+    """Ask Codat what it knows, and mend what differs. The worker then fetches what is owed."""
+    with _one_line():
+        settings = _settings()
+        _check_schema(settings)
+        asyncio.run(_reconcile(settings, company, since, dry_run))
+
+
+async def _reconcile(
+    settings: Settings, company: str | None, since: datetime | None, dry_run: bool
+) -> None:
+    from app.main import make_codat, utc_now
+    from app.storage.database import open_database
+    from app.work.reconcile import Reconciler
+
+    database = open_database(settings.database_url)
+    stuck_after = timedelta(minutes=settings.stuck_after_minutes)
+    async with make_codat(settings, database, utc_now) as codat:
+        ours = Reconciler(
+            database, codat, utc_now, stuck_after, tell=lambda line: typer.echo(line, err=True)
+        )
+        report = await ours.run(
+            company_id=company,
+            since=since.replace(tzinfo=UTC) if since else None,
+            dry_run=dry_run,
+        )
+    database.close()
+    typer.echo(("would mend: " if dry_run else "") + str(report))
+    if report.skipped:
+        raise ServiceError("some companies could not be read; run it again")
 
 
 @cli.command()

@@ -5,7 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -13,12 +13,15 @@ from prometheus_client import CollectorRegistry
 from app.codat.client import CodatClient
 from app.codat.signature import Verifier
 from app.settings import Settings, require
-from app.storage import store
+from app.storage import compare, store
 from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
 from app.web import api, health, mirror, problems
 from app.web.webhooks import Door
+from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
+from app.work.gate import Gate
+from app.work.reconcile import Reconciler
 from app.work.worker import Worker
 
 TITLE = "Codat Sync for Expenses receiver"
@@ -56,11 +59,13 @@ def check_settings(settings: Settings) -> Verifier:
     return Verifier([secret.get_secret_value() for secret in settings.codat_webhook_secrets])
 
 
-def make_codat(settings: Settings) -> CodatClient:
-    """The client for Codat's API as the settings say."""
+def make_codat(
+    settings: Settings, database: Database, clock: Callable[[], datetime]
+) -> CodatClient:
+    """The client for Codat's API as the settings say; it rests while the gate is closed."""
     require(settings, "codat_api_key")
     key = settings.codat_api_key.get_secret_value() if settings.codat_api_key else ""
-    return CodatClient(settings.codat_base_url, key)
+    return CodatClient(settings.codat_base_url, key, gate=Gate(database, clock))
 
 
 def make_worker(
@@ -68,7 +73,31 @@ def make_worker(
 ) -> Worker:
     """A worker with everything it needs."""
     fetcher = Fetcher(database, codat, settings.fetch_max_attempts, clock)
-    return Worker(database, fetcher, clock=clock)
+    duties = Duties(database, make_duties(settings, database, codat, clock), clock)
+    return Worker(database, fetcher, clock=clock, duties=duties.run)
+
+
+def make_duties(
+    settings: Settings, database: Database, codat: CodatClient, clock: Callable[[], datetime]
+) -> list[Duty]:
+    """What a worker does from time to time."""
+    stuck_after = timedelta(minutes=settings.stuck_after_minutes)
+
+    async def ask_about_stuck() -> int:
+        return await asyncio.to_thread(_owe_stuck, database, stuck_after, clock)
+
+    duties = [Duty("stuck", min(stuck_after, timedelta(minutes=1)), ask_about_stuck)]
+    if settings.reconcile_every_minutes:
+        every = timedelta(minutes=settings.reconcile_every_minutes)
+        reconciler = Reconciler(database, codat, clock, stuck_after)
+        duties.append(Duty("reconcile", every, reconciler.run))
+    return duties
+
+
+def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], datetime]) -> int:
+    now = clock()
+    with database.writing() as connection:
+        return compare.owe_stuck(connection, before=now - stuck_after, now=now)
 
 
 def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> FastAPI:
@@ -122,7 +151,7 @@ async def _alive(
     """The inbox, and the worker where it lives in this process, from start to clean end."""
     running.loop = asyncio.get_running_loop()
     running.inbox = Inbox(database, on_owed=running.wake)
-    codat = make_codat(settings)
+    codat = make_codat(settings, database, clock)
     work = None
     if settings.worker_in_web:
         running.worker = make_worker(settings, database, codat, clock)

@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     worker_in_web: bool = Field(True, description="run the worker as part of `serve`")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="largest delivery accepted")
+    reconcile_every_minutes: int = Field(
+        15, ge=0, description="how often Codat is asked what it knows; 0 switches it off"
+    )
+    stuck_after_minutes: int = Field(
+        60, ge=1, description="a sync in progress for longer is asked about"
+    )
     fetch_max_attempts: int = Field(12, ge=1, description="then a fetch is given up, visibly")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much is logged"

@@ -52,10 +52,12 @@ def test_every_public_thing_says_its_promise() -> None:
         if not ast.get_docstring(tree):
             silent.append(str(file))
         classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-        for holder in (tree, *classes):
+        holders: list[ast.Module | ast.ClassDef] = [tree, *classes]
+        for holder in holders:
             for node in holder.body:
-                public = isinstance(node, Function | ast.ClassDef) and node.name[0] != "_"
-                if public and not ast.get_docstring(node):
+                if not isinstance(node, Function | ast.ClassDef) or node.name.startswith("_"):
+                    continue
+                if not ast.get_docstring(node):
                     silent.append(f"{file}:{node.lineno} {node.name}")
     assert silent == []
 

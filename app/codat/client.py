@@ -14,48 +14,17 @@ from urllib.parse import quote
 
 import httpx
 
+from app.codat.answers import Company, Consumer, TransactionList
 from app.codat.events import identifier, read_item, read_status, text
 from app.codat.limits import Limits
 from app.codat.refusals import refusal
-from app.errors import CodatUnavailable
+from app.errors import CodatRateLimited, CodatUnavailable
 from app.rules.news import CodatStatus, Connection, Item
 
 PAGE_SIZE = 100
 MOST_PAGES = 2000
 LARGEST_ANSWER = 50 * 1024 * 1024
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionList:
-    """A sync's transaction list as read: `expected` is Codat's own count of rows.
-
-    `steady` is False when that count changed while the pages were read, so that rows may be
-    missing or doubled.
-    """
-
-    items: tuple[Item, ...]
-    expected: int | None
-    steady: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Company:
-    """A company of ours at Codat, with its connections."""
-
-    company_id: str
-    name: str | None
-    connections: tuple[Connection, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """A webhook endpoint as Codat knows it."""
-
-    consumer_id: str | None
-    url: str | None
-    disabled: bool
-    event_types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +43,13 @@ class CodatClient:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         timeout: httpx.Timeout = TIMEOUT,
+        gate: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`api_key` is the raw key or the finished `Basic …` header; the Portal shows both."""
+        """`api_key` is the raw key or the finished `Basic …` header; the Portal shows both.
+
+        `gate` is awaited before each call and raises CodatRateLimited while calls must rest.
+        """
+        self._gate = gate
         self._http = httpx.AsyncClient(
             base_url=base_url,
             headers={
@@ -219,6 +193,9 @@ class CodatClient:
     async def _call(self, method: str, path: str, company_id: str | None, **more: Any) -> Any:
         """The decoded JSON of a success; everything else raises."""
         async with self._limits.turn(company_id):
+            if self._gate:
+                await self._gate()
+            self._limits.check()
             try:
                 answer = await self._http.request(method, path, **more)
             except httpx.HTTPError as error:
@@ -229,7 +206,10 @@ class CodatClient:
             if told is None:
                 raise CodatUnavailable("Codat's answer cannot be read", status=answer.status_code)
             return told
-        raise refusal(answer.status_code, answer.headers, told, datetime.now(UTC))
+        refused = refusal(answer.status_code, answer.headers, told, datetime.now(UTC))
+        if isinstance(refused, CodatRateLimited):
+            self._limits.rest()
+        raise refused
 
 
 def authorization(api_key: str) -> str:

@@ -8,10 +8,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from app.errors import CodatRateLimited
 
 AT_ONCE_PER_COMPANY = 4
 AT_ONCE = 32
 PER_MINUTE = 900
+REST_S = 2.0
 
 
 class Limits:
@@ -31,6 +35,19 @@ class Limits:
         self._gap = 60 / per_minute
         self._burst = per_minute / 6  # ten seconds' worth may go at once
         self._next = 0.0
+        self._rest_until = 0.0
+
+    def rest(self) -> None:
+        """Codat said 429: hold this process's other calls until the gate of all is closed."""
+        self._rest_until = time.monotonic() + REST_S
+
+    def check(self) -> None:
+        """Raise CodatRateLimited while this process rests."""
+        left = self._rest_until - time.monotonic()
+        if left > 0:
+            raise CodatRateLimited(
+                "resting after Codat's 429", status=429, retry_after=timedelta(seconds=left)
+            )
 
     @asynccontextmanager
     async def turn(self, company_id: str | None) -> AsyncIterator[None]:

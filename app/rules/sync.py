@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from enum import IntFlag
 from typing import Literal
 
+from app.rules.items import Counts, count
 from app.rules.news import (
     SYNC_COMPLETED,
     SYNC_FAILED,
@@ -33,8 +34,6 @@ ErrorsState = Literal["not_needed", "waiting", "fetched", "incomplete", "given_u
 FetchState = Literal["owed", "settled", "dead"]
 ItemsFrom = Literal["webhook", "codat"]
 
-FAILING_STATUSES = frozenset({"pusherror", "validationerror", "failed"})
-
 
 class Heard(IntFlag):
     """Which of the three sync events have been heard."""
@@ -51,17 +50,6 @@ _FLAGS = {
     SYNC_FAILED: Heard.FAILED,
     SYNC_COMPLETED: Heard.COMPLETED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many rows of a transaction list are in which class; `total` counts rows as Codat does."""
-
-    total: int = 0
-    completed: int = 0
-    failed: int = 0
-    pending: int = 0
-    other: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +101,11 @@ class Sync:
         if self.verdict in ("completed", "failed") and self.codat_utc:
             return self.codat_utc
         return self.ended_at
+
+    @property
+    def occurred_at(self) -> datetime | None:
+        """When it happened, as well as we know: its start, else its end, else when we heard."""
+        return self.started_at or self.finished_at or self.first_seen_at
 
     @property
     def outcome(self) -> Outcome:
@@ -267,26 +260,6 @@ def _agrees(sync: Sync) -> bool:
         return False
     contrary = Heard.COMPLETED if sync.verdict == "failed" else Heard.FAILED
     return not sync.unsettled & contrary
-
-
-def is_failing(status: str | None) -> bool:
-    """True for the statuses that mean an item did not reach the books."""
-    return status is not None and status.strip().lower() in FAILING_STATUSES
-
-
-def count(items: tuple[Item, ...]) -> Counts:
-    """Count the rows of a transaction list by class; an unknown status is `other`."""
-    tally = {"completed": 0, "failed": 0, "pending": 0, "other": 0}
-    for item in items:
-        tally[_class_of(item.status)] += 1
-    return Counts(total=len(items), **tally)
-
-
-def _class_of(status: str | None) -> str:
-    folded = (status or "").strip().lower()
-    if folded in FAILING_STATUSES:
-        return "failed"
-    return folded if folded in ("completed", "pending") else "other"
 
 
 def _earliest(a: datetime | None, b: datetime | None) -> datetime | None:

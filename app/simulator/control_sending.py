@@ -33,7 +33,7 @@ def _targets(order: EventOrder, box: Box, event_type: str) -> list[Subscription]
 
 
 def _about_syncs(order: EventOrder, box: Box) -> list[Message]:
-    made = []
+    made: list[Message] = []
     for sync in (box.world.syncs[sync_id] for sync_id in order.sync_ids):
         ended = "completed" if sync.succeeded else "failed"
         event = order.event or ("started" if sync.running else ended)

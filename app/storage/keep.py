@@ -22,6 +22,7 @@ from app.rules.sync import (
     tell,
     with_items,
 )
+from app.storage import gate
 from app.storage.database import insert
 from app.storage.items import replace_items
 from app.storage.owed import owe, owe_again
@@ -57,6 +58,8 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     kept = Kept(new=new)
     kept.owes |= _merge_news(connection, news)
     kept.owes |= _note_repeats(connection, again)
+    for delivery in news:
+        gate.heed(connection, delivery)
     return kept
 
 
@@ -183,7 +186,7 @@ def _update_syncs(
 
 def _write_inline_items(connection: Connection, number: int, merged: _Merged) -> None:
     if merged.items is not None:
-        replace_items(connection, number, merged.items, merged.sync.status_code)
+        replace_items(connection, number, merged.items)
 
 
 def _merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:

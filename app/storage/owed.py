@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, select, update
 
+from app.storage import gate
 from app.storage.database import insert
 from app.storage.tables import fetches, gates, syncs
-
-CODAT_GATE = "codat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def _running(now: datetime) -> ColumnElement[bool]:
 def claim(connection: Connection, *, now: datetime, lease: timedelta, limit: int) -> list[Claim]:
     """Take up to `limit` due fetches, earliest first, while Codat's gate is open."""
     token = uuid.uuid4().hex
-    closed = exists().where(gates.c.name == CODAT_GATE, gates.c.closed_until > now)
+    closed = exists(select(gates.c.name).where(gate.is_closed(now)))
     due = (
         select(fetches.c.sync)
         .where(fetches.c.due <= now, ~closed)
@@ -101,8 +100,7 @@ def is_due(connection: Connection, now: datetime) -> bool:
     some = select(fetches.c.sync).where(fetches.c.due <= now).limit(1)
     if connection.execute(some).first() is None:
         return False
-    closed = select(gates.c.name).where(gates.c.name == CODAT_GATE, gates.c.closed_until > now)
-    return connection.execute(closed).first() is None
+    return gate.closed_until(connection, now) is None
 
 
 def _names(connection: Connection, numbers: Sequence[int]) -> dict[int, tuple[str, str]]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from app.rules.sync import Counts, Heard, Sync
+from app.rules.items import Counts
+from app.rules.sync import Heard, Sync
 
 _SAME = (
     "company_id",
@@ -51,5 +52,6 @@ def to_row(sync: Sync, *, updated_at: datetime) -> dict[str, Any]:
         "state": sync.state,
         "outcome": sync.outcome,
         "finished_at": sync.finished_at,
+        "occurred_at": sync.occurred_at,
         "updated_at": updated_at,
     }

@@ -1,4 +1,4 @@
-"""Other writes: what Codat answered, what we noted, who lives, when all calls must rest."""
+"""Other writes: what Codat answered, what we noted, who lives."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,10 +10,10 @@ from app.rules.news import CodatStatus, Item
 from app.rules.sync import Sync, settle, with_items
 from app.storage import owed
 from app.storage.database import insert
-from app.storage.items import Classifier, cause_of, replace_items
-from app.storage.owed import CODAT_GATE, Claim
+from app.storage.items import replace_items
+from app.storage.owed import Claim
 from app.storage.rows import to_row, to_sync
-from app.storage.tables import gates, heartbeats, notes, syncs
+from app.storage.tables import heartbeats, notes, syncs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,7 @@ class Recorded:
 
 
 def record(
-    connection: Connection,
-    claimed: Claim,
-    answer: Answer,
-    *,
-    now: datetime,
-    cause: Classifier = cause_of,
+    connection: Connection, claimed: Claim, answer: Answer, *, now: datetime
 ) -> Recorded | None:
     """Make the sync what Codat says it is, item set and all; None when the claim was lost.
 
@@ -64,7 +59,7 @@ def record(
         .values(to_row(after, updated_at=now if after != before else row["updated_at"]))
     )
     if answer.items is not None:
-        replace_items(connection, claimed.sync, answer.items, after.status_code, cause)
+        replace_items(connection, claimed.sync, answer.items)
     return Recorded(before, after, fresh)
 
 
@@ -127,16 +122,3 @@ def beat(connection: Connection, worker: str, now: datetime) -> None:
 def forget_worker(connection: Connection, worker: str) -> None:
     """Say that this worker has ended well."""
     connection.execute(heartbeats.delete().where(heartbeats.c.worker == worker))
-
-
-def close_gate(connection: Connection, until: datetime, reason: str) -> None:
-    """Stop all calls to Codat, of every replica, until a time. A later time is never shortened."""
-    statement = insert(connection, gates)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"closed_until": until, "reason": reason},
-            where=gates.c.closed_until < until,
-        ),
-        {"name": CODAT_GATE, "closed_until": until, "reason": reason},
-    )

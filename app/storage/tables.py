@@ -2,7 +2,8 @@
 
 `events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
 item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
-names, `gates` when all calls must rest, `heartbeats` which workers live.
+names, `gates` when all calls must rest, `duties` when a periodic duty is due, `heartbeats` which
+workers live.
 
 Ids from Codat are text: its schema types them as plain strings. A sync is known by company and
 sync id; `syncs.id` is ours and keeps the item rows narrow.
@@ -99,6 +100,7 @@ syncs = Table(
     Column("started_at", UtcTime),
     Column("ended_at", UtcTime),
     Column("finished_at", UtcTime),
+    Column("occurred_at", UtcTime, nullable=False),
     Column("first_seen_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     Column("status_code", Integer),
@@ -123,8 +125,18 @@ syncs = Table(
     Index("ix_syncs_updated_at", "updated_at", "id"),
     Index("ix_syncs_started_at", "started_at", "id"),
     Index("ix_syncs_finished_at", "finished_at", "id"),
+    Index("ix_syncs_occurred_at", "occurred_at", "id"),
+    Index("ix_syncs_company_occurred", "company_id", "occurred_at", "id"),
+    Index(
+        "ix_syncs_failed",
+        "occurred_at",
+        "id",
+        postgresql_where=text("failed > 0"),
+        sqlite_where=text("failed > 0"),
+    ),
     Index("ix_syncs_company_updated", "company_id", "updated_at", "id"),
     Index("ix_syncs_status_code", "status_code", "id"),
+    Index("ix_syncs_status_updated", "status_code", "updated_at", "id"),
     Index("ix_syncs_outcome", "outcome", "updated_at", "id"),
     Index("ix_syncs_state", "state", "updated_at", "id"),
 )
@@ -206,6 +218,7 @@ companies = Table(
     Column("company_id", Text, primary_key=True),
     Column("name", Text),
     Column("name_as_of", UtcTime),
+    Column("reconciled_at", UtcTime),
     Index("ix_companies_name", "name"),
 )
 
@@ -213,8 +226,17 @@ gates = Table(
     "gates",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("closed_until", UtcTime, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("closed_until", UtcTime),
+    Column("closed_as_of", UtcTime),
+    Column("opened_as_of", UtcTime),
+    Column("reason", Text),
+)
+
+duties = Table(
+    "duties",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("due", UtcTime, nullable=False),
 )
 
 heartbeats = Table(

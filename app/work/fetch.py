@@ -22,7 +22,7 @@ from app.rules.news import CodatStatus, Item
 from app.rules.retry import Again, GiveUp
 from app.rules.status import phase_of, status_text
 from app.rules.sync import still_owed
-from app.storage import owed, store
+from app.storage import gate, owed, store
 from app.storage.database import Database
 from app.storage.owed import Claim
 from app.storage.store import Answer, Recorded
@@ -158,7 +158,7 @@ class Fetcher:
             if isinstance(error, CodatRateLimited):
                 pause = error.retry_after or retry.RATE_LIMIT_PAUSE
                 until = now + min(pause, retry.LONGEST_WAIT_ASKED)
-                store.close_gate(connection, until, str(error))
+                gate.close(connection, until, str(error), now)
             self._carry_out(connection, claimed, error, now)
         _log.info("Codat gave no answer", reason=str(error), **_ids(claimed))
 

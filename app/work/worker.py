@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 
 from app import log
@@ -36,6 +36,7 @@ class Worker:
         *,
         clock: Callable[[], datetime],
         poll_s: float = POLL_S,
+        duties: Callable[[], Coroutine[None, None, None]] | None = None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self._database = database
@@ -46,6 +47,7 @@ class Worker:
         self._stopping = False
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._beat_at: datetime | None = None
+        self._duties = duties
 
     def wake(self) -> None:
         """There is work now. Call it from the loop the worker runs in."""
@@ -58,6 +60,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until stopped. A database that is away is waited for."""
+        duties = asyncio.create_task(self._duties()) if self._duties else None
         while not self._stopping:
             self._woken.clear()
             claimed = await self._claim()
@@ -65,6 +68,8 @@ class Worker:
                 self._start(each)
             if not claimed or len(self._running) >= AT_ONCE:
                 await self._pause()
+        if duties:
+            duties.cancel()
         await self._end()
 
     async def _claim(self) -> list[Claim]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from app.codat.events import read
 from app.codat.times import read_time
+from app.rules.items import count
 from app.rules.news import Item
-from app.rules.sync import count
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "codat"
 INDEX = json.loads((SAMPLES / "index.json").read_text())["files"]

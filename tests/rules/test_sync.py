@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.rules.items import Counts, count, is_failing
 from app.rules.news import (
     SYNC_COMPLETED,
     SYNC_FAILED,
@@ -18,12 +19,9 @@ from app.rules.news import (
 )
 from app.rules.status import STATUS_TEXTS, phase_of, status_text
 from app.rules.sync import (
-    Counts,
     Heard,
     Sync,
-    count,
     errors_state,
-    is_failing,
     settle,
     still_owed,
     tell,

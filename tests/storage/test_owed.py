@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
-from app.storage import owed, store
+from app.storage import gate, owed, store
 from app.storage.database import Database
 from app.storage.keep import keep_all
 from app.storage.owed import Claim
@@ -137,7 +137,7 @@ def test_nothing_is_claimed_while_the_gate_is_closed(database: Database) -> None
     """All replicas rest until the time is over."""
     owing(database, "s1")
     with database.writing() as connection:
-        store.close_gate(connection, after(seconds=30), "429")
+        gate.close(connection, after(seconds=30), "429", T0)
     assert claim(database, 29) == []
     with database.reading() as connection:
         assert not owed.is_due(connection, after(seconds=29))
@@ -148,8 +148,8 @@ def test_nothing_is_claimed_while_the_gate_is_closed(database: Database) -> None
 def test_a_gate_is_never_opened_earlier_by_a_second_closing(database: Database) -> None:
     """The longest wait asked for holds."""
     with database.writing() as connection:
-        store.close_gate(connection, after(seconds=30), "first")
-        store.close_gate(connection, after(seconds=10), "second")
+        gate.close(connection, after(seconds=30), "first", T0)
+        gate.close(connection, after(seconds=10), "second", after(seconds=1))
     with database.reading() as connection:
         assert connection.execute(select(gates.c.closed_until)).scalar_one() == after(seconds=30)
 

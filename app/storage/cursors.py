@@ -1,0 +1,155 @@
+"""Paging by key: a page begins after the last row of the page before, never at a count of rows.
+
+A row that is added or taken away while somebody pages moves nothing else. Unknown values come last
+in both directions; they are read as a part of their own, so that both databases can use the same
+index although they sort NULL differently.
+"""
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Connection, RowMapping, Select, literal, tuple_
+
+from app.errors import BadRequest
+from app.storage.tables import UtcTime
+
+LONGEST = 4000
+_KEY = "_key_{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A total order of rows by `keys`, which together are unique.
+
+    Only the first key may be unknown, and only where `nullable` says so. `name` ties a cursor to
+    the list and sort it was made for.
+    """
+
+    name: str
+    keys: tuple[ColumnElement[Any], ...]
+    descending: bool = False
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows, and the cursor of the page after them (None on the last page)."""
+
+    rows: list[RowMapping]
+    next: str | None
+
+
+def read_page(
+    connection: Connection,
+    statement: Select[Any],
+    order: Order,
+    *,
+    cursor: str | None,
+    limit: int,
+) -> Page:
+    """Up to `limit` rows of the statement, in order, after the cursor.
+
+    Raises BadRequest naming `cursor` when it was not made for this list and sort.
+    """
+    after = _decoded(order, cursor) if cursor is not None else None
+    statement = statement.add_columns(
+        *(key.label(_KEY.format(n)) for n, key in enumerate(order.keys))
+    )
+    rows: list[RowMapping] = []
+    if after is None or after[0] is not None:
+        rows = _read(connection, _known(statement, order), order, order.keys, after, limit + 1)
+    if order.nullable and len(rows) <= limit:
+        missing = statement.where(order.keys[0].is_(None))
+        rest = after[1:] if after and after[0] is None else None
+        rows += _read(connection, missing, order, order.keys[1:], rest, limit + 1 - len(rows))
+    more = len(rows) > limit
+    return Page(rows[:limit], _encoded(order, rows[limit - 1]) if more else None)
+
+
+def _known(statement: Select[Any], order: Order) -> Select[Any]:
+    return statement.where(order.keys[0].is_not(None)) if order.nullable else statement
+
+
+def _read(
+    connection: Connection,
+    statement: Select[Any],
+    order: Order,
+    keys: Sequence[ColumnElement[Any]],
+    after: Sequence[Any] | None,
+    limit: int,
+) -> list[RowMapping]:
+    if after is not None:
+        statement = statement.where(_beyond(keys, after, order.descending))
+    directed = [key.desc() if order.descending else key.asc() for key in keys]
+    return list(connection.execute(statement.order_by(*directed).limit(limit)).mappings())
+
+
+def _beyond(
+    keys: Sequence[ColumnElement[Any]], after: Sequence[Any], descending: bool
+) -> ColumnElement[bool]:
+    left = tuple_(*keys)
+    right = tuple_(*(literal(value, key.type) for key, value in zip(keys, after, strict=True)))
+    return left < right if descending else left > right
+
+
+def _encoded(order: Order, row: RowMapping) -> str:
+    values = [row[_KEY.format(n)] for n in range(len(order.keys))]
+    told = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+    return urlsafe_b64encode(json.dumps([order.name, *told]).encode()).decode().rstrip("=")
+
+
+def _decoded(order: Order, cursor: str) -> list[Any]:
+    try:
+        return _values(order, _list(cursor))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise BadRequest("cursor", "is not a cursor of this list with this sort") from None
+
+
+def _list(cursor: str) -> Any:
+    if len(cursor) > LONGEST:
+        raise ValueError("too long")
+    padded = cursor + "=" * (-len(cursor) % 4)
+    return json.loads(urlsafe_b64decode(padded.encode("ascii")))
+
+
+def _values(order: Order, told: Any) -> list[Any]:
+    name, *values = told
+    if name != order.name or len(values) != len(order.keys):
+        raise ValueError("made for another list")
+    skipped = 1 if order.nullable and values[0] is None else 0
+    pairs = zip(order.keys[skipped:], values[skipped:], strict=True)
+    return [None] * skipped + [_value(key, value) for key, value in pairs]
+
+
+def _value(key: ColumnElement[Any], told: Any) -> Any:
+    """The told value as the key's own type; raises ValueError for anything the key cannot be."""
+    if isinstance(key.type, UtcTime):
+        return _time(told)
+    if type(told) is not key.type.python_type:
+        raise ValueError("of another type")
+    return _text(told) if isinstance(told, str) else _number(told, key)
+
+
+def _time(told: Any) -> datetime:
+    at = datetime.fromisoformat(told)
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return at.astimezone(UTC)
+
+
+def _text(told: str) -> str:
+    """Text both databases can compare: no NUL, no lone surrogate (which does not encode)."""
+    if b"\0" in told.encode():
+        raise ValueError("no text")
+    return told
+
+
+def _number(told: int, key: ColumnElement[Any]) -> int:
+    bits = 63 if isinstance(key.type, BigInteger) else 31
+    if not -(2**bits) <= told < 2**bits:
+        raise ValueError("too large")
+    return told

@@ -1,0 +1,232 @@
+"""Reads of syncs: lists, one, a company's latest. Nothing here writes.
+
+A sync's *own time* orders syncs as they happened at Codat, whatever the order in which news of
+them came in: when it started, else when it finished, else when we first heard of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, FromClause, RowMapping, Select, select
+
+from app.errors import Conflicting, NotKnown
+from app.rules.sync import ErrorsState, FetchState, Sync, errors_state
+from app.storage.cursors import Order, read_page
+from app.storage.rows import to_sync
+from app.storage.search import syncs_found
+from app.storage.tables import companies, fetches, syncs, transactions
+
+MOST_AT_ONCE = 200
+SUCCESSFUL = ("all_written", "nothing_to_write")
+_DEFAULT_SORT = "-updated_at"
+
+
+def own_time(table: FromClause) -> ColumnElement[datetime]:
+    """The time by which syncs are "newer" and "older", over `syncs` or an alias of it."""
+    return table.c.occurred_at
+
+
+OWN_TIME = own_time(syncs)
+
+_KEYS: dict[str, tuple[ColumnElement[Any], ...]] = {
+    "updated_at": (syncs.c.updated_at, syncs.c.id),
+    "started_at": (syncs.c.started_at, syncs.c.id),
+    "finished_at": (syncs.c.finished_at, syncs.c.id),
+    "company_id": (syncs.c.company_id, syncs.c.sync_id),
+    "status_code": (syncs.c.status_code, syncs.c.id),
+}
+_MAY_BE_UNKNOWN = frozenset({"started_at", "finished_at", "status_code"})
+
+_FETCH = ("state", "due", "token", "attempts", "last_error")
+_SYNC = select(
+    syncs,
+    companies.c.name.label("company_name"),
+    *(fetches.c[name].label(f"fetch_{name}") for name in _FETCH),
+).select_from(
+    syncs.outerjoin(companies, companies.c.company_id == syncs.c.company_id).outerjoin(
+        fetches, fetches.c.sync == syncs.c.id
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What we owe ourselves to ask about a sync. `next_attempt_at` is None while one runs."""
+
+    state: FetchState
+    attempts: int
+    next_attempt_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSync:
+    """A sync with what is kept beside it. `number` is our own short name for it."""
+
+    number: int
+    sync: Sync
+    updated_at: datetime
+    company_name: str | None
+    fetch: Fetch | None
+
+    @property
+    def errors_state(self) -> ErrorsState:
+        """How much is known of its item errors."""
+        return errors_state(self.sync, self.fetch.state if self.fetch else None)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFilter:
+    """Which syncs are wanted. Empty means all; `since` is inclusive, `until` is not.
+
+    Both times are compared with a sync's own time.
+    """
+
+    company_id: str | None = None
+    states: Sequence[str] = ()
+    outcomes: Sequence[str] = ()
+    status_codes: Sequence[int] = ()
+    cause: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    q: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPage:
+    """Some syncs, and the cursor of the page after them."""
+
+    items: list[KeptSync]
+    next: str | None
+
+
+def list_syncs(
+    connection: Connection,
+    wanted: SyncFilter,
+    *,
+    sort: str = _DEFAULT_SORT,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> SyncPage:
+    """One page of the wanted syncs. `sort` is a key of the contract, `-` before it for descending.
+
+    Raises BadRequest naming `cursor` when it belongs to another list or sort.
+    """
+    name = sort.removeprefix("-")
+    order = Order(f"syncs:{sort}", _KEYS[name], sort.startswith("-"), name in _MAY_BE_UNKNOWN)
+    statement = _SYNC.where(*_conditions(connection, wanted))
+    page = read_page(connection, statement, order, cursor=cursor, limit=limit)
+    return SyncPage([_kept(row) for row in page.rows], page.next)
+
+
+def _conditions(connection: Connection, wanted: SyncFilter) -> list[ColumnElement[bool]]:
+    conditions = [
+        *_one_of(syncs.c.state, wanted.states),
+        *_one_of(syncs.c.outcome, wanted.outcomes),
+        *_one_of(syncs.c.status_code, wanted.status_codes),
+        *within(OWN_TIME, wanted.since, wanted.until),
+    ]
+    if wanted.company_id is not None:
+        conditions.append(syncs.c.company_id == wanted.company_id)
+    if wanted.cause is not None:
+        caused = select(transactions.c.sync).where(transactions.c.cause == wanted.cause)
+        conditions.append(syncs.c.id.in_(caused))
+    if wanted.q is not None:
+        conditions.append(syncs_found(connection, wanted.q))
+    return conditions
+
+
+def _one_of(column: ColumnElement[Any], values: Sequence[Any]) -> list[ColumnElement[bool]]:
+    """A plain equality where it can be one: it leaves an index in its order."""
+    if not values:
+        return []
+    return [column == values[0] if len(values) == 1 else column.in_(list(values))]
+
+
+def within(
+    column: ColumnElement[datetime], since: datetime | None, until: datetime | None
+) -> list[ColumnElement[bool]]:
+    """The conditions for a time from `since` on and before `until`."""
+    lower = [column >= since] if since else []
+    return [*lower, column < until] if until else lower
+
+
+def get_sync(connection: Connection, sync_id: str, company_id: str | None = None) -> KeptSync:
+    """The sync of this id. Raises NotKnown, or Conflicting when two companies have one."""
+    statement = _SYNC.where(syncs.c.sync_id == sync_id)
+    if company_id is not None:
+        statement = statement.where(syncs.c.company_id == company_id)
+    found = connection.execute(statement.limit(2)).mappings().all()
+    if not found:
+        raise NotKnown("no such sync is known here")
+    if len(found) > 1:
+        raise Conflicting("several companies have a sync of this id: say which company_id")
+    return _kept(found[0])
+
+
+def latest_sync(connection: Connection, company_id: str) -> KeptSync:
+    """The company's newest sync by its own time. Raises NotKnown when it has none."""
+    return _newest(connection, _of(company_id), "no sync of this company is known here")
+
+
+def last_successful_sync(connection: Connection, company_id: str) -> KeptSync:
+    """The newest sync that Codat's own verdict proves complete, with or without data to write.
+
+    Raises NotKnown when the company has none.
+    """
+    proved = _of(company_id).where(syncs.c.state == "completed", syncs.c.outcome.in_(SUCCESSFUL))
+    return _newest(connection, proved, "no successful sync of this company is known here")
+
+
+def newest_syncs(connection: Connection, company_id: str, most: int) -> list[KeptSync]:
+    """The company's newest syncs by their own time, at most so many, newest first."""
+    return _in_own_order(connection, _of(company_id), most)
+
+
+def syncs_by_number(connection: Connection, numbers: Sequence[int]) -> dict[int, KeptSync]:
+    """These syncs by our own numbers; one that is gone is left out."""
+    if not numbers:
+        return {}
+    rows = connection.execute(_SYNC.where(syncs.c.id.in_(numbers))).mappings()
+    return {row["id"]: _kept(row) for row in rows}
+
+
+def _of(company_id: str) -> Select[Any]:
+    return _SYNC.where(syncs.c.company_id == company_id)
+
+
+def _newest(connection: Connection, statement: Select[Any], otherwise: str) -> KeptSync:
+    found = _in_own_order(connection, statement, 1)
+    if not found:
+        raise NotKnown(otherwise)
+    return found[0]
+
+
+def _in_own_order(connection: Connection, statement: Select[Any], most: int) -> list[KeptSync]:
+    ordered = statement.order_by(OWN_TIME.desc(), syncs.c.id.desc()).limit(most)
+    return [_kept(row) for row in connection.execute(ordered).mappings()]
+
+
+def _kept(row: RowMapping) -> KeptSync:
+    return KeptSync(
+        number=row["id"],
+        sync=to_sync(row),
+        updated_at=row["updated_at"],
+        company_name=row["company_name"],
+        fetch=_fetch(row),
+    )
+
+
+def _fetch(row: RowMapping) -> Fetch | None:
+    state: FetchState | None = row["fetch_state"]
+    if state is None:
+        return None
+    waits = state == "owed" and row["fetch_token"] is None
+    return Fetch(
+        state=state,
+        attempts=row["fetch_attempts"],
+        next_attempt_at=row["fetch_due"] if waits else None,
+        last_error=row["fetch_last_error"],
+    )

@@ -1,0 +1,59 @@
+"""The search box: what a person may have pasted, turned into an indexed condition.
+
+A search means exactly one sync id, company id, transaction id or correlation id, or the beginning
+of a company's name in any case. Each meaning is probed by its index first, and only those that
+exist become part of the condition; so the usual search is one plain equality.
+"""
+
+from sqlalchemy import ColumnElement, Connection, exists, false, func, or_, select
+
+from app.storage.tables import companies, syncs, transactions
+
+FEW = 50
+
+
+def syncs_found(connection: Connection, q: str) -> ColumnElement[bool]:
+    """The condition on `syncs` for a search."""
+    found = _on_syncs(connection, q)
+    for column in (transactions.c.transaction_id, transactions.c.correlation_id):
+        if _any(connection, column == q):
+            found.append(syncs.c.id.in_(select(transactions.c.sync).where(column == q)))
+    return or_(false(), *found)
+
+
+def items_found(connection: Connection, q: str) -> ColumnElement[bool]:
+    """The condition on `transactions` joined to `syncs` for a search."""
+    found = _on_syncs(connection, q)
+    for column in (transactions.c.transaction_id, transactions.c.correlation_id):
+        if _any(connection, column == q):
+            found.append(column == q)
+    return or_(false(), *found)
+
+
+def companies_named(q: str) -> ColumnElement[bool]:
+    """The condition on `companies` for the beginning of a name, in any case."""
+    return func.lower(companies.c.name).startswith(q.lower(), autoescape=True)
+
+
+def _on_syncs(connection: Connection, q: str) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if _any(connection, syncs.c.sync_id == q):
+        found.append(syncs.c.sync_id == q)
+    named = select(companies.c.company_id).where(companies_named(q))
+    ids = set(connection.execute(named.limit(FEW + 1)).scalars())
+    if len(ids) > FEW:
+        return [*found, syncs.c.company_id.in_(named)]
+    if q not in ids and _any(connection, syncs.c.company_id == q):
+        ids.add(q)
+    return found + _among(sorted(ids))
+
+
+def _among(ids: list[str]) -> list[ColumnElement[bool]]:
+    """A plain equality where it can be one: it leaves an index in its order."""
+    if len(ids) == 1:
+        return [syncs.c.company_id == ids[0]]
+    return [syncs.c.company_id.in_(ids)] if ids else []
+
+
+def _any(connection: Connection, condition: ColumnElement[bool]) -> bool:
+    return bool(connection.execute(select(exists().where(condition))).scalar())

@@ -1,0 +1,1 @@
+"""Doors: everything HTTP that comes in."""

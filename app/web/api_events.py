@@ -1,0 +1,96 @@
+"""Our services' door, over all syncs: failed transactions, statistics, the kept webhooks."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.storage import queries_companies, queries_events, queries_items
+from app.web.answers import (
+    EventAnswer,
+    EventList,
+    EventWithBody,
+    StatsAnswer,
+    TransactionAnswer,
+    TransactionList,
+)
+from app.web.deps import TheDatabase
+from app.web.filters import Between, BodyQuery, ErrorQuery, EventQuery
+from app.web.paths import Id, IdRoute
+from app.web.problems import documented
+from app.web.replies import CSV_TYPE, as_csv, tagged, wants_csv
+from app.web.telling import event_answer, event_with_body, stats_answer
+
+ERROR_COLUMNS = tuple(TransactionAnswer.model_fields)
+
+router = APIRouter(route_class=IdRoute)
+
+
+@router.get(
+    "/push-errors",
+    tags=["transactions"],
+    summary="Failed transactions over all syncs, newest sync first",
+    response_model=TransactionList,
+    responses={200: {"content": {CSV_TYPE: {}}}, **documented(401, 422, 503)},
+)
+def list_errors(
+    request: Request, database: TheDatabase, query: Annotated[ErrorQuery, Query()]
+) -> TransactionList | Response:
+    """One page of failed rows, or all of them as CSV (`Accept: text/csv` or `?format=csv`)."""
+    wanted = query.wanted()
+
+    def read(cursor: str | None, limit: int) -> tuple[list[TransactionAnswer], str | None]:
+        with database.reading() as connection:
+            page = queries_items.list_errors(connection, wanted, cursor=cursor, limit=limit)
+        return [TransactionAnswer.model_validate(item) for item in page.items], page.next
+
+    if wants_csv(request, query.format):
+        return as_csv(read, ERROR_COLUMNS, name="push-errors", cursor=query.cursor, most=query.most)
+    items, after = read(query.cursor, query.limit)
+    return TransactionList(items=items, next=after)
+
+
+@router.get(
+    "/stats",
+    tags=["syncs"],
+    summary="How many syncs, by outcome, status code and day",
+    responses=documented(401, 422, 503),
+)
+def get_stats(database: TheDatabase, query: Annotated[Between, Query()]) -> StatsAnswer:
+    """Syncs whose own time lies in the range; without a range all of them. Days are UTC."""
+    with database.reading() as connection:
+        counted = queries_companies.stats(connection, query.from_, query.to)
+    return stats_answer(counted)
+
+
+@router.get(
+    "/events",
+    tags=["events"],
+    summary="List the kept webhooks, newest first",
+    responses=documented(401, 422, 503),
+)
+def list_events(database: TheDatabase, query: Annotated[EventQuery, Query()]) -> EventList:
+    """One page, without bodies. `reading=unreadable` are those nothing could be made of."""
+    with database.reading() as connection:
+        page = queries_events.list_events(
+            connection, reading=query.reading, cursor=query.cursor, limit=query.limit
+        )
+    return EventList(items=[event_answer(event) for event in page.items], next=page.next)
+
+
+@router.get(
+    "/events/{event_id}",
+    tags=["events"],
+    summary="One kept webhook",
+    response_model=EventWithBody | EventAnswer,
+    responses=documented(401, 404, 422, 503),
+)
+def get_event(
+    request: Request,
+    database: TheDatabase,
+    event_id: Id,
+    query: Annotated[BodyQuery, Query()],
+) -> Response:
+    """The webhook of this message id; its raw body only with `?body=true`."""
+    with database.reading() as connection:
+        event = queries_events.get_event(connection, event_id, with_body=query.body)
+    return tagged(request, event_with_body(event) if query.body else event_answer(event))

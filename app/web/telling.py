@@ -1,0 +1,123 @@
+"""From what storage reads to what our API answers."""
+
+import base64
+from collections import Counter
+from typing import Any, get_args
+
+from app.rules.status import status_text
+from app.rules.sync import Outcome
+from app.storage.queries import KeptSync
+from app.storage.queries_companies import KeptCompany, Stats
+from app.storage.queries_events import KeptEvent
+from app.storage.queries_items import KeptItem
+from app.web.answers import (
+    CompanyAnswer,
+    DayTotals,
+    Errors,
+    EventAnswer,
+    EventWithBody,
+    PastTransaction,
+    StatsAnswer,
+    StatusCodeTotal,
+    SyncAnswer,
+    SyncTotals,
+    TransactionCounts,
+    TransactionHistory,
+)
+
+
+def sync_answer(kept: KeptSync) -> SyncAnswer:
+    """A kept sync, as the contract words it."""
+    sync = kept.sync
+    same = {name: getattr(sync, name) for name in SyncAnswer.model_fields if hasattr(sync, name)}
+    return SyncAnswer(
+        **same,
+        company_name=kept.company_name,
+        status_text=status_text(sync.status_code),
+        updated_at=kept.updated_at,
+        source_platform=None,
+        transactions=_counts(kept),
+        errors=_errors(kept),
+    )
+
+
+def _counts(kept: KeptSync) -> TransactionCounts:
+    if kept.sync.counts is None:
+        return TransactionCounts()
+    counts = TransactionCounts.model_validate(kept.sync.counts)
+    return counts.model_copy(update={"expected": kept.sync.expected})
+
+
+def _errors(kept: KeptSync) -> Errors:
+    fetch = kept.fetch
+    return Errors(
+        state=kept.errors_state,
+        attempts=fetch.attempts if fetch else 0,
+        next_attempt_at=fetch.next_attempt_at if fetch else None,
+        fetched_at=kept.sync.fetched_at,
+        last_error=fetch.last_error if fetch else None,
+    )
+
+
+def history_answer(items: list[KeptItem]) -> TransactionHistory:
+    """A transaction's rows over all syncs, newest first, and what they add up to."""
+    failures = [item for item in items if item.failed]
+    newest = items[0]
+    return TransactionHistory(
+        company_id=newest.company_id,
+        transaction_id=newest.transaction_id or "",
+        current=newest.current,
+        cured_by=failures[0].cured_by if failures else None,
+        history=[PastTransaction.model_validate(item) for item in items],
+    )
+
+
+def company_answer(company: KeptCompany) -> CompanyAnswer:
+    """A company with its totals."""
+    return CompanyAnswer(
+        company_id=company.company_id,
+        company_name=company.name,
+        syncs=SyncTotals(**_totals(company.by_outcome)),
+        open_failures=company.open_failures,
+        last_sync=sync_answer(company.last_sync) if company.last_sync else None,
+        connection_state=None,
+    )
+
+
+def stats_answer(stats: Stats) -> StatsAnswer:
+    """The statistics of a range, every outcome named even where there is none."""
+    codes = sorted(stats.by_status_code.items(), key=lambda each: (each[0] is None, each[0] or 0))
+    return StatsAnswer(
+        total=stats.by_outcome.total(),
+        by_outcome=SyncTotals(**_totals(stats.by_outcome)),
+        by_status_code=[
+            StatusCodeTotal(status_code=code, status_text=status_text(code), total=total)
+            for code, total in codes
+        ],
+        by_day=[DayTotals(day=day, **_totals(count)) for day, count in stats.by_day.items()],
+    )
+
+
+def _totals(by_outcome: Counter[str]) -> dict[str, int]:
+    return {"total": by_outcome.total()} | {name: by_outcome[name] for name in get_args(Outcome)}
+
+
+def event_answer(event: KeptEvent) -> EventAnswer:
+    """A kept webhook without its body."""
+    return EventAnswer(**_told(event))
+
+
+def event_with_body(event: KeptEvent) -> EventWithBody:
+    """A kept webhook with its body: as text where it is UTF-8, else in base64."""
+    if event.body is None:
+        return EventWithBody(**_told(event), body=None, body_encoding=None)
+    try:
+        return EventWithBody(**_told(event), body=event.body.decode(), body_encoding="utf-8")
+    except UnicodeDecodeError:
+        coded = base64.b64encode(event.body).decode()
+        return EventWithBody(**_told(event), body=coded, body_encoding="base64")
+
+
+def _told(event: KeptEvent) -> dict[str, Any]:
+    same = {name: getattr(event, name) for name in EventAnswer.model_fields if name != "body_id"}
+    return same | {"event_id": event.message_id, "body_id": event.event_id}

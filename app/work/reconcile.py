@@ -1,0 +1,137 @@
+"""Reconciliation: asks Codat what it knows, and mends what differs.
+
+Webhooks get lost: endpoints are disabled, retries end after 28 hours, settings drop events. So
+Codat's own lists are compared with what is kept. One call lists a hundred companies, one call lists
+a company's syncs; only a sync that differs costs more (its status and list, by the worker).
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from app import log
+from app.errors import CodatError, CodatRateLimited, CodatRefused
+from app.rules.news import CodatStatus
+from app.storage import compare
+from app.storage.compare import Found
+from app.storage.database import Database
+
+_log = log.get(__name__)
+
+
+class Listed(Protocol):
+    """A company as Codat lists it."""
+
+    @property
+    def company_id(self) -> str:
+        """Codat's id."""
+
+    @property
+    def name(self) -> str | None:
+        """Its name, if it has one."""
+
+
+class ListsCodat(Protocol):
+    """What reconciliation needs of the Codat client."""
+
+    def list_companies(self) -> AsyncIterator[Listed]:
+        """All companies; raises CodatError."""
+
+    async def list_statuses(self, company_id: str) -> list[CodatStatus]:
+        """All syncs of one; raises CodatError."""
+
+
+@dataclass
+class Report:
+    """What a pass did. `calls` counts successful and failed calls for lists of syncs."""
+
+    companies: int = 0
+    syncs: int = 0
+    calls: int = 0
+    skipped: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        kinds = ("never_announced", "disagrees", "given_up", "stuck")
+        counts = ", ".join(f"{self.found[kind]} {kind.replace('_', ' ')}" for kind in kinds)
+        skipped = f"; {self.skipped} companies could not be read" if self.skipped else ""
+        return f"{self.companies} companies, {self.syncs} syncs: {counts}{skipped}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """Compares. With `dry_run` it only counts."""
+
+    database: Database
+    codat: "ListsCodat"
+    clock: Callable[[], datetime]
+    stuck_after: timedelta
+    tell: Callable[[str], None] = lambda _: None
+
+    async def run(
+        self,
+        *,
+        company_id: str | None = None,
+        since: datetime | None = None,
+        dry_run: bool = False,
+    ) -> Report:
+        """One pass over all companies, or one; syncs older than `since` by Codat's time are left.
+
+        Raises CodatError when the list of companies cannot be read, or all calls must rest; a
+        company whose syncs cannot be read is skipped and counted.
+        """
+        report = Report()
+        if company_id is not None:
+            await self._compare(company_id, None, since, dry_run, report)
+            return report
+        async for company in self.codat.list_companies():
+            await self._compare(company.company_id, company.name, since, dry_run, report)
+        return report
+
+    async def _compare(
+        self,
+        company_id: str,
+        name: str | None,
+        since: datetime | None,
+        dry_run: bool,
+        report: Report,
+    ) -> None:
+        report.companies += 1
+        report.calls += 1
+        try:
+            told = await self.codat.list_statuses(company_id)
+        except CodatRateLimited:
+            raise
+        except CodatError as error:
+            # 404 is a company that never had this product: no news, and no trouble
+            report.skipped += not (isinstance(error, CodatRefused) and error.status == 404)
+            self.tell(f"{company_id}: {error}")
+            return
+        recent = [s for s in told if since is None or s.sync_utc is None or s.sync_utc >= since]
+        report.syncs += len(recent)
+        found = await asyncio.to_thread(self._mend, company_id, name, recent, dry_run)
+        report.found.update(each.difference for each in found)
+        self.tell(f"{company_id}: {len(recent)} syncs, {len(found)} differ")
+
+    def _mend(
+        self, company_id: str, name: str | None, told: list[CodatStatus], dry_run: bool
+    ) -> list[Found]:
+        now = self.clock()
+        with self.database.reading() as connection:
+            found = compare.differences(connection, company_id, told, now - self.stuck_after)
+        if dry_run:
+            return found
+        with self.database.writing() as connection:
+            compare.mend(connection, company_id, found, now)
+            compare.know_company(connection, company_id, name, now)
+        for each in found:
+            _log.info(
+                "a sync differs from Codat's",
+                difference=each.difference,
+                sync_id=each.sync_id,
+                company_id=company_id,
+            )
+        return found

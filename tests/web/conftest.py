@@ -1,0 +1,45 @@
+"""An application of the reading doors alone, over a database the test fills."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry
+
+from app.settings import load_settings
+from app.storage.database import Database
+from app.web import api, health, mirror, problems
+from tests.web.shelf import BEARER, KEY, Shelf
+
+
+@pytest.fixture
+def shelf(database: Database) -> Shelf:
+    """Fills the database."""
+    return Shelf(database)
+
+
+@pytest.fixture
+def app(database: Database) -> FastAPI:
+    """The application; what is asked of Codat is noted in `state.asked`."""
+    made = FastAPI(redirect_slashes=False)
+    made.state.settings = load_settings(api_keys=f"another-key-as-long,{KEY}")
+    made.state.database = database
+    made.state.registry = CollectorRegistry()
+    made.state.asked = []
+
+    def owe(company_id: str | None, sync_id: str) -> bool:
+        made.state.asked.append((company_id, sync_id))
+        return True
+
+    made.state.owe = owe
+    for part in (problems, health, api, mirror):
+        part.install(made)
+    return made
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    """A caller with a key."""
+    with TestClient(app, headers=BEARER, raise_server_exceptions=False) as made:
+        yield made
