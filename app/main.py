@@ -22,6 +22,7 @@ from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
 from app.work.reconcile import Reconciler
+from app.work.watch import Watch
 from app.work.worker import Worker
 
 TITLE = "Codat Sync for Expenses receiver"
@@ -90,7 +91,8 @@ def make_duties(
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
         reconciler = Reconciler(database, codat, clock, stuck_after)
-        duties.append(Duty("reconcile", every, reconciler.run))
+        watch = Watch(database, codat, clock)
+        duties += [Duty("reconcile", every, reconciler.run), Duty("watch", every, watch.run)]
     return duties
 
 

@@ -39,7 +39,7 @@ from tests.web import test_webhooks
 Test = Callable[[], None]
 
 
-def turns_red(test: Test) -> None:
+def expect_red(test: Test) -> None:
     """The test must fail; how it fails is its own affair."""
     try:
         test()
@@ -60,7 +60,7 @@ def test_acknowledging_before_the_commit_is_noticed(
         return True
 
     monkeypatch.setattr(Inbox, "keep", hasty)
-    turns_red(
+    expect_red(
         lambda: (
             test_webhooks.test_a_database_that_is_away_is_503_and_codats_retry_brings_the_event_back(
                 database
@@ -92,7 +92,7 @@ def test_checking_before_inserting_is_noticed(
 
     monkeypatch.setattr(inbox_module, "_commit", check)
     monkeypatch.setattr(keep_module, "_insert_events", then_insert)
-    turns_red(lambda: test_inbox.test_concurrent_writers_lose_and_double_nothing(database))
+    expect_red(lambda: test_inbox.test_concurrent_writers_lose_and_double_nothing(database))
 
 
 def _forget_that_message_ids_are_unique(database: Database) -> None:
@@ -149,7 +149,7 @@ def test_a_crash_between_effect_and_record_is_noticed(
         return new
 
     monkeypatch.setattr(keep_module, "_insert_events", committed_by_itself)
-    turns_red(lambda: a_crash_inside_the_commit_loses_nothing(database, monkeypatch))
+    expect_red(lambda: a_crash_inside_the_commit_loses_nothing(database, monkeypatch))
 
 
 def test_a_missing_record_of_what_was_seen_is_noticed(
@@ -164,7 +164,7 @@ def test_a_missing_record_of_what_was_seen_is_noticed(
         return {delivery.message_id for delivery in known}
 
     monkeypatch.setattr(keep_module, "_insert_events", forgetful)
-    turns_red(lambda: test_inbox.test_a_redelivery_changes_nothing_but_is_noted(database))
+    expect_red(lambda: test_inbox.test_a_redelivery_changes_nothing_but_is_noted(database))
 
 
 def test_assuming_an_order_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +182,8 @@ def test_assuming_an_order_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         for order in permutations([STARTED, FAILED, COMPLETED]):
             test_sync.test_failed_beats_completed_in_every_order(order)
 
-    turns_red(in_every_order)
-    turns_red(test_sync.test_the_order_and_number_of_events_never_matter)
+    expect_red(in_every_order)
+    expect_red(test_sync.test_the_order_and_number_of_events_never_matter)
 
 
 CANARY = "canary-in-the-body"
@@ -225,7 +225,7 @@ def test_logging_what_is_sensitive_is_noticed(
             inbox_module._log.info("an event was kept", body=each.body.decode(), sync_id="s1")
 
     monkeypatch.setattr(inbox_module, "_tell", talkative)
-    turns_red(lambda: no_body_and_no_secret_is_logged(database, capfd))
+    expect_red(lambda: no_body_and_no_secret_is_logged(database, capfd))
 
 
 def test_an_effect_before_the_duplicate_check_is_noticed(
@@ -240,7 +240,7 @@ def test_an_effect_before_the_duplicate_check_is_noticed(
         return honest(connection, deliveries)
 
     monkeypatch.setattr(test_inbox, "keep_all", eager)
-    turns_red(lambda: test_inbox.test_a_resend_leaves_finished_work_alone(database))
+    expect_red(lambda: test_inbox.test_a_resend_leaves_finished_work_alone(database))
 
 
 def nothing_is_parsed_before_the_signature_holds(
@@ -281,7 +281,7 @@ def test_parsing_before_the_signature_is_noticed(
         await honest(door, scope, body, send)
 
     monkeypatch.setattr(Door, "_accept", curious)
-    turns_red(lambda: nothing_is_parsed_before_the_signature_holds(database, monkeypatch))
+    expect_red(lambda: nothing_is_parsed_before_the_signature_holds(database, monkeypatch))
 
 
 def test_accepting_a_stale_signature_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,4 +292,4 @@ def test_accepting_a_stale_signature_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("standardwebhooks.webhooks.Webhook._Webhook__verify_timestamp", patient)
     assert Verifier([test_signature.SECRET])
-    turns_red(lambda: test_signature.test_five_minutes_either_way_are_tolerated(301, False))
+    expect_red(lambda: test_signature.test_five_minutes_either_way_are_tolerated(301, False))

@@ -2,8 +2,8 @@
 
 `events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
 item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
-names, `gates` when all calls must rest, `duties` when a periodic duty is due, `heartbeats` which
-workers live.
+names, `alerts` what somebody must look at, `gates` when all calls must rest, `duties` when a
+periodic duty is due, `heartbeats` which workers live.
 
 Ids from Codat are text: its schema types them as plain strings. A sync is known by company and
 sync id; `syncs.id` is ours and keeps the item rows narrow.
@@ -134,6 +134,13 @@ syncs = Table(
         postgresql_where=text("failed > 0"),
         sqlite_where=text("failed > 0"),
     ),
+    Index(
+        "ix_syncs_untold",
+        "occurred_at",
+        "company_id",
+        postgresql_where=text("heard = 0"),
+        sqlite_where=text("heard = 0"),
+    ),
     Index("ix_syncs_company_updated", "company_id", "updated_at", "id"),
     Index("ix_syncs_status_code", "status_code", "id"),
     Index("ix_syncs_status_updated", "status_code", "updated_at", "id"),
@@ -220,6 +227,25 @@ companies = Table(
     Column("name_as_of", UtcTime),
     Column("reconciled_at", UtcTime),
     Index("ix_companies_name", "name"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("company_id", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("opened_at", UtcTime, nullable=False),
+    Column("resolved_at", UtcTime),
+    Index(
+        "uq_alerts_open",
+        "cause",
+        "company_id",
+        unique=True,
+        postgresql_where=text("resolved_at IS NULL"),
+        sqlite_where=text("resolved_at IS NULL"),
+    ),
 )
 
 gates = Table(

@@ -218,3 +218,19 @@ class EventWithBody(EventAnswer):
 
     body: str | None
     body_encoding: Literal["utf-8", "base64"] | None
+
+
+class AlertAnswer(_Answer):
+    """Something that somebody must look at; `company_id` is empty where it is about us."""
+
+    cause: str
+    company_id: str
+    text: str
+    opened_at: datetime
+
+
+class AlertList(_Answer):
+    """The open alerts. There is one per cause and company, so they fit a page."""
+
+    items: list[AlertAnswer]
+    next: str | None

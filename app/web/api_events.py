@@ -4,8 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.storage import queries_companies, queries_events, queries_items
+from app.storage import alerts, queries_companies, queries_events, queries_items
 from app.web.answers import (
+    AlertAnswer,
+    AlertList,
     EventAnswer,
     EventList,
     EventWithBody,
@@ -14,7 +16,7 @@ from app.web.answers import (
     TransactionList,
 )
 from app.web.deps import TheDatabase
-from app.web.filters import Between, BodyQuery, ErrorQuery, EventQuery
+from app.web.filters import Between, BodyQuery, ErrorQuery, EventQuery, Nothing
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
 from app.web.replies import CSV_TYPE, as_csv, tagged, wants_csv
@@ -60,6 +62,19 @@ def get_stats(database: TheDatabase, query: Annotated[Between, Query()]) -> Stat
     with database.reading() as connection:
         counted = queries_companies.stats(connection, query.from_, query.to)
     return stats_answer(counted)
+
+
+@router.get(
+    "/alerts",
+    tags=["events"],
+    summary="What somebody must look at now",
+    responses=documented(401, 422, 503),
+)
+def list_alerts(database: TheDatabase, _query: Annotated[Nothing, Query()]) -> AlertList:
+    """The open alerts, newest first: webhooks that are lost, endpoints disabled or missing."""
+    with database.reading() as connection:
+        found = alerts.open_alerts(connection)
+    return AlertList(items=[AlertAnswer.model_validate(dict(each)) for each in found], next=None)
 
 
 @router.get(

@@ -17,6 +17,24 @@ depends_on = None
 def upgrade() -> None:
     """Bring the schema to this revision."""
     op.create_table(
+        "alerts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("company_id", sa.Text(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alerts")),
+    )
+    op.create_index(
+        "uq_alerts_open",
+        "alerts",
+        ["cause", "company_id"],
+        unique=True,
+        postgresql_where=sa.text("resolved_at IS NULL"),
+        sqlite_where=sa.text("resolved_at IS NULL"),
+    )
+    op.create_table(
         "companies",
         sa.Column("company_id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=True),
@@ -132,6 +150,14 @@ def upgrade() -> None:
         "ix_syncs_status_updated", "syncs", ["status_code", "updated_at", "id"], unique=False
     )
     op.create_index("ix_syncs_sync_id", "syncs", ["sync_id"], unique=False)
+    op.create_index(
+        "ix_syncs_untold",
+        "syncs",
+        ["occurred_at", "company_id"],
+        unique=False,
+        postgresql_where=sa.text("heard = 0"),
+        sqlite_where=sa.text("heard = 0"),
+    )
     op.create_index("ix_syncs_updated_at", "syncs", ["updated_at", "id"], unique=False)
     op.create_table(
         "fetches",
@@ -252,6 +278,12 @@ def downgrade() -> None:
     )
     op.drop_table("fetches")
     op.drop_index("ix_syncs_updated_at", table_name="syncs")
+    op.drop_index(
+        "ix_syncs_untold",
+        table_name="syncs",
+        postgresql_where=sa.text("heard = 0"),
+        sqlite_where=sa.text("heard = 0"),
+    )
     op.drop_index("ix_syncs_sync_id", table_name="syncs")
     op.drop_index("ix_syncs_status_updated", table_name="syncs")
     op.drop_index("ix_syncs_status_code", table_name="syncs")
@@ -282,3 +314,10 @@ def downgrade() -> None:
     op.drop_table("duties")
     op.drop_index("ix_companies_name", table_name="companies")
     op.drop_table("companies")
+    op.drop_index(
+        "uq_alerts_open",
+        table_name="alerts",
+        postgresql_where=sa.text("resolved_at IS NULL"),
+        sqlite_where=sa.text("resolved_at IS NULL"),
+    )
+    op.drop_table("alerts")

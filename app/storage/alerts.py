@@ -1,0 +1,83 @@
+"""Alerts: what somebody must look at. One is open per cause and company, and resolves by itself."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from app.rules.silence import Cause, Finding, Heard
+from app.storage.tables import alerts, syncs
+
+RECENT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """Which alerts were opened and which were resolved."""
+
+    opened: list[Finding]
+    resolved: int
+
+
+def turn(
+    connection: Connection, causes: Collection[Cause], findings: Sequence[Finding], now: datetime
+) -> Turned:
+    """Make the open alerts of these causes exactly the findings; others are left alone."""
+    is_open = alerts.c.resolved_at.is_(None)
+    rows = connection.execute(
+        select(alerts.c.id, alerts.c.cause, alerts.c.company_id)
+        .where(is_open, alerts.c.cause.in_(sorted(causes)))
+        .with_for_update()
+    ).all()
+    found = {(each.cause, each.company_id): each for each in findings}
+    there = {(row.cause, row.company_id): row.id for row in rows}
+    for key, finding in found.items():
+        if key in there:
+            stays = alerts.c.id == there[key]
+            connection.execute(update(alerts).where(stays).values(text=finding.text))
+    opened = [finding for key, finding in found.items() if key not in there]
+    for each in opened:
+        connection.execute(alerts.insert(), _row(each, now))
+    gone = [number for key, number in there.items() if key not in found]
+    if gone:
+        ended = update(alerts).where(alerts.c.id.in_(gone)).values(resolved_at=now)
+        connection.execute(ended)
+    return Turned(opened, len(gone))
+
+
+def _row(finding: Finding, now: datetime) -> dict[str, object]:
+    return {
+        "cause": finding.cause,
+        "company_id": finding.company_id,
+        "text": finding.text,
+        "opened_at": now,
+    }
+
+
+def open_alerts(connection: Connection, limit: int = 200) -> list[RowMapping]:
+    """The open alerts, newest first."""
+    statement = select(alerts).where(alerts.c.resolved_at.is_(None))
+    return list(connection.execute(statement.order_by(alerts.c.id.desc()).limit(limit)).mappings())
+
+
+def companies_untold(connection: Connection, since: datetime) -> list[str]:
+    """The companies with a finished sync since a time that no webhook told."""
+    found = connection.execute(
+        select(syncs.c.company_id)
+        .where(syncs.c.heard == 0, syncs.c.occurred_at >= since, syncs.c.state != "started")
+        .distinct()
+    )
+    return sorted(found.scalars())
+
+
+def recent_syncs(connection: Connection, company_id: str, before: datetime) -> list[Heard]:
+    """A company's newest finished syncs, by Codat's clock; `before` leaves the future out."""
+    found = connection.execute(
+        select(syncs.c.occurred_at, syncs.c.heard)
+        .where(syncs.c.company_id == company_id, syncs.c.state != "started")
+        .where(syncs.c.occurred_at < before + timedelta(days=1))
+        .order_by(syncs.c.occurred_at.desc(), syncs.c.id.desc())
+        .limit(RECENT)
+    )
+    return [Heard(row.occurred_at, row.heard != 0) for row in found]
