@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.errors import ServiceError
 from app.settings import Settings, load_settings
 
 FIRST_PORT = 8000
@@ -59,6 +61,7 @@ def simulated_codat(settings: Settings) -> Iterator[None]:
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
+        _wait_until_it_listens(int(port))
         yield
     finally:
         process.terminate()
@@ -66,6 +69,17 @@ def simulated_codat(settings: Settings) -> Iterator[None]:
             process.wait(5)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _wait_until_it_listens(port: int) -> None:
+    """Raises ServiceError when it does not within ten seconds."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                return
+        time.sleep(0.05)
+    raise ServiceError("the simulated Codat did not start")
 
 
 @contextmanager

@@ -6,11 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, make_url, text
 
 from app.storage.database import Database, open_database
 from app.storage.schema import migrate
 from tests import databases
+
+# A fresh clone first builds Hypothesis' tables of characters, and a busy machine is slow: neither
+# says anything about the code.
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("suite")
 
 BOTH = ("sqlite", "postgresql")
 TEMPLATE = "migrated"

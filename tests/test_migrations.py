@@ -1,6 +1,8 @@
 """Migrations: up, no drift, down, up again; twice; from two hosts at once; on both databases."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect
@@ -9,6 +11,7 @@ from app.errors import SchemaError, StorageUnavailable
 from app.storage import schema
 from app.storage.database import Database, open_database
 from app.storage.tables import metadata
+from tests import processes
 
 
 def tables(database: Database) -> set[str]:
@@ -52,6 +55,23 @@ def test_two_hosts_may_migrate_at_once(empty_database_url: str) -> None:
         host.join()
     assert errors == []
     assert sorted(before, key=str) == [schema.head()] * 3 + [None]
+
+
+def test_the_command_may_run_twice_and_in_two_processes_at_once(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    """As when two containers start together, and again at the next start."""
+
+    def migrate(_: int) -> str:
+        done = processes.run(tmp_path, "migrate", DATABASE_URL=empty_database_url)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with ThreadPoolExecutor(2) as hosts:
+        told = sorted(hosts.map(migrate, range(2)))
+    up_to_date = f"schema {schema.head()}: was up to date\n"
+    assert told == [f"schema {schema.head()}: was None\n", up_to_date]
+    assert migrate(3) == up_to_date
 
 
 def test_an_old_schema_is_refused_with_the_remedy(empty_database_url: str) -> None:
