@@ -21,7 +21,7 @@ from app.web.webhooks import Door
 from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
-from app.work.reconcile import Reconciler
+from app.work.reconcile import COMPANIES_PER_PASS, Reconciler
 from app.work.watch import Watch
 from app.work.worker import Worker
 
@@ -90,7 +90,9 @@ def make_duties(
     duties = [Duty("stuck", min(stuck_after, timedelta(minutes=1)), ask_about_stuck)]
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
-        reconciler = Reconciler(database, codat, clock, stuck_after)
+        reconciler = Reconciler(
+            database, codat, clock, stuck_after, most_companies=COMPANIES_PER_PASS
+        )
         watch = Watch(database, codat, clock)
         duties += [Duty("reconcile", every, reconciler.run), Duty("watch", every, watch.run)]
     return duties

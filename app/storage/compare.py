@@ -178,6 +178,16 @@ def take_duty(connection: Connection, name: str, *, now: datetime, every: timede
     return taken.first() is not None
 
 
+def reconciled_at(connection: Connection) -> dict[str, datetime]:
+    """When each company was compared last; those that never were are left out."""
+    found = connection.execute(
+        select(companies.c.company_id, companies.c.reconciled_at).where(
+            companies.c.reconciled_at.is_not(None)
+        )
+    )
+    return {row.company_id: row.reconciled_at for row in found}
+
+
 def know_company(
     connection: Connection, company_id: str, name: str | None, as_of: datetime
 ) -> None:

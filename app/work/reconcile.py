@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from app import log
@@ -18,6 +18,10 @@ from app.rules.news import CodatStatus
 from app.storage import compare
 from app.storage.compare import Found
 from app.storage.database import Database
+
+COMPANIES_PER_CALL = 100
+COMPANIES_PER_PASS = 500
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 _log = log.get(__name__)
 
@@ -46,30 +50,35 @@ class ListsCodat(Protocol):
 
 @dataclass
 class Report:
-    """What a pass did. `calls` counts successful and failed calls for lists of syncs."""
+    """What a pass did. `calls` are those to Codat, whether answered or not; the fetches that are
+    owed afterwards cost a status and the list's pages each."""
 
     companies: int = 0
     syncs: int = 0
     calls: int = 0
     skipped: int = 0
+    left: int = 0
     found: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         kinds = ("never_announced", "disagrees", "given_up", "stuck")
         counts = ", ".join(f"{self.found[kind]} {kind.replace('_', ' ')}" for kind in kinds)
         skipped = f"; {self.skipped} companies could not be read" if self.skipped else ""
-        return f"{self.companies} companies, {self.syncs} syncs: {counts}{skipped}"
+        left = f"; {self.left} companies are left for the next pass" if self.left else ""
+        cost = f"{self.calls} calls to Codat"
+        return f"{self.companies} companies, {self.syncs} syncs, {cost}: {counts}{skipped}{left}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """Compares. With `dry_run` it only counts."""
+    """Compares. A pass asks about at most `most_companies`, those compared longest ago first."""
 
     database: Database
     codat: "ListsCodat"
     clock: Callable[[], datetime]
     stuck_after: timedelta
     tell: Callable[[str], None] = lambda _: None
+    most_companies: int | None = None
 
     async def run(
         self,
@@ -87,9 +96,18 @@ class Reconciler:
         if company_id is not None:
             await self._compare(company_id, None, since, dry_run, report)
             return report
-        async for company in self.codat.list_companies():
-            await self._compare(company.company_id, company.name, since, dry_run, report)
+        names = {each.company_id: each.name async for each in self.codat.list_companies()}
+        report.calls += max(1, -(-len(names) // COMPANIES_PER_CALL))
+        turn = await asyncio.to_thread(self._longest_ago_first, list(names))
+        for each in turn[: self.most_companies]:
+            await self._compare(each, names[each], since, dry_run, report)
+        report.left = len(names) - report.companies
         return report
+
+    def _longest_ago_first(self, company_ids: list[str]) -> list[str]:
+        with self.database.reading() as connection:
+            seen = compare.reconciled_at(connection)
+        return sorted(company_ids, key=lambda each: (seen.get(each, NEVER), each))
 
     async def _compare(
         self,

@@ -154,6 +154,19 @@ def test_a_company_that_cannot_be_read_does_not_stop_the_others(database: Databa
     assert "1 companies could not be read" in str(report)
 
 
+def test_a_pass_is_bounded_and_the_next_goes_on_where_it_ended(database: Database) -> None:
+    """Those compared longest ago come first, and the cost is told."""
+    codat = Lister({f"c{n}": [] for n in range(5)})
+    clock = Clock()
+    ours = Reconciler(database, codat, clock, HOUR, most_companies=2)
+    for n in range(3):
+        clock.now = after(minutes=n)
+        report = asyncio.run(ours.run())
+        assert (report.calls, report.left) == (3, 3)
+    assert codat.asked == ["c0", "c1", "c2", "c3", "c4", "c0"]
+    assert "3 calls to Codat" in str(report)
+
+
 def test_a_rate_limit_ends_the_pass(database: Database) -> None:
     """Every further call would be refused too, and counted."""
     codat = Lister({"c1": [], "c2": []}, {"c1": CodatRateLimited("429")})
