@@ -23,6 +23,7 @@ from app.rules.sync import (
     with_items,
 )
 from app.storage import gate
+from app.storage.bulk import insert_new
 from app.storage.database import insert
 from app.storage.items import replace_items
 from app.storage.owed import owe, owe_again
@@ -72,12 +73,8 @@ def keep_raw(connection: Connection, delivery: Delivery, reason: str) -> None:
 
 def _insert_events(connection: Connection, deliveries: Iterable[Delivery]) -> set[str]:
     rows = [_event_row(delivery) for delivery in sorted(deliveries, key=lambda d: d.message_id)]
-    statement = (
-        insert(connection, events)
-        .on_conflict_do_nothing(index_elements=["message_id"])
-        .returning(events.c.message_id)
-    )
-    return set(connection.execute(statement, rows).scalars())
+    new = insert_new(connection, events, rows, unless=("message_id",), returning=("message_id",))
+    return {row.message_id for row in new}
 
 
 def _event_row(delivery: Delivery) -> dict[str, Any]:
@@ -146,13 +143,9 @@ def _insert_syncs(
 ) -> dict[SyncKey, int]:
     """Insert the syncs heard of for the first time; returns their keys' ids."""
     merged = {key: _fold(_blank(told[0]), told) for key, told in sorted(by_sync.items())}
-    statement = (
-        insert(connection, syncs)
-        .on_conflict_do_nothing(index_elements=["company_id", "sync_id"])
-        .returning(syncs.c.id, syncs.c.company_id, syncs.c.sync_id)
-    )
     rows = [to_row(each.sync, updated_at=now) for each in merged.values()]
-    inserted = connection.execute(statement, rows).all()
+    key = ("company_id", "sync_id")
+    inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
     for key, number in ids.items():
         _write_inline_items(connection, number, merged[key])

@@ -51,7 +51,8 @@ class ListsCodat(Protocol):
 @dataclass
 class Report:
     """What a pass did. `calls` are those to Codat, whether answered or not; the fetches that are
-    owed afterwards cost a status and the list's pages each."""
+    owed afterwards cost a status and the list's pages each.
+    """
 
     companies: int = 0
     syncs: int = 0
