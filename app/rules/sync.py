@@ -85,13 +85,21 @@ class Sync:
 
     @property
     def state(self) -> State:
-        """Failed beats completed until Codat's own status, asked later, says otherwise."""
+        """Failed beats completed until Codat's own status, asked later, says otherwise.
+
+        A sync with any failed item counts as failed (Codat docs, "Monitor sync health").
+        """
         verdict = self.verdict
-        if self.unsettled & Heard.FAILED or verdict == "failed":
+        if self.unsettled & Heard.FAILED or verdict == "failed" or self._has_failed_items:
             return "failed"
         if self.unsettled & Heard.COMPLETED or verdict == "completed":
             return "completed"
         return "started"
+
+    @property
+    def _has_failed_items(self) -> bool:
+        """By Codat's own list; what a webhook lists is only believed as long as it is news."""
+        return self.items_from == "codat" and self.counts is not None and self.counts.failed > 0
 
     @property
     def finished_at(self) -> datetime | None:
@@ -127,8 +135,6 @@ def _completed_outcome(sync: Sync) -> Outcome:
     if sync.verdict != "completed":
         return "unknown"
     counts = sync.counts if sync.items_from == "codat" else None
-    if counts and counts.failed:
-        return _failed_outcome(counts)
     if sync.status_code == NOTHING_WRITTEN:
         return "nothing_to_write"
     proved = counts is not None and sync.items_complete and counts.completed == counts.total

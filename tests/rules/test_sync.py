@@ -151,6 +151,18 @@ def test_the_outcome_follows_from_verdict_and_items(
     assert sync.outcome == outcome
 
 
+def test_a_sync_with_a_failed_item_counts_as_failed_whatever_its_code() -> None:
+    """Codat's own rule; the code and the list may disagree for a moment."""
+    sync = with_items(
+        settle(told(SYNC_COMPLETED), said(2000), asked_at=T0, fresh=False),
+        (Item("a", "Completed"), Item("b", "PushError")),
+        source="codat",
+        expected=2,
+        at=T0,
+    )
+    assert (sync.state, errors_state(sync, "settled")) == ("failed", "fetched")
+
+
 def test_nothing_is_shown_as_written_before_it_is_proved() -> None:
     """A completed event alone, a status alone, or a webhook's own items prove nothing."""
     completed = told(SYNC_COMPLETED)
