@@ -122,13 +122,15 @@ class Stage:
         wait_for(lambda: answers(process, "/livez"))
         return process
 
-    def simulate(self) -> str:
+    def simulate(self, *options: str) -> str:
         """Start the simulated Codat, fifty times as fast as life; its address."""
         port = free_port()
         command = [sys.executable, "-m", "app.simulator", "--port", str(port), "--key", CODAT_KEY]
         log = self.folder / "simulator.log"
         with log.open("wb") as out:
-            popen = subprocess.Popen([*command, "--speed", "50"], cwd=ROOT, stdout=out, stderr=out)
+            popen = subprocess.Popen(
+                [*command, "--speed", "50", *options], cwd=ROOT, stdout=out, stderr=out
+            )
         process = Process(popen, f"http://127.0.0.1:{port}", log)
         self.processes.append(process)
         wait_for(lambda: answers(process, "/_sim"))

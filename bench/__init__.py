@@ -1,0 +1,1 @@
+"""What is measured and what is shaken: nothing here is part of the service."""

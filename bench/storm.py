@@ -1,0 +1,286 @@
+"""The chaos run: webhooks lost, doubled, delayed; Codat refusing; our processes killed.
+
+    python -m bench.storm --syncs 200 --seeds 3 --database both
+
+For each seed a fresh database, a simulated Codat and our real processes (on PostgreSQL two replicas
+of each). Codat loses, doubles and delays deliveries and answers with errors, time-outs and broken
+pages, while our processes get SIGKILL. Then the faults stop, one reconciliation pass runs, the owed
+fetches drain, and everything we know is compared with the simulator's truth.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.truth import Difference, acknowledged_lost, compare, hurry, owed_fetches
+from tests import databases
+from tests.processes import SECRET, Process, Stage, free_port, run, stage, wait_for
+
+OUTCOMES = (
+    *("all_written", "partly_failed", "write_error", "nothing_to_write", "config_error"),
+    *("deauthorised", "billing_expiry", "server_error", "duplicate_protection"),
+    *("validation_error", "in_progress", "disconnected"),
+)
+WEATHER = {"duplicate": 0.1, "lose": 0.1, "delay": 0.1}
+FAULTS: tuple[dict[str, Any], ...] = (
+    {"kind": "status", "status": 503, "probability": 0.06},
+    {"kind": "status", "status": 500, "probability": 0.04},
+    {"kind": "status", "status": 429, "retry_after": 1, "probability": 0.01},
+    {"kind": "drop", "probability": 0.03},
+    {"kind": "truncated_body", "probability": 0.04},
+    {"kind": "truncated_list", "probability": 0.05},
+    {"kind": "moving_total", "probability": 0.05},
+    {"kind": "shifting_page", "probability": 0.05},
+    {"kind": "pending_left", "probability": 0.05},
+    {"kind": "timeout", "probability": 0.01, "hold_seconds": 3},
+)
+CALLS_PER_SYNC = 12  # the budget: status and list, the retries of a stormy day, the final pass
+
+
+@dataclass
+class Figures:
+    """What one run came to."""
+
+    seed: int
+    database: str
+    syncs: int = 0
+    kills: int = 0
+    calls: int = 0
+    attempts: int = 0
+    acknowledged_lost: int = 0
+    seconds: float = 0.0
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def within_budget(self) -> bool:
+        """Calls to Codat stayed within the stated budget."""
+        return self.calls <= CALLS_PER_SYNC * self.syncs + 100
+
+    @property
+    def fine(self) -> bool:
+        """Nothing differs, nothing acknowledged was lost, and the budget held."""
+        return not self.differences and not self.acknowledged_lost and self.within_budget
+
+
+class Codat:
+    """The simulator's controls."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._base = f"{address}/_sim"
+
+    def say(self, method: str, path: str, body: Any = None) -> Any:
+        """One control call; its decoded answer."""
+        answer = httpx.request(method, self._base + path, json=body, timeout=120)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
+@dataclass
+class Service:
+    """Our processes, each on its own port, killed and started again."""
+
+    playing: Stage
+    replicas: int
+    embedded: bool
+    chance: random.Random
+    kills: int = 0
+    alive: list[tuple[str, int, Process]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """All replicas, ready."""
+        for _ in range(self.replicas):
+            self._start("serve", free_port())
+            if not self.embedded:
+                self._start("worker", free_port())
+        for role, port, _ in self.alive:
+            if role == "serve":
+                wait_for(lambda port=port: _is_up(port))  # type: ignore[misc]
+
+    def _start(self, role: str, port: int) -> None:
+        process = self.playing.start(
+            role,
+            PORT=str(port),
+            WORKER_IN_WEB=str(self.embedded).lower(),
+            RECONCILE_EVERY_MINUTES="0",
+            LOG_LEVEL="warning",
+        )
+        self.alive.append((role, port, process))
+
+    def kill_one(self) -> None:
+        """SIGKILL one process and start it again at once."""
+        role, port, process = self.alive.pop(self.chance.randrange(len(self.alive)))
+        process.stop(signal.SIGKILL)
+        self.kills += 1
+        self._start(role, port)
+
+    @property
+    def doors(self) -> list[str]:
+        """Where webhooks go."""
+        return [
+            f"http://127.0.0.1:{port}/webhooks/codat"
+            for role, port, _ in self.alive
+            if role == "serve"
+        ]
+
+
+def _is_up(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _subscribe(codat: Codat, doors: list[str]) -> None:
+    legacy = ["SyncStarted", "SyncFailed", "SyncCompleted"]
+    new = ["expenses.sync.successful", "expenses.sync.unsuccessful"]
+    for url, types in zip((doors[0], doors[-1]), (legacy, new), strict=True):
+        body = {"url": url, "secret": SECRET, "event_types": types}
+        codat.say("POST", "/subscriptions", body)
+
+
+def _storm(codat: Codat, service: Service, chance: random.Random, syncs: int, kills: int) -> None:
+    """Play the syncs while everything goes wrong."""
+    codat.say("PUT", "/weather", WEATHER)
+    for fault in FAULTS:
+        codat.say("POST", "/faults", {**fault, "times": None})
+    companies = [codat.say("POST", "/companies", {"name": f"Company {n}"})["id"] for n in range(8)]
+    kill_at = {chance.randrange(syncs) for _ in range(kills)}
+    running: list[str] = []
+    for n in range(syncs):
+        _one_sync(codat, chance, companies[n % len(companies)], running)
+        if n in kill_at:
+            service.kill_one()
+    for sync_id in running[: len(running) // 2]:
+        outcome = chance.choice(OUTCOMES[:5])
+        codat.say("POST", f"/syncs/{sync_id}/advance", {"outcome": outcome})
+
+
+def _one_sync(codat: Codat, chance: random.Random, company: str, running: list[str]) -> None:
+    outcome = chance.choice(OUTCOMES)
+    shapes = chance.choice([["legacy"], ["new"], ["legacy", "new"], ["status"], []])
+    body = {"company_id": company, "outcome": outcome, "size": chance.randint(1, 230)}
+    if outcome == "in_progress":
+        sync = codat.say("POST", "/syncs", {"company_id": company, "tell_start": True})
+        running.append(sync["sync_id"])
+        return
+    sync = codat.say("POST", "/syncs", body | {"shapes": shapes})
+    if chance.random() < 0.15:
+        also = {"sync_ids": [sync["sync_id"]], "event": "completed", "shapes": ["legacy"]}
+        codat.say("POST", "/events", also | {"copies": 2, "shuffle": True})
+
+
+def _calm(codat: Codat, playing: Stage) -> None:
+    """Faults stop; what is under way arrives; one pass; what is owed is fetched."""
+    codat.say("DELETE", "/faults")
+    codat.say("PUT", "/weather", dict.fromkeys(WEATHER, 0))
+    codat.say("POST", "/settle", {"seconds": 60})
+    _drain(playing, 60)
+    done = run(
+        playing.folder,
+        "reconcile",
+        DATABASE_URL=playing.database_url,
+        CODAT_BASE_URL=codat.address,
+    )
+    if done.returncode:
+        raise RuntimeError(f"reconcile failed: {done.stdout}{done.stderr}")
+    _drain(playing, 120)
+
+
+def _drain(playing: Stage, seconds: float) -> None:
+    """Until nothing is owed. Pauses and leases are cut short: only the clock is sped up."""
+    end = time.monotonic() + seconds
+    while owed_fetches(playing.database_url):
+        if time.monotonic() > end:
+            return
+        time.sleep(1.0)
+        hurry(playing.database_url, datetime.now(UTC))
+
+
+@contextmanager
+def _database(kind: str, folder: Path) -> Iterator[str]:
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'storm.db'}"
+        return
+    with databases.server() as address:
+        yield address
+
+
+def play(seed: int, kind: str, syncs: int, kills: int) -> Figures:
+    """One seed on one database."""
+    chance = random.Random(seed)
+    began = time.monotonic()
+    figures = Figures(seed, kind, syncs=syncs)
+    folder = Path(tempfile.mkdtemp(prefix="storm-"))
+    with _database(kind, folder) as url, stage(folder, url) as playing:
+        run(folder, "migrate", DATABASE_URL=url)
+        codat = Codat(playing.simulate("--seed", str(seed)))
+        service = Service(playing, 1 if kind == "sqlite" else 2, kind == "sqlite", chance)
+        service.start()
+        _subscribe(codat, service.doors)
+        _storm(codat, service, chance, syncs, kills)
+        _calm(codat, playing)
+        _measure(figures, codat, url)
+        figures.kills = service.kills
+    shutil.rmtree(folder, ignore_errors=True)
+    figures.seconds = time.monotonic() - began
+    return figures
+
+
+def _measure(figures: Figures, codat: Codat, url: str) -> None:
+    log = codat.say("GET", "/deliveries")["attempts"]
+    figures.attempts = len(log)
+    figures.calls = sum(codat.say("GET", "/counters")["calls"].values())
+    figures.acknowledged_lost = acknowledged_lost(url, log)
+    figures.differences = compare(url, codat.say("GET", "/truth"))
+
+
+def main() -> int:
+    """Run, print the figures, and say how a failing seed is repeated."""
+    parser = argparse.ArgumentParser(prog="python -m bench.storm", description=__doc__)
+    parser.add_argument("--syncs", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
+    told = parser.parse_args()
+    kinds = ("sqlite", "postgresql") if told.database == "both" else (told.database,)
+    print("seed database   syncs kills attempts calls lost differences seconds")
+    ended_well = True
+    for seed in range(told.first_seed, told.first_seed + told.seeds):
+        for kind in kinds:
+            figures = play(seed, kind, told.syncs, told.kills)
+            ended_well &= figures.fine
+            _tell(figures, told.kills)
+    return 0 if ended_well else 1
+
+
+def _tell(figures: Figures, kills: int) -> None:
+    f = figures
+    print(
+        f"{f.seed:4} {f.database:10} {f.syncs:5} {f.kills:5} {f.attempts:8} {f.calls:5}"
+        f" {f.acknowledged_lost:4} {len(f.differences):11} {f.seconds:7.0f}",
+        flush=True,
+    )
+    if f.fine:
+        return
+    for each in f.differences[:10]:
+        print(f"     {each}")
+    print(f"     repeat: python -m bench.storm --first-seed {f.seed} --syncs {f.syncs}"
+          f" --kills {kills} --database {f.database}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

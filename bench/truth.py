@@ -1,0 +1,132 @@
+"""Compares our whole database with the simulator's truth."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select, update
+
+from app.rules.status import phase_of
+from app.storage.database import Database, open_database
+from app.storage.tables import events, fetches, syncs, transactions
+
+STATES = {"running": "started", "completed": "completed", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as Codat has it."""
+
+    sync_id: str
+    what: str
+    ours: object
+    codats: object
+
+    def __str__(self) -> str:
+        return f"{self.sync_id}: {self.what} is {self.ours!r}, Codat has {self.codats!r}"
+
+
+def compare(url: str, truth: dict[str, Any]) -> list[Difference]:
+    """Every sync's state, code and messages, and every item, in order."""
+    database = open_database(url)
+    found: list[Difference] = []
+    ours = _all_syncs(database)
+    for real in truth["syncs"]:
+        row = ours.pop((real["company_id"], real["sync_id"]), None)
+        if row is None:
+            found.append(Difference(real["sync_id"], "the sync", None, "there"))
+            continue
+        found += _sync_differences(row, real["status"])
+        if not real["running"]:
+            found += _item_differences(database, row["id"], real)
+    found += [Difference(key[1], "the sync", "there", None) for key in ours]
+    database.close()
+    return found
+
+
+def _all_syncs(database: Database) -> dict[tuple[str, str], Any]:
+    with database.reading() as connection:
+        rows = connection.execute(select(syncs)).mappings()
+        return {(row["company_id"], row["sync_id"]): row for row in rows}
+
+
+def _sync_differences(row: Any, told: dict[str, Any]) -> list[Difference]:
+    code = told["syncStatusCode"]
+    running = phase_of(code) == "running"
+    pairs: list[tuple[str, object, object]] = [
+        ("state", row["state"], STATES[phase_of(code) or "running"])
+    ]
+    if not running:
+        pairs += [
+            ("status code", row["status_code"], code),
+            ("error message", row["error_message"], told["errorMessage"] or None),
+            ("exception message", row["exception_message"], told["syncExceptionMessage"] or None),
+        ]
+    return [
+        Difference(row["sync_id"], what, ours, codats)
+        for what, ours, codats in pairs
+        if ours != codats
+    ]
+
+
+def _item_differences(database: Database, number: int, real: dict[str, Any]) -> list[Difference]:
+    names = ("transaction_id", "status", "message", "integration_type")
+    with database.reading() as connection:
+        rows = connection.execute(
+            select(*(transactions.c[name] for name in names))
+            .where(transactions.c.sync == number)
+            .order_by(transactions.c.position)
+        ).all()
+    ours = [tuple(row) for row in rows]
+    told = [
+        (i["transactionId"], i["status"], i.get("message") or None, i.get("integrationType"))
+        for i in real["items"]
+    ]
+    if ours == told:
+        return []
+    first = next((n for n, pair in enumerate(zip(ours, told, strict=False)) if pair[0] != pair[1]),
+                 min(len(ours), len(told)))  # fmt: skip
+    return [
+        Difference(real["sync_id"], f"item {first} of {len(told)}", ours[first : first + 1],
+                   told[first : first + 1])
+    ]  # fmt: skip
+
+
+def acknowledged_lost(url: str, attempts: list[dict[str, Any]]) -> int:
+    """How many deliveries we answered with a 2xx and do not have."""
+    database = open_database(url)
+    with database.reading() as connection:
+        kept = set(connection.execute(select(events.c.message_id)).scalars())
+    database.close()
+    acknowledged = {
+        each["message_id"] for each in attempts if 200 <= (each.get("status") or 0) < 300
+    }
+    return len(acknowledged - kept)
+
+
+def owed_fetches(url: str) -> int:
+    """How many fetches are still owed."""
+    database = open_database(url)
+    with database.reading() as connection:
+        owed = select(func.count()).select_from(fetches).where(fetches.c.state == "owed")
+        count = connection.execute(owed).scalar_one()
+    database.close()
+    return count
+
+
+def hurry(url: str, now: datetime) -> None:
+    """Cut pauses short, and leases by twenty seconds: what waits, waits for the clock only."""
+    database = open_database(url)
+    waits = fetches.c.due > now
+    with database.writing() as connection:
+        connection.execute(update(fetches).where(waits, fetches.c.token.is_(None)).values(due=now))
+        held = connection.execute(
+            select(fetches.c.sync, fetches.c.due).where(waits, fetches.c.token.is_not(None))
+        ).all()
+        for row in held:
+            connection.execute(
+                update(fetches)
+                .where(fetches.c.sync == row.sync, fetches.c.due == row.due)
+                .values(due=row.due - timedelta(seconds=20))
+            )
+    database.close()
