@@ -87,7 +87,10 @@ class CodatRefused(CodatError):
 
 
 class CodatRateLimited(CodatError):
-    """Codat asks us to wait (429). `retry_after` says how long, when Codat does."""
+    """Codat asks us to wait. `retry_after` says how long, when Codat does.
+
+    `status` is 429 when Codat just said so, and None when we rest because it said so before.
+    """
 
 
 class CodatUnavailable(CodatError):

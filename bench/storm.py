@@ -58,6 +58,8 @@ class Figures:
     syncs: int = 0
     kills: int = 0
     calls: int = 0
+    at_once: int = 0
+    in_a_minute: int = 0
     attempts: int = 0
     acknowledged_lost: int = 0
     seconds: float = 0.0
@@ -65,8 +67,9 @@ class Figures:
 
     @property
     def within_budget(self) -> bool:
-        """Calls to Codat stayed within the stated budget."""
-        return self.calls <= CALLS_PER_SYNC * self.syncs + 100
+        """Calls to Codat stayed within the stated budget and within Codat's own limits."""
+        budget = CALLS_PER_SYNC * self.syncs + 100
+        return self.calls <= budget and self.at_once <= 10 and self.in_a_minute <= 1000
 
     @property
     def fine(self) -> bool:
@@ -242,7 +245,10 @@ def play(seed: int, kind: str, syncs: int, kills: int) -> Figures:
 def _measure(figures: Figures, codat: Codat, url: str) -> None:
     log = codat.say("GET", "/deliveries")["attempts"]
     figures.attempts = len(log)
-    figures.calls = sum(codat.say("GET", "/counters")["calls"].values())
+    counters = codat.say("GET", "/counters")
+    figures.calls = counters["total"]
+    figures.at_once = max(counters["peak_in_flight_by_company"].values(), default=0)
+    figures.in_a_minute = counters["minute_peak"]
     figures.acknowledged_lost = acknowledged_lost(url, log)
     figures.differences = compare(url, codat.say("GET", "/truth"))
 
@@ -257,7 +263,7 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     told = parser.parse_args()
     kinds = ("sqlite", "postgresql") if told.database == "both" else (told.database,)
-    print("seed database   syncs kills attempts calls lost differences seconds")
+    print("seed database   syncs kills attempts calls at_once lost differences seconds")
     ended_well = True
     for seed in range(told.first_seed, told.first_seed + told.seeds):
         for kind in kinds:
@@ -271,7 +277,7 @@ def _tell(figures: Figures, kills: int) -> None:
     f = figures
     print(
         f"{f.seed:4} {f.database:10} {f.syncs:5} {f.kills:5} {f.attempts:8} {f.calls:5}"
-        f" {f.acknowledged_lost:4} {len(f.differences):11} {f.seconds:7.0f}",
+        f" {f.at_once:7} {f.acknowledged_lost:4} {len(f.differences):11} {f.seconds:7.0f}",
         flush=True,
     )
     if f.fine:

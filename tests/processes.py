@@ -41,6 +41,7 @@ def environment(**settings: str) -> dict[str, str]:
         "CODAT_API_KEY": CODAT_KEY,
         "API_KEYS": API_KEY,
         "LOG_FORMAT": "json",
+        "RECONCILE_EVERY_MINUTES": "0",
         **settings,
     }
 

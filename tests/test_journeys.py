@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -172,6 +173,24 @@ def test_while_codat_is_away_nothing_blocks_and_it_can_be_seen(playing: Stage) -
     assert "cannot be reached" in sync["errors"]["last_error"]
     assert sync["errors"]["next_attempt_at"] is not None
     assert sync["transactions"]["failed"] is None
+
+
+def test_no_call_is_made_from_the_rate_limit_event_until_the_reset(playing: Stage) -> None:
+    """Codat says that the quota is used up; what is owed waits, and goes on after the reset."""
+    codat = playing.simulate()
+    service = playing.serve()
+    door = f"{service.address}/webhooks/codat"
+    control(codat, "/subscriptions", {"url": door, "secret": SECRET})
+    control(codat, "/quota/exhaust", {})
+    wait_for(lambda: ask(service, "/events")["items"])
+    _, sync_id = a_sync(codat, outcome="partly_failed", size=3)
+    wait_for(lambda: ask(service, f"/syncs/{sync_id}"))
+    time.sleep(2.5)
+    assert httpx.get(f"{codat}/_sim/counters", timeout=10).json()["total"] == 0
+    assert ask(service, f"/syncs/{sync_id}")["errors"]["state"] == "waiting"
+    control(codat, "/quota/reset", {})
+    sync = wait_for(lambda: fetched(service, sync_id))
+    assert sync["errors"]["attempts"] == 1
 
 
 def test_a_given_up_fetch_is_redriven_from_the_command_line(playing: Stage) -> None:

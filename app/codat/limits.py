@@ -45,9 +45,7 @@ class Limits:
         """Raise CodatRateLimited while this process rests."""
         left = self._rest_until - time.monotonic()
         if left > 0:
-            raise CodatRateLimited(
-                "resting after Codat's 429", status=429, retry_after=timedelta(seconds=left)
-            )
+            raise CodatRateLimited("resting after Codat's 429", retry_after=timedelta(seconds=left))
 
     @asynccontextmanager
     async def turn(self, company_id: str | None) -> AsyncIterator[None]:

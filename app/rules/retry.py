@@ -40,6 +40,11 @@ def backoff(attempts: int, luck: float) -> timedelta:
     return min(FIRST * growth, LONGEST) * (1 - luck / 2)
 
 
+def rest_until(retry_after: timedelta | None, now: datetime) -> datetime:
+    """Until when all calls rest after a 429: as long as Codat asks, a day at most."""
+    return now + min(retry_after or RATE_LIMIT_PAUSE, LONGEST_WAIT_ASKED)
+
+
 def decide(
     trouble: Trouble,
     *,
@@ -51,11 +56,12 @@ def decide(
 ) -> Again | GiveUp:
     """What to do after attempt number `attempts` (1-based) ended in `trouble`.
 
-    A rate limit costs no attempt. A `retry_after` is honoured up to a day.
+    A rate limit costs no attempt and is due at once: the gate does the waiting, and may be opened
+    early. A `retry_after` is honoured up to a day.
     """
     asked = min(retry_after, LONGEST_WAIT_ASKED) if retry_after else None
     if trouble == "rate_limited":
-        return Again(now + (asked or RATE_LIMIT_PAUSE), free=True)
+        return Again(now, free=True)
     if trouble == "final":
         return GiveUp("Codat's answer is final until somebody acts")
     if attempts >= max_attempts:

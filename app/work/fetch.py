@@ -155,10 +155,8 @@ class Fetcher:
     def _no_answer(self, claimed: Claim, error: CodatError) -> None:
         now = self.clock()
         with self.database.writing() as connection:
-            if isinstance(error, CodatRateLimited):
-                pause = error.retry_after or retry.RATE_LIMIT_PAUSE
-                until = now + min(pause, retry.LONGEST_WAIT_ASKED)
-                gate.close(connection, until, str(error), now)
+            if isinstance(error, CodatRateLimited) and error.status is not None:
+                gate.close(connection, retry.rest_until(error.retry_after, now), str(error), now)
             self._carry_out(connection, claimed, error, now)
         _log.info("Codat gave no answer", reason=str(error), **_ids(claimed))
 

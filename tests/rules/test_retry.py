@@ -16,6 +16,7 @@ from app.rules.retry import (
     Trouble,
     backoff,
     decide,
+    rest_until,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,8 +69,10 @@ def test_the_last_attempt_gives_up() -> None:
 def test_a_rate_limit_is_waited_for_and_costs_nothing() -> None:
     """Even at the last attempt."""
     asked = decided("rate_limited", attempts=12, retry_after=timedelta(seconds=7))
-    assert asked == Again(NOW + timedelta(seconds=7), free=True)
-    assert decided("rate_limited") == Again(NOW + RATE_LIMIT_PAUSE, free=True)
+    assert asked == Again(NOW, free=True)
+    assert rest_until(timedelta(seconds=7), NOW) == NOW + timedelta(seconds=7)
+    assert rest_until(None, NOW) == NOW + RATE_LIMIT_PAUSE
+    assert rest_until(timedelta(days=400), NOW) == NOW + LONGEST_WAIT_ASKED
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,14 @@ def test_a_rate_limit_closes_the_gate_for_everybody(database: Database) -> None:
     assert sorted((c.sync_id, c.attempts) for c in claims) == [("s1", 1), ("s9", 1)]
 
 
+def test_resting_never_closes_the_gate_again(database: Database) -> None:
+    """A reset that comes while a fetch is refused at the gate must not be undone."""
+    tell(database)
+    resting = CodatRateLimited("all calls rest", retry_after=timedelta(hours=9))
+    fetch(database, FakeCodat(status_error=resting))
+    assert [c.attempts for c in [claim(database, T0)]] == [1]
+
+
 def test_a_short_list_is_kept_and_asked_for_again(database: Database) -> None:
     """The documented sample: 134 counted, two listed."""
     tell(database)
