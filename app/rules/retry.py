@@ -14,6 +14,7 @@ FIRST = timedelta(seconds=2)
 FACTOR = 3
 LONGEST = timedelta(hours=1)
 RATE_LIMIT_PAUSE = timedelta(seconds=60)
+AT_THE_GATE = timedelta(seconds=1)
 LONGEST_WAIT_ASKED = timedelta(hours=24)
 
 Trouble = Literal["passing", "rate_limited", "final"]
@@ -56,12 +57,12 @@ def decide(
 ) -> Again | GiveUp:
     """What to do after attempt number `attempts` (1-based) ended in `trouble`.
 
-    A rate limit costs no attempt and is due at once: the gate does the waiting, and may be opened
-    early. A `retry_after` is honoured up to a day.
+    A rate limit costs no attempt and is due again in a second: the gate does the waiting, and may
+    be opened early. A `retry_after` is honoured up to a day.
     """
     asked = min(retry_after, LONGEST_WAIT_ASKED) if retry_after else None
     if trouble == "rate_limited":
-        return Again(now, free=True)
+        return Again(now + AT_THE_GATE, free=True)
     if trouble == "final":
         return GiveUp("Codat's answer is final until somebody acts")
     if attempts >= max_attempts:

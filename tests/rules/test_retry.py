@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.rules.retry import (
+    AT_THE_GATE,
     FIRST,
     LONGEST,
     LONGEST_WAIT_ASKED,
@@ -69,7 +70,7 @@ def test_the_last_attempt_gives_up() -> None:
 def test_a_rate_limit_is_waited_for_and_costs_nothing() -> None:
     """Even at the last attempt."""
     asked = decided("rate_limited", attempts=12, retry_after=timedelta(seconds=7))
-    assert asked == Again(NOW, free=True)
+    assert asked == Again(NOW + AT_THE_GATE, free=True)
     assert rest_until(timedelta(seconds=7), NOW) == NOW + timedelta(seconds=7)
     assert rest_until(None, NOW) == NOW + RATE_LIMIT_PAUSE
     assert rest_until(timedelta(days=400), NOW) == NOW + LONGEST_WAIT_ASKED
