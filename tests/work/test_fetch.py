@@ -334,6 +334,16 @@ def test_each_step_is_explained_in_the_timeline(database: Database) -> None:
     assert reasons[1] == "Codat says 5130: Data write error; 2 transactions, 1 failed"
 
 
+def test_a_webhooks_own_list_is_checked_against_codats(database: Database) -> None:
+    """What differed is explained in the timeline."""
+    with database.writing() as connection:
+        keep_all(connection, [delivery("m1", items=(Item("t9", "Completed"),))])
+    fetch(database, FakeCodat())
+    with database.reading() as connection:
+        (reason,) = connection.execute(select(notes.c.reason)).scalars().all()
+    assert reason.endswith("2 transactions, 1 failed (the webhook had listed 1, 0 failed)")
+
+
 def run_worker(database: Database, codat: FakeCodat, *, seconds: float = 5) -> Worker:
     """A worker that stops by itself once no fetch is due any more."""
 
