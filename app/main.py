@@ -75,7 +75,7 @@ def make_worker(
     """A worker with everything it needs."""
     fetcher = Fetcher(database, codat, settings.fetch_max_attempts, clock)
     duties = Duties(database, make_duties(settings, database, codat, clock), clock)
-    return Worker(database, fetcher, clock=clock, duties=duties.run)
+    return Worker(database, fetcher, clock=clock, duties=duties.run, on_beat=codat.share_limits)
 
 
 def make_duties(

@@ -191,15 +191,18 @@ def _calm(codat: Codat, playing: Stage) -> None:
     codat.say("PUT", "/weather", dict.fromkeys(WEATHER, 0))
     codat.say("POST", "/settle", {"seconds": 60})
     _drain(playing, 60)
-    done = run(
-        playing.folder,
-        "reconcile",
-        DATABASE_URL=playing.database_url,
-        CODAT_BASE_URL=codat.address,
-    )
-    if done.returncode:
-        raise RuntimeError(f"reconcile failed: {done.stdout}{done.stderr}")
+    _reconcile(codat, playing, 90)
     _drain(playing, 120)
+
+
+def _reconcile(codat: Codat, playing: Stage, seconds: float) -> None:
+    """One pass; while the gate is closed, it is waited for."""
+    end = time.monotonic() + seconds
+    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": codat.address}
+    while (done := run(playing.folder, "reconcile", **where)).returncode:
+        if "rest" not in done.stderr or time.monotonic() > end:
+            raise RuntimeError(f"reconcile failed: {done.stdout}{done.stderr}")
+        time.sleep(2)
 
 
 def _drain(playing: Stage, seconds: float) -> None:

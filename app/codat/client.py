@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from app.codat.answers import Company, Consumer, TransactionList
+from app.codat.answers import Company, Consumer, TransactionList, TransactionPage, listed
 from app.codat.events import identifier, read_item, read_status, text
 from app.codat.limits import Limits
 from app.codat.refusals import refusal
@@ -30,6 +30,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 @dataclass(frozen=True, slots=True)
 class _Page:
     rows: list[Any]
+    size: int
     total: int | None
 
 
@@ -70,6 +71,10 @@ class CodatClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def share_limits(self, callers: int) -> None:
+        """Take one part of Codat's limit of calls a minute, of so many processes that call it."""
+        self._limits.share(callers)
+
     async def close(self) -> None:
         """Give the connections back."""
         await self._http.aclose()
@@ -101,18 +106,14 @@ class CodatClient:
         Ends at Codat's own count or at an empty page, whichever comes first. `on_page` is awaited
         after each page.
         """
-        items: list[Item] = []
-        totals: set[int | None] = set()
-        expected = None
-        async for page in self._pages(
-            _syncs(company_id, sync_id, "transactions"), page_size, company_id
-        ):
-            items += [item for item in map(read_item, page.rows) if item]
-            totals.add(page.total)
-            expected = page.total
+        path = _syncs(company_id, sync_id, "transactions")
+        pages = []
+        async for page in self._pages(path, page_size, company_id):
+            items = tuple(item for item in map(read_item, page.rows) if item)
+            pages.append(TransactionPage(items, page.size, page.total))
             if on_page:
                 await on_page()
-        return TransactionList(tuple(items), expected, steady=len(totals) == 1)
+        return listed(pages)
 
     async def get_transaction(
         self, company_id: str, sync_id: str, transaction_id: str
@@ -180,9 +181,9 @@ class CodatClient:
         """Count pages until Codat's total, or an empty page, is reached. Links are not followed."""
         for number in range(1, MOST_PAGES + 1):
             query = {"page": number, "pageSize": page_size}
-            page = _page(await self._get(path, company_id, query))
+            page = _page(await self._get(path, company_id, query), page_size)
             yield page
-            if not page.rows or page.total is None or number * page_size >= page.total:
+            if not page.rows or page.total is None or number * page.size >= page.total:
                 return
 
     async def _get(
@@ -240,13 +241,16 @@ def _decoded(answer: httpx.Response) -> Any:
         return None
 
 
-def _page(told: Any) -> _Page:
+def _page(told: Any, asked: int) -> _Page:
+    """A page of results; its size is what was asked for, or less where Codat says so."""
     rows = told.get("results") if isinstance(told, dict) else None
     if not isinstance(rows, list):
         raise CodatUnavailable("Codat's answer is not a page of results")
     total = told.get("totalResults")
     counted = isinstance(total, int) and not isinstance(total, bool) and total >= 0
-    return _Page(rows, total if counted else None)
+    size = told.get("pageSize")
+    sized = isinstance(size, int) and not isinstance(size, bool) and 0 < size < asked
+    return _Page(rows, size if sized else asked, total if counted else None)
 
 
 def _connections(told: Any) -> tuple[Connection, ...]:

@@ -14,7 +14,8 @@ from app.errors import CodatRateLimited
 
 AT_ONCE_PER_COMPANY = 4
 AT_ONCE = 32
-PER_MINUTE = 900
+PER_MINUTE = 800  # and a tenth of it at once: well under a thousand in any minute
+BURST_S = 6.0
 REST_S = 2.0
 
 
@@ -32,10 +33,14 @@ class Limits:
         self._all = asyncio.Semaphore(at_once)
         self._companies: dict[str, asyncio.Semaphore] = {}
         self._users: dict[str, int] = {}
-        self._gap = 60 / per_minute
-        self._burst = per_minute / 6  # ten seconds' worth may go at once
+        self._per_minute = per_minute
+        self._callers = 1
         self._next = 0.0
         self._rest_until = 0.0
+
+    def share(self, callers: int) -> None:
+        """So many processes call Codat by now; each takes its part of the calls a minute."""
+        self._callers = max(1, callers)
 
     def rest(self) -> None:
         """Codat said 429: hold this process's other calls until the gate of all is closed."""
@@ -75,7 +80,7 @@ class Limits:
     async def _pace(self) -> None:
         """Spread calls so that a minute never sees more than allowed, with room for a burst."""
         now = time.monotonic()
-        earliest = now - self._burst * self._gap
-        self._next = max(self._next, earliest) + self._gap
+        rate = self._per_minute / self._callers
+        self._next = max(self._next, now - BURST_S) + 60 / rate
         if self._next > now:
             await asyncio.sleep(self._next - now)

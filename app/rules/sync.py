@@ -245,6 +245,8 @@ def still_owed(sync: Sync) -> str | None:
         return "its transaction list has not been read yet"
     if sync.counts.pending:
         return f"{sync.counts.pending} of {sync.counts.total} transactions are still pending"
+    if sync.expected == sync.counts.total:
+        return "its transaction list moved while it was read"
     return f"Codat counts {sync.expected} transactions and listed {sync.counts.total}"
 
 

@@ -1,16 +1,16 @@
 """Other writes: what Codat answered, what we noted, who lives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, RowMapping, select, update
+from sqlalchemy import Connection, Row, RowMapping, func, select, update
 
 from app.errors import Conflicting
 from app.rules.news import CodatStatus, Item
 from app.rules.sync import Sync, settle, with_items
 from app.storage import owed
 from app.storage.database import insert
-from app.storage.items import replace_items
+from app.storage.items import are_kept, replace_items
 from app.storage.owed import Claim
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import heartbeats, notes, syncs
@@ -52,6 +52,7 @@ def record(
         return None
     fresh = wanted != claimed.wanted
     before = to_sync(row)
+    answer = _believed(connection, claimed.sync, before, answer)
     after = _answered(before, answer, fresh=fresh, now=now)
     connection.execute(
         update(syncs)
@@ -61,6 +62,13 @@ def record(
     if answer.items is not None:
         replace_items(connection, claimed.sync, answer.items)
     return Recorded(before, after, fresh)
+
+
+def _believed(connection: Connection, number: int, before: Sync, answer: Answer) -> Answer:
+    """A list that seemed to move, and is the same as the one read before, did not move."""
+    if answer.steady or answer.items is None or before.items_from != "codat":
+        return answer
+    return replace(answer, steady=are_kept(connection, number, answer.items))
 
 
 def _locked(connection: Connection, number: int) -> RowMapping | None:
@@ -117,6 +125,12 @@ def beat(connection: Connection, worker: str, now: datetime) -> None:
         statement.on_conflict_do_update(index_elements=["worker"], set_={"seen_at": now}),
         {"worker": worker, "seen_at": now},
     )
+
+
+def workers_alive(connection: Connection, since: datetime) -> int:
+    """How many workers have said since a time that they live."""
+    seen = select(func.count()).select_from(heartbeats).where(heartbeats.c.seen_at >= since)
+    return connection.execute(seen).scalar_one()
 
 
 def forget_worker(connection: Connection, worker: str) -> None:

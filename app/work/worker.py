@@ -20,6 +20,7 @@ from app.work.fetch import LEASE, Fetcher
 
 POLL_S = 1.0
 BEAT_EVERY = timedelta(seconds=10)
+ALIVE_FOR = timedelta(seconds=30)
 AT_ONCE = 16
 GRACE_S = 5.0
 
@@ -37,6 +38,7 @@ class Worker:
         clock: Callable[[], datetime],
         poll_s: float = POLL_S,
         duties: Callable[[], Coroutine[None, None, None]] | None = None,
+        on_beat: Callable[[int], None] = lambda _alive: None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self._database = database
@@ -48,6 +50,7 @@ class Worker:
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._beat_at: datetime | None = None
         self._duties = duties
+        self._on_beat = on_beat
 
     def wake(self) -> None:
         """There is work now. Call it from the loop the worker runs in."""
@@ -93,6 +96,8 @@ class Worker:
         if self._beat_at is None or now - self._beat_at >= BEAT_EVERY:
             with self._database.writing() as connection:
                 store.beat(connection, self.name, now)
+                alive = store.workers_alive(connection, now - ALIVE_FOR)
+            self._on_beat(alive)
             self._beat_at = now
         if room <= 0 or not self._is_anything_due(now):
             return []

@@ -196,6 +196,8 @@ def test_a_heartbeat_is_one_row_per_worker(database: Database) -> None:
         store.beat(connection, "one", after(seconds=10))
     with database.reading() as connection:
         seen = {row.worker: row.seen_at for row in connection.execute(select(heartbeats))}
+        assert store.workers_alive(connection, T0) == 2
+        assert store.workers_alive(connection, after(seconds=1)) == 1
     assert seen == {"one": after(seconds=10), "two": T0}
     with database.writing() as connection:
         store.forget_worker(connection, "one")

@@ -261,6 +261,25 @@ def test_a_short_list_is_kept_and_asked_for_again(database: Database) -> None:
     assert owing["due"] > T0
 
 
+def test_a_list_that_moved_is_read_again_and_believed_when_it_stays(database: Database) -> None:
+    """Rows do repeat, so what looks as if it had moved may be the truth: two equal reads decide."""
+
+    @dataclass
+    class Moving(FakeCodat):
+        async def list_transactions(
+            self, company_id: str, sync_id: str, *, on_page: Callable[[], Awaitable[None]]
+        ) -> List:
+            return List(self.items, len(self.items), steady=False)
+
+    tell(database)
+    clock = Clock()
+    for items, state in (("ab", "incomplete"), ("ac", "incomplete"), ("ac", "fetched")):
+        codat = Moving(items=tuple(Item(each, "PushError") for each in items))
+        fetch(database, codat, clock=clock)
+        assert shown(database)[2] == state
+        clock.now += timedelta(minutes=5)
+
+
 def test_a_status_that_lags_behind_its_webhook_is_asked_again(database: Database) -> None:
     """Codat may still say in progress when its webhook said failed."""
     tell(database)
