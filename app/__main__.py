@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app import log
 from app.errors import ServiceError
 from app.settings import Settings, in_a_container, load_settings, require
+
+if TYPE_CHECKING:  # imported when needed: a verb must not load what it does not use
+    from app.storage.database import Database
 
 cli = typer.Typer(
     name="app",
@@ -84,16 +87,23 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
         raise ServiceError(f"cannot listen on {settings.host}:{settings.port}")
 
 
-def _check_schema(settings: Settings) -> None:
-    from app.storage import schema
+@contextmanager
+def _database(settings: Settings) -> Iterator["Database"]:
+    """The database, closed at the end of the block."""
     from app.storage.database import open_database
 
-    database = open_database(settings.database_url, pool_size=1)
+    database = open_database(settings.database_url)
     try:
-        with database.reading() as connection:
-            schema.check(connection)
+        yield database
     finally:
         database.close()
+
+
+def _check_schema(settings: Settings) -> None:
+    from app.storage import schema
+
+    with _database(settings) as database, database.reading() as connection:
+        schema.check(connection)
 
 
 def _end_well_on_signals() -> None:
@@ -113,16 +123,14 @@ def worker() -> None:
 
 async def _work(settings: Settings) -> None:
     from app.main import make_codat, make_worker, utc_now
-    from app.storage.database import open_database
 
-    database = open_database(settings.database_url)
-    async with make_codat(settings, database, utc_now) as codat:
-        ours = make_worker(settings, database, codat, utc_now)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ours.stop)
-        await ours.run()
-    database.close()
+    with _database(settings) as database:
+        async with make_codat(settings, database, utc_now) as codat:
+            ours = make_worker(settings, database, codat, utc_now)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, ours.stop)
+            await ours.run()
 
 
 @cli.command()
@@ -134,13 +142,9 @@ def migrate() -> None:
 
 def _migrate(settings: Settings, tell: Callable[[str], None] = typer.echo) -> None:
     from app.storage import schema
-    from app.storage.database import open_database
 
-    database = open_database(settings.database_url, pool_size=1)
-    try:
+    with _database(settings) as database:
         before, after = schema.migrate(database)
-    finally:
-        database.close()
     tell(f"schema {after}: " + ("was up to date" if before == after else f"was {before}"))
 
 
@@ -236,24 +240,24 @@ async def _reconcile(
     settings: Settings, company: str | None, since: datetime | None, dry_run: bool
 ) -> None:
     from app.main import make_codat, utc_now
-    from app.storage.database import open_database
     from app.work.reconcile import Reconciler
 
-    database = open_database(settings.database_url)
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
-    async with make_codat(settings, database, utc_now) as codat:
-        ours = Reconciler(
-            database, codat, utc_now, stuck_after, tell=lambda line: typer.echo(line, err=True)
-        )
-        report = await ours.run(
-            company_id=company,
-            since=since.replace(tzinfo=UTC) if since else None,
-            dry_run=dry_run,
-        )
-    database.close()
+    with _database(settings) as database:
+        async with make_codat(settings, database, utc_now) as codat:
+            ours = Reconciler(database, codat, utc_now, stuck_after, tell=_to_stderr)
+            report = await ours.run(
+                company_id=company,
+                since=since.replace(tzinfo=UTC) if since else None,
+                dry_run=dry_run,
+            )
     typer.echo(("would mend: " if dry_run else "") + str(report))
     if report.skipped:
         raise ServiceError("some companies could not be read; run it again")
+
+
+def _to_stderr(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 @cli.command()
@@ -271,14 +275,9 @@ def redrive(
 def _redrive(settings: Settings, sync: str | None) -> None:
     from app.main import utc_now
     from app.storage import owed
-    from app.storage.database import open_database
 
-    database = open_database(settings.database_url, pool_size=1)
-    try:
-        with database.writing() as connection:
-            count = owed.redrive(connection, sync_id=sync, now=utc_now())
-    finally:
-        database.close()
+    with _database(settings) as database, database.writing() as connection:
+        count = owed.redrive(connection, sync_id=sync, now=utc_now())
     typer.echo(f"{count} given-up {'fetch is' if count == 1 else 'fetches are'} due again")
 
 

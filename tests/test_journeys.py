@@ -210,6 +210,24 @@ def test_a_given_up_fetch_is_redriven_from_the_command_line(playing: Stage) -> N
     assert (done.returncode, done.stdout) == (0, "1 given-up fetch is due again\n")
 
 
+def test_reconcile_finds_what_no_webhook_told(playing: Stage) -> None:
+    """First only counted, then mended; and the calls it cost are told."""
+    codat = playing.simulate()
+    company, sync_id = a_sync(codat, outcome="write_error", size=2, shapes=[])
+    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": codat}
+    counted = run(playing.folder, "reconcile", "--dry-run", **where)
+    assert (counted.returncode, counted.stdout) == (
+        0,
+        "would mend: 1 companies, 1 syncs, 2 calls to Codat: "
+        "1 never announced, 0 disagrees, 0 given up, 0 stuck\n",
+    )
+    done = run(playing.folder, "reconcile", "--company", company, "--since", "2020-01-01", **where)
+    assert "1 never announced" in done.stdout
+    service = playing.serve()
+    sync = wait_for(lambda: fetched(service, sync_id))
+    assert (sync["state"], sync["transactions"]["failed"]) == ("failed", 2)
+
+
 @pytest.mark.parametrize("role", ["serve", "worker"])
 def test_sigterm_ends_well_within_ten_seconds(playing: Stage, role: str) -> None:
     """Exit code 0, also while a fetch is in hand; its claim is given back."""
