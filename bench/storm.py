@@ -46,6 +46,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "pending_left", "probability": 0.05},
     {"kind": "timeout", "probability": 0.01, "hold_seconds": 3},
 )
+DRAINED_WITHIN_S = 400  # calls are paced at 800 a minute, whatever is owed
 CALLS_PER_SYNC = 12  # the budget: status and list, the retries of a stormy day, the final pass
 
 
@@ -190,9 +191,9 @@ def _calm(codat: Codat, playing: Stage) -> None:
     codat.say("DELETE", "/faults")
     codat.say("PUT", "/weather", dict.fromkeys(WEATHER, 0))
     codat.say("POST", "/settle", {"seconds": 60})
-    _drain(playing, 60)
+    _drain(playing, DRAINED_WITHIN_S)
     _reconcile(codat, playing, 90)
-    _drain(playing, 120)
+    _drain(playing, DRAINED_WITHIN_S)
 
 
 def _reconcile(codat: Codat, playing: Stage, seconds: float) -> None:
@@ -210,7 +211,7 @@ def _drain(playing: Stage, seconds: float) -> None:
     end = time.monotonic() + seconds
     while owed_fetches(playing.database_url):
         if time.monotonic() > end:
-            return
+            raise RuntimeError(f"fetches are still owed after {seconds} s")
         time.sleep(1.0)
         hurry(playing.database_url, datetime.now(UTC))
 
