@@ -24,7 +24,14 @@ from typing import Any
 
 import httpx
 
-from bench.truth import Difference, acknowledged_lost, compare, hurry, owed_fetches
+from bench.truth import (
+    Difference,
+    acknowledged_lost,
+    compare,
+    end_leases,
+    end_pauses,
+    owed_fetches,
+)
 from tests import databases
 from tests.processes import SECRET, Process, Stage, free_port, run, stage, wait_for
 
@@ -191,6 +198,7 @@ def _calm(codat: Codat, playing: Stage) -> None:
     codat.say("DELETE", "/faults")
     codat.say("PUT", "/weather", dict.fromkeys(WEATHER, 0))
     codat.say("POST", "/settle", {"seconds": 60})
+    end_leases(playing.database_url, datetime.now(UTC))
     _drain(playing, DRAINED_WITHIN_S)
     _reconcile(codat, playing, 90)
     _drain(playing, DRAINED_WITHIN_S)
@@ -207,13 +215,13 @@ def _reconcile(codat: Codat, playing: Stage, seconds: float) -> None:
 
 
 def _drain(playing: Stage, seconds: float) -> None:
-    """Until nothing is owed. Pauses and leases are cut short: only the clock is sped up."""
+    """Until nothing is owed. Pauses are cut short: only the clock is sped up."""
     end = time.monotonic() + seconds
     while owed_fetches(playing.database_url):
         if time.monotonic() > end:
             raise RuntimeError(f"fetches are still owed after {seconds} s")
         time.sleep(1.0)
-        hurry(playing.database_url, datetime.now(UTC))
+        end_pauses(playing.database_url, datetime.now(UTC))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Compares our whole database with the simulator's truth."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -114,19 +114,19 @@ def owed_fetches(url: str) -> int:
     return count
 
 
-def hurry(url: str, now: datetime) -> None:
-    """Cut pauses short, and leases by twenty seconds: what waits, waits for the clock only."""
+def end_pauses(url: str, now: datetime) -> None:
+    """What waits for its next attempt is due now: it waits for nothing but the clock."""
+    _due_now(url, now, held=False)
+
+
+def end_leases(url: str, now: datetime) -> None:
+    """What a killed worker held is due now. Once: a live worker's work is taken over too."""
+    _due_now(url, now, held=True)
+
+
+def _due_now(url: str, now: datetime, *, held: bool) -> None:
     database = open_database(url)
-    waits = fetches.c.due > now
+    whose = fetches.c.token.is_not(None) if held else fetches.c.token.is_(None)
     with database.writing() as connection:
-        connection.execute(update(fetches).where(waits, fetches.c.token.is_(None)).values(due=now))
-        held = connection.execute(
-            select(fetches.c.sync, fetches.c.due).where(waits, fetches.c.token.is_not(None))
-        ).all()
-        for row in held:
-            connection.execute(
-                update(fetches)
-                .where(fetches.c.sync == row.sync, fetches.c.due == row.due)
-                .values(due=row.due - timedelta(seconds=20))
-            )
+        connection.execute(update(fetches).where(whose, fetches.c.due > now).values(due=now))
     database.close()
