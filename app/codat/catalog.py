@@ -27,7 +27,8 @@ _SPELLINGS = {
     RATE_LIMIT_RESET: (RATE_LIMIT_RESET, "Rate Limit Reset", "ClientRateLimitReset"),
 }
 
-# Kept and shown under their own names: docs.codat.io, "Webhooks: event types" and the older rules.
+# Kept and shown under their own names: docs.codat.io/using-the-api/webhooks/event-types, and the
+# older rules of docs.codat.io/using-the-api/webhooks/migrating-to-new-event-types.
 _OTHERS = (
     "connection.created",
     "connection.connected",
@@ -41,6 +42,12 @@ _OTHERS = (
     "company.product.added",
     "company.product.removed",
     "read.completed",
+    "read.completed.initial",
+    "bankFeeds.sourceAccount.connected",
+    "bankFeeds.sourceAccount.disconnected",
+    "report.categorizedBankStatement.generate.successful",
+    "reports.spendAnalysis.generate.successful",
+    "reports.spendAnalysis.generate.unsuccessful",
     "DataConnectionStatusChanged",
     "Data Connection Status Changed",
     "Sync Connection Deleted",
@@ -53,7 +60,7 @@ _OTHERS = (
     "DatasetStatusHasChanged",
     "Dataset status has changed",
     "New company synchronised",
-    "NewCompanySynchronised",
+    "NewCompanySynchronized",
     "Push Operation Status Changed",
     "PushOperationStatusHasChanged",
     "Push Operation Timed Out",

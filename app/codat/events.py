@@ -45,7 +45,7 @@ def read(body: bytes) -> Event:
 
 
 def _read_object(envelope: Fields) -> Event:
-    name = next((envelope[key] for key in _TYPE_KEYS if isinstance(envelope.get(key), str)), None)
+    name = _type_of(envelope)
     if name is None:
         return _read_status(envelope)
     event = canonical(name)
@@ -69,6 +69,15 @@ def _read_object(envelope: Fields) -> Event:
     return _checked(read)
 
 
+def _type_of(envelope: Fields) -> str | None:
+    """The event's type as it came: of the envelope's own keys the newest that is filled."""
+    for key in _TYPE_KEYS:
+        name = envelope.get(key)
+        if isinstance(name, str) and name.strip():
+            return name
+    return None
+
+
 def _details(envelope: Fields) -> Fields:
     return _folded(envelope.get("payload")) or _folded(envelope.get("data"))
 
@@ -84,6 +93,7 @@ def _read_status(envelope: Fields) -> Event:
             reading="unknown",
             reason="a sync status with an unknown code",
             company_id=status.company_id,
+            status=status,
         )
     return _checked(
         Event(

@@ -74,7 +74,7 @@ def heed(connection: Connection, delivery: Delivery) -> None:
     by itself where the event names no time, or an impossible one.
     """
     event = delivery.event
-    as_of = event.generated_at or delivery.received_at
+    as_of = min(event.generated_at or delivery.received_at, delivery.received_at)
     if event.event == RATE_LIMIT_RESET:
         open_again(connection, as_of)
     elif event.event == RATE_LIMIT_REACHED:

@@ -160,7 +160,7 @@ def _update_syncs(
         select(syncs)
         .where(tuple_(syncs.c.company_id, syncs.c.sync_id).in_(list(by_sync)))
         .order_by(syncs.c.company_id, syncs.c.sync_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
     ).mappings()
     ids = {}
     changed = []

@@ -72,7 +72,7 @@ def _believed(connection: Connection, number: int, before: Sync, answer: Answer)
 
 
 def _locked(connection: Connection, number: int) -> RowMapping | None:
-    statement = select(syncs).where(syncs.c.id == number).with_for_update()
+    statement = select(syncs).where(syncs.c.id == number).with_for_update(key_share=True)
     return connection.execute(statement).mappings().first()
 
 

@@ -86,3 +86,9 @@ def test_no_call_is_made_while_the_gate_is_closed(database: Database) -> None:
     keep(database, told("m9", RATE_LIMIT_REACHED, after(hours=3), after(hours=4)))
     with pytest.raises(CodatRateLimited):
         asyncio.run(ask())
+
+
+def test_a_date_in_the_far_future_does_not_hold_the_gate(database: Database) -> None:
+    """It cannot have happened later than it was received."""
+    keep(database, told("m1", RATE_LIMIT_REACHED, datetime(2999, 1, 1, tzinfo=UTC)))
+    assert not closed_at(database, after(days=11))
