@@ -61,25 +61,13 @@ def serve() -> None:
 
 
 def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
-    import uvicorn
-
     from app.main import create_app
+    from app.server import make_server
 
     app = create_app(settings)
     _check_schema(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=4,
-        h11_max_incomplete_event_size=65_536,
-        backlog=2048,
-    )
     _end_well_on_signals()
-    server = uvicorn.Server(config)
+    server = make_server(app, settings)
     ready()
     with suppress(SystemExit):  # uvicorn leaves the process by itself when it cannot bind
         server.run()
@@ -122,14 +110,20 @@ def worker() -> None:
 
 
 async def _work(settings: Settings) -> None:
+    from app.ending import end_for_certain
     from app.main import make_codat, make_worker, utc_now
 
     with _database(settings) as database:
         async with make_codat(settings, database, utc_now) as codat:
             ours = make_worker(settings, database, codat, utc_now)
+
+            def stop() -> None:
+                end_for_certain()
+                ours.stop()
+
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, ours.stop)
+                loop.add_signal_handler(number, stop)
             await ours.run()
 
 

@@ -5,6 +5,7 @@
     ├── SchemaError              the database is not at the version this code needs
     ├── SignatureError           a delivery is not provably Codat's
     ├── StorageUnavailable       the database cannot keep or answer now
+    │   ├── StorageAway          it cannot be reached, or is locked, full or shutting down
     │   └── StorageRefused       it is there, but refuses these very values
     ├── NotKnown                 the thing asked for is not kept here
     ├── BadRequest               a caller's filter, cursor or body is wrong
@@ -38,6 +39,10 @@ class SignatureError(ServiceError):
 
 class StorageUnavailable(ServiceError):
     """The database cannot keep or answer now; asking again later is right."""
+
+
+class StorageAway(StorageUnavailable):
+    """The database is away, locked, full or restarting: no work whatever would succeed now."""
 
 
 class StorageRefused(StorageUnavailable):

@@ -18,12 +18,21 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.errors import StorageRefused, StorageUnavailable
+from app.errors import StorageAway, StorageRefused, StorageUnavailable
 
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 30_000
 _REFUSALS = (DataError, IntegrityError, ProgrammingError)
+_REFUSED = "54"  # SQLSTATE class: a value is larger than a limit, such as an index row's
+_CONFLICT = "40"  # SQLSTATE class: deadlock, serialization: the same work may succeed now
+# A server that is gone without a word (no RST) is noticed within about half a minute.
+_LIVELINESS = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 
 
 class Database:
@@ -58,8 +67,12 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        with self._one_writer:
+        if not self._one_writer.acquire(timeout=BUSY_TIMEOUT_S):
+            raise StorageAway("the database cannot do this now: another writer does not end")
+        try:
             yield
+        finally:
+            self._one_writer.release()
 
     def close(self) -> None:
         """Give all connections back."""
@@ -73,8 +86,15 @@ def _as_unavailable() -> Iterator[None]:
     except (DBAPIError, PoolTimeout) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        kind = StorageRefused if isinstance(error, _REFUSALS) else StorageUnavailable
-        raise kind(f"the database cannot do this now: {first_line}") from error
+        raise _kind(error)(f"the database cannot do this now: {first_line}") from error
+
+
+def _kind(error: DBAPIError | PoolTimeout) -> type[StorageUnavailable]:
+    """These values, this moment, or the database as a whole: by SQLSTATE where there is one."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    if isinstance(error, _REFUSALS) or state.startswith(_REFUSED):
+        return StorageRefused
+    return StorageUnavailable if state.startswith(_CONFLICT) else StorageAway
 
 
 def open_database(url: str, *, pool_size: int = 12) -> Database:
@@ -99,6 +119,7 @@ def _postgresql_engine(address: URL, pool_size: int) -> Engine:
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
+            **_LIVELINESS,
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
         },
     )

@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 from app import log
-from app.errors import StorageRefused, StorageUnavailable
+from app.errors import StorageAway, StorageRefused, StorageUnavailable
 from app.rules.news import Delivery
 from app.storage.database import Database
 from app.storage.keep import Kept, keep_all, keep_raw
@@ -19,12 +20,21 @@ from app.storage.keep import Kept, keep_all, keep_raw
 MOST_PER_COMMIT = 256
 MOST_WAITING = 20_000
 KEEP_WITHIN_S = 10.0  # Codat stops waiting for our answer after 15 s
+LOOK_EVERY_S = 0.5  # how often the deadlines of those who wait are looked at
+CLOSE_WITHIN_S = 2.0
 MOST_LINES = 4  # log lines per commit
 AWAY_AFTER = 2  # failures in a row that mean the database is away, not the event bad
 
 _log = log.get(__name__)
-_Waiting = tuple[Delivery, "asyncio.Future[bool]"]
 _Fate = bool | StorageUnavailable
+
+
+class _Waiting(NamedTuple):
+    """A delivery, who waits for its fate, and until when (the loop's clock, seconds)."""
+
+    delivery: Delivery
+    future: "asyncio.Future[bool]"
+    until: float
 
 
 class Inbox:
@@ -34,60 +44,83 @@ class Inbox:
         self._database = database
         self._on_owed = on_owed
         self._waiting: list[_Waiting] = []
+        self._in_hand: Sequence[_Waiting] = ()
         self._writing = False
+        self._looking = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inbox")
 
     async def keep(self, delivery: Delivery) -> bool:
         """Return once the delivery is committed: True when new, False when known already.
 
-        Raises StorageUnavailable when it is not kept; Codat's retry will bring it back.
+        Raises StorageUnavailable when it is not kept within KEEP_WITHIN_S, whatever the database
+        does; Codat's retry will bring it back.
         """
         if len(self._waiting) >= MOST_WAITING:
             raise StorageUnavailable("too many deliveries are waiting for the database")
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((delivery, future))
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(delivery, loop.create_future(), loop.time() + KEEP_WITHIN_S)
+        self._waiting.append(waiting)
         if not self._writing:
             self._write_next()
-        return await future
+        if not self._looking:
+            self._look_later()
+        return await waiting.future
 
     async def close(self) -> None:
-        """Wait until all that came in is written, then end the writer."""
-        while self._writing:
+        """Wait until all that came in is written, but not for a database that hangs."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + CLOSE_WITHIN_S
+        while self._writing and loop.time() < end:
             await asyncio.sleep(0.01)
-        self._thread.shutdown()
+        self._free([*self._in_hand, *self._waiting], "the service is stopping")
+        self._waiting.clear()
+        self._thread.shutdown(wait=not self._writing)
 
     def _write_next(self) -> None:
         batch = self._waiting[:MOST_PER_COMMIT]
         del self._waiting[:MOST_PER_COMMIT]
         self._writing = True
+        self._in_hand = batch
+        deliveries = [waiting.delivery for waiting in batch]
         loop = asyncio.get_running_loop()
-        overdue = loop.call_later(KEEP_WITHIN_S, self._overdue, batch)
-        deliveries = [delivery for delivery, _ in batch]
         work = loop.run_in_executor(self._thread, write, self._database, deliveries)
-        work.add_done_callback(partial(self._written, batch, overdue))
+        work.add_done_callback(partial(self._written, batch))
 
     def _written(
-        self,
-        batch: Sequence[_Waiting],
-        overdue: asyncio.TimerHandle,
-        work: "asyncio.Future[tuple[list[_Fate], bool]]",
+        self, batch: Sequence[_Waiting], work: "asyncio.Future[tuple[list[_Fate], bool]]"
     ) -> None:
-        overdue.cancel()
         self._writing = False
+        self._in_hand = ()
         fates, owes = work.result()
-        for (_, future), fate in zip(batch, fates, strict=True):
-            _resolve(future, fate)
+        for waiting, fate in zip(batch, fates, strict=True):
+            _resolve(waiting.future, fate)
         if owes:
             self._on_owed()
         if self._waiting:
             self._write_next()
 
-    def _overdue(self, batch: Sequence[_Waiting]) -> None:
-        """The database hangs: free everybody who waits. What it keeps after all is no harm."""
-        error = StorageUnavailable("the database does not answer")
-        for _, future in (*batch, *self._waiting):
-            _resolve(future, error)
-        self._waiting.clear()
+    def _look_later(self) -> None:
+        self._looking = True
+        asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        """Free everybody whose time is over. What the database keeps after all is no harm."""
+        self._looking = False
+        now = asyncio.get_running_loop().time()
+        everybody = [*self._in_hand, *self._waiting]
+        self._free(
+            [each for each in everybody if each.until <= now], "the database does not answer"
+        )
+        self._waiting = [each for each in self._waiting if each.until > now]
+        if everybody:
+            self._look_later()
+
+    def _free(self, late: Sequence[_Waiting], reason: str) -> None:
+        still = [each for each in late if not each.future.done()]
+        if still:
+            _log.warning("deliveries were not kept in time", count=len(still), reason=reason)
+        for waiting in still:
+            _resolve(waiting.future, StorageUnavailable(reason))
 
 
 def _resolve(future: "asyncio.Future[bool]", fate: _Fate) -> None:
@@ -103,10 +136,14 @@ def write(database: Database, deliveries: Sequence[Delivery]) -> tuple[list[_Fat
     """Commit these deliveries together, or one by one where together fails.
 
     Returns each one's fate, in order (True new, False known, or the error), and whether a fetch
-    is owed now. Never raises: a bad event must hurt nobody but itself.
+    is owed now. Never raises: a bad event must hurt nobody but itself. A database that is away
+    or locked is not asked again for each of them: they would wait in vain.
     """
     try:
         kept = _commit(database, deliveries)
+    except StorageAway as error:
+        _log.warning("deliveries were not kept", count=len(deliveries), reason=_said(error))
+        return [error] * len(deliveries), False
     except Exception as error:
         _log.warning("a batch of events could not be kept together", reason=_said(error))
         return _one_by_one(database, deliveries)

@@ -4,6 +4,7 @@ No answer here says more than an orchestrator must know: no address, no user, no
 database.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,10 @@ from app.storage.database import Database
 
 STALE_AFTER = timedelta(seconds=60)
 SCHEMA_TRUSTED_S = 60.0
+ANSWER_WITHIN_S = 3.0
 OK = "ok"
+_BROKEN = "the database cannot be reached"
+_HANGS = "the database does not answer"
 _NOT_ASKED = "not asked: the database cannot be reached"
 
 
@@ -48,6 +52,18 @@ class Checks:
         self._now = now
         self._ticks = ticks
         self._schema_until = float("-inf")
+        self._asking: asyncio.Future[Readiness] | None = None
+
+    async def ask(self, database: Database) -> Readiness:
+        """What `run` says, or "not ready" when that takes too long: a frozen database.
+
+        Probes share one question, so that a database that hangs holds one thread and no more.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(asyncio.to_thread(self.run, database))
+        asking = self._asking
+        answered, _ = await asyncio.wait({asking}, timeout=ANSWER_WITHIN_S)
+        return asking.result() if answered else _not_ready(_HANGS)
 
     def run(self, database: Database) -> Readiness:
         """Ask the database, the schema and the worker. Never raises for what it looks for."""
@@ -57,8 +73,7 @@ class Checks:
                 checks = {"database": OK, "schema": self._schema(connection)}
                 checks["worker"] = self._worker(connection, checks["schema"])
         except StorageUnavailable:
-            broken = "the database cannot be reached"
-            checks = {"database": broken, "schema": _NOT_ASKED, "worker": _NOT_ASKED}
+            return _not_ready(_BROKEN)
         return Readiness(ready=set(checks.values()) == {OK}, checks=checks)
 
     def _schema(self, connection: Connection) -> str:
@@ -83,6 +98,11 @@ class Checks:
         return OK
 
 
+def _not_ready(reason: str) -> Readiness:
+    checks = {"database": reason, "schema": _NOT_ASKED, "worker": _NOT_ASKED}
+    return Readiness(ready=False, checks=checks)
+
+
 router = APIRouter(tags=["health"])
 
 
@@ -98,10 +118,10 @@ async def livez() -> Alive:
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "not ready; `checks` says why"}},
 )
-def readyz(request: Request) -> Response:
+async def readyz(request: Request) -> Response:
     """200 when the database answers, its schema is right and a worker lives; else 503."""
     checks: Checks = request.app.state.checks
-    found = checks.run(request.app.state.database)
+    found = await checks.ask(request.app.state.database)
     headers = {"Cache-Control": "no-store"}
     return JSONResponse(found.model_dump(), 200 if found.ready else 503, headers)
 

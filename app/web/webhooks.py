@@ -4,7 +4,8 @@ A plain ASGI endpoint in front of the rest of the application, because this is t
 the cost of a request matters: read the body, verify it, understand it, keep it, answer.
 
     204  authentic and committed     401  not provably Codat's     413  too large
-    405  neither POST nor PUT        408  the body came too slowly 503  cannot be kept now
+    405  neither POST nor PUT        408  the body came too slowly 503  cannot be kept now,
+                                                                       or the service is stopping
 
 Codat counts any 2xx within 15 seconds as delivered and everything else, redirects included, as
 failed (Codat docs, "Webhooks: retry policy"); so a failure to store must never look like success.
@@ -24,7 +25,7 @@ from app.errors import SignatureError, StorageUnavailable
 from app.rules.news import Delivery
 from app.storage.inbox import Inbox
 
-PATHS = frozenset({"/webhooks/codat", "/webhooks/codat/"})
+PATHS = frozenset({b"/webhooks/codat", b"/webhooks/codat/"})  # as sent: no other spelling
 METHODS = frozenset({"POST", "PUT"})
 BODY_WITHIN_S = 20.0
 RETRY_AFTER = b"30"
@@ -70,8 +71,8 @@ class Door:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a delivery; never raises and never answers 5xx but 503."""
-        if scope["type"] != "http" or scope["path"] not in PATHS:
+        """Answer a delivery, by no 5xx but 503; hand everything else on."""
+        if scope["type"] != "http" or _spelling(scope) not in PATHS:
             await self._app(scope, receive, send)
             return
         if scope["method"] not in METHODS:
@@ -116,8 +117,9 @@ class Door:
         delivery = Delivery(verified.message_id, self._clock(), body, events.read(body))
         try:
             new = await self._inbox().keep(delivery)
-        except StorageUnavailable as error:
-            _log.warning("a delivery was not kept", event_id=delivery.message_id, why=str(error))
+        except (StorageUnavailable, asyncio.CancelledError) as error:
+            # The server cancels what it cannot wait for when it stops: an answer all the same.
+            _log.debug("a delivery was not kept", event_id=delivery.message_id, why=str(error))
             self._counter.labels("not_kept").inc()
             await _refuse(send, 503, "Service Unavailable", (b"retry-after", RETRY_AFTER))
             return
@@ -130,9 +132,18 @@ class Door:
         await _refuse(send, status, title)
 
 
+def _spelling(scope: Scope) -> bytes:
+    """The path as it was sent, without the query: an encoded spelling is not this address."""
+    raw: bytes | None = scope.get("raw_path")
+    return scope["path"].encode() if raw is None else raw
+
+
 def _number(value: bytes) -> int:
-    """A Content-Length; one that is no number is left to the count of what really comes."""
-    return int(value) if value.isdigit() and len(value) < 20 else 0
+    """A Content-Length; one that is no number is left to the count of what really comes.
+
+    Digits beyond twenty only say "more than anybody allows"; reading them all would cost time.
+    """
+    return int(value[:20]) if value.isdigit() else 0
 
 
 async def _refuse(send: Send, status: int, title: str, *headers: tuple[bytes, bytes]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
-from app.errors import StorageUnavailable
+from app.errors import StorageAway, StorageUnavailable
 from app.rules.news import Delivery, Event, Item
 from app.rules.sync import Sync, tell
 from app.storage import inbox as inbox_module
@@ -241,25 +241,34 @@ def test_one_bad_event_hurts_only_itself(database: Database) -> None:
 
 
 class Away:
-    """A database that is not there, and counts how often it was asked."""
+    """A database that gives one error, and counts how often it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: StorageUnavailable) -> None:
+        self.error = error
         self.asked = 0
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         self.asked += 1
-        raise StorageUnavailable("away")
+        raise self.error
         yield
 
 
 def test_a_database_that_is_away_is_not_asked_for_every_event() -> None:
     """A long batch must not wait for hundreds of connection attempts."""
-    away = Away()
+    away = Away(StorageUnavailable("a conflict"))
     fates, owes = write(away, [delivery(f"m{n}") for n in range(200)])  # type: ignore[arg-type]
     assert all(isinstance(fate, StorageUnavailable) for fate in fates)
     assert (len(fates), owes) == (200, False)
     assert away.asked < 5
+
+
+def test_a_database_that_is_away_is_asked_once_for_a_batch() -> None:
+    """A locked database makes everybody wait for its lock once, not once for each event."""
+    away = Away(StorageAway("locked"))
+    fates, _ = write(away, [delivery(f"m{n}") for n in range(20)])  # type: ignore[arg-type]
+    assert fates == [away.error] * 20
+    assert away.asked == 1
 
 
 def test_concurrent_requests_share_commits(
@@ -302,10 +311,9 @@ def test_a_request_is_answered_only_after_its_commit(database: Database) -> None
     assert asyncio.run(one()) == 1
 
 
-def test_everybody_is_freed_when_the_database_hangs(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Codat waits fifteen seconds; a hanging database must become an error before that."""
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The database hangs until the event is set, and everybody's time is short."""
     release = threading.Event()
 
     def hang(_database: Database, deliveries: list[Delivery]) -> object:
@@ -314,16 +322,52 @@ def test_everybody_is_freed_when_the_database_hangs(
 
     monkeypatch.setattr(inbox_module, "write", hang)
     monkeypatch.setattr(inbox_module, "KEEP_WITHIN_S", 0.05)
+    monkeypatch.setattr(inbox_module, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(inbox_module, "CLOSE_WITHIN_S", 0.1)
+    yield release
+    release.set()
 
-    async def both() -> list[object]:
+
+def test_every_wave_is_freed_while_the_database_hangs(
+    database: Database, hanging: threading.Event
+) -> None:
+    """Codat waits fifteen seconds; a hanging database must become an error before that."""
+
+    async def waves() -> list[object]:
         inbox = Inbox(database)
-        asked = [inbox.keep(delivery("m1")), inbox.keep(delivery("m2"))]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        release.set()
+        answers: list[object] = []
+        for wave in range(3):
+            asked = [inbox.keep(delivery(f"m{wave}{n}")) for n in range(2)]
+            answers += await asyncio.gather(*asked, return_exceptions=True)
+        hanging.set()
         await inbox.close()
-        return list(answers)
+        return answers
 
-    assert all(isinstance(answer, StorageUnavailable) for answer in asyncio.run(both()))
+    answers = asyncio.run(waves())
+    assert len(answers) == 6
+    assert all(isinstance(answer, StorageUnavailable) for answer in answers)
+
+
+def test_closing_does_not_wait_for_a_database_that_hangs(
+    database: Database, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that is told to stop stops; who still waits is told to come again."""
+    monkeypatch.setattr(inbox_module, "KEEP_WITHIN_S", 60)
+
+    async def close() -> list[object]:
+        inbox = Inbox(database)
+        asked = asyncio.gather(
+            inbox.keep(delivery("m1")), inbox.keep(delivery("m2")), return_exceptions=True
+        )
+        await asyncio.sleep(0)
+        await inbox.close()
+        assert not hanging.is_set()
+        hanging.set()
+        answers: list[object] = list(await asked)
+        await asyncio.sleep(0.05)  # the write that hung ends, and finds nobody
+        return answers
+
+    assert all(isinstance(answer, StorageUnavailable) for answer in asyncio.run(close()))
 
 
 def test_the_inbox_does_not_gather_without_end(

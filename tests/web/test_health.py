@@ -1,5 +1,7 @@
 """The platform's door: alive, ready, counted; without a key."""
 
+import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +12,8 @@ from sqlalchemy import text
 
 from app.storage import schema, store
 from app.storage.database import Database, open_database
-from app.web.health import Checks
+from app.web import health
+from app.web.health import Checks, Readiness
 
 
 def beat(database: Database, ago: float = 0) -> None:
@@ -77,6 +80,35 @@ def test_the_schema_is_compared_once_a_minute(
         now[0] = at
         checks.run(database)
     assert len(compared) == 2
+
+
+def test_a_database_that_hangs_is_not_ready_in_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe gets its answer, and many probes hold one thread."""
+    release = threading.Event()
+    asked: list[int] = []
+    checks = Checks(lambda: datetime.now(UTC), lambda: 0.0)
+
+    def hang(_database: Database) -> Readiness:
+        asked.append(1)
+        release.wait(10)
+        return Readiness(ready=True, checks={})
+
+    monkeypatch.setattr(checks, "run", hang)
+    monkeypatch.setattr(health, "ANSWER_WITHIN_S", 0.05)
+
+    async def probes() -> tuple[list[Readiness], Readiness]:
+        during = list(await asyncio.gather(*(checks.ask(database) for _ in range(5))))
+        release.set()
+        await asyncio.sleep(0.05)
+        return during, await checks.ask(database)
+
+    during, after = asyncio.run(probes())
+    assert [found.ready for found in during] == [False] * 5
+    assert during[0].checks["database"] == "the database does not answer"
+    assert after.ready
+    assert len(asked) == 2
 
 
 def test_metrics_are_this_process_own_counters(app: FastAPI, client: TestClient) -> None:

@@ -232,15 +232,34 @@ def test_a_missing_table_is_503_and_never_500(database: Database) -> None:
     assert post(database, body, signed(body)).status_code == 503
 
 
-def asgi(messages: list[dict[str, Any]], database: Database) -> list[Any]:
+class HangingInbox:
+    """Keeps nothing, and lets everybody wait."""
+
+    async def keep(self, delivery: Any) -> bool:
+        await asyncio.sleep(60)
+        return True
+
+    async def close(self) -> None:
+        pass
+
+
+def asgi(
+    messages: list[dict[str, Any]],
+    database: Database,
+    *,
+    headers: list[tuple[bytes, bytes]] | None = None,
+    inbox: Any = None,
+    cancel_after_s: float | None = None,
+    raw_path: bytes = b"/webhooks/codat",
+) -> list[Any]:
     """Speak ASGI to the door by hand, for what no client would send."""
 
     async def all_of_it() -> list[Any]:
-        inbox = Inbox(database)
+        kept = inbox or Inbox(database)
         door = Door(
             rest_of_the_app,
             verifier=Verifier([SECRET]),
-            inbox=lambda: inbox,
+            inbox=lambda: kept,
             max_body_bytes=LIMIT,
             clock=lambda: datetime.now(UTC),
             registry=CollectorRegistry(),
@@ -249,7 +268,8 @@ def asgi(messages: list[dict[str, Any]], database: Database) -> list[Any]:
             "type": "http",
             "method": "POST",
             "path": "/webhooks/codat",
-            "headers": [(b"content-length", b"9" * 30), (b"content-length", b"-1")],
+            "raw_path": raw_path,
+            "headers": headers or [(b"content-length", b"-1")],
         }
         sent: list[Any] = []
         coming = iter(messages)
@@ -263,8 +283,12 @@ def asgi(messages: list[dict[str, Any]], database: Database) -> list[Any]:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await door(scope, receive, send)
-        await inbox.close()
+        answering = asyncio.create_task(door(scope, receive, send))
+        if cancel_after_s:
+            await asyncio.sleep(cancel_after_s)
+            answering.cancel()
+        await answering
+        await kept.close()
         return sent
 
     return asyncio.run(all_of_it())
@@ -282,6 +306,30 @@ def test_a_body_that_never_ends_is_408(database: Database, monkeypatch: pytest.M
     monkeypatch.setattr(webhooks, "BODY_WITHIN_S", 0.05)
     part = {"type": "http.request", "body": b"{", "more_body": True}
     assert asgi([part], database)[0]["status"] == 408
+
+
+def test_a_length_of_thirty_digits_is_413_at_once(database: Database) -> None:
+    """Nobody waits for a body that is announced to be larger than the world."""
+    assert asgi([], database, headers=[(b"content-length", b"9" * 30)])[0]["status"] == 413
+
+
+def test_a_delivery_that_the_server_gives_up_is_503(database: Database) -> None:
+    """When the service stops while the database hangs, Codat is asked to come again."""
+    body = failed()
+    headers = [(name.encode(), value.encode()) for name, value in signed(body).items()]
+    message = {"type": "http.request", "body": body, "more_body": False}
+    sent = asgi([message], database, headers=headers, inbox=HangingInbox(), cancel_after_s=0.05)
+    assert sent[0]["status"] == 503
+
+
+def test_an_encoded_spelling_of_the_address_is_another_address(database: Database) -> None:
+    """One address, one spelling: what a proxy guards is what we answer."""
+    body = failed()
+    headers = [(name.encode(), value.encode()) for name, value in signed(body).items()]
+    message = {"type": "http.request", "body": body, "more_body": False}
+    sent = asgi([message], database, headers=headers, raw_path=b"/webhooks/%63odat")
+    assert sent[1]["body"] == b"the rest"
+    assert count(database) == 0
 
 
 def test_the_fate_of_every_delivery_is_counted(database: Database) -> None:
