@@ -95,7 +95,7 @@ class Page:
     def is_last(self, number: int) -> bool:
         """True when no page need follow this one, which is the `number`th from 1.
 
-        Pages are counted; without a count the list ends at a page that is not full.
+        Pages are counted; without Codat's count the list ends at a page that is not full.
         """
         if not self.rows:
             return True
@@ -103,11 +103,11 @@ class Page:
             return len(self.rows) < self.size
         return number * self.size >= self.total
 
-    def stands_still(self, before: "Page | None") -> bool:
-        """True when this page only repeats a page that was not full, or of a list not counted."""
-        if before is None or self.rows != before.rows:
+    def contradicts(self, before: "Page | None") -> bool:
+        """True when this page repeats the one before it, or both came short of a full page."""
+        if before is None:
             return False
-        return self.total is None or len(self.rows) < self.size
+        return self.rows == before.rows or max(len(self.rows), len(before.rows)) < self.size
 
 
 def read_page(told: object, asked: int) -> Page:

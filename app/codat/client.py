@@ -5,7 +5,9 @@ answers are never followed and redirects never taken: pages are counted. Retryin
 `app.rules.retry` decides that, and the debt is kept in the database.
 """
 
+import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,24 +16,41 @@ from urllib.parse import quote
 
 import httpx
 
-from app.codat.answers import Company, Consumer, TransactionList, TransactionPage, listed
-from app.codat.events import identifier, read_item, read_status, text
+from app.codat.answers import (
+    Company,
+    Consumer,
+    Page,
+    TransactionList,
+    TransactionPage,
+    listed,
+    read_company,
+    read_config,
+    read_connections,
+    read_consumers,
+    read_items,
+    read_one_status,
+    read_page,
+    read_statuses,
+    read_sync_id,
+)
 from app.codat.limits import Limits
 from app.codat.refusals import refusal
-from app.errors import CodatRateLimited, CodatUnavailable
+from app.errors import CodatRateLimited, CodatRefused, CodatUnavailable
 from app.rules.news import CodatStatus, Connection, Item
 
 PAGE_SIZE = 100
 MOST_PAGES = 2000
 LARGEST_ANSWER = 50 * 1024 * 1024
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+WHOLE_CALL_S = 45.0  # httpx's own time is per read: who drips bytes would never be too slow
+NOT_A_SYNC = frozenset({"latest", "lastSuccessful", "list"})  # other resources at a sync's place
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    rows: list[Any]
-    size: int
-    total: int | None
+class _Answer:
+    status: int
+    headers: httpx.Headers
+    told: Any
 
 
 class CodatClient:
@@ -44,6 +63,7 @@ class CodatClient:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         timeout: httpx.Timeout = TIMEOUT,
+        whole_call_s: float = WHOLE_CALL_S,
         gate: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`api_key` is the raw key or the finished `Basic …` header; the Portal shows both.
@@ -51,6 +71,7 @@ class CodatClient:
         `gate` is awaited before each call and raises CodatRateLimited while calls must rest.
         """
         self._gate = gate
+        self._whole_call_s = whole_call_s
         self._http = httpx.AsyncClient(
             base_url=base_url,
             headers={
@@ -81,17 +102,12 @@ class CodatClient:
 
     async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
         """One sync's status (Codat API, "Get sync status")."""
-        told = await self._get(_syncs(company_id, sync_id, "status"), company_id)
-        if not isinstance(told, dict):
-            raise CodatUnavailable("Codat's answer is not a sync status")
-        return read_status(told)
+        return read_one_status(await self._get(_syncs(company_id, sync_id, "status"), company_id))
 
     async def list_statuses(self, company_id: str) -> list[CodatStatus]:
         """All syncs of a company (Codat API, "List sync statuses"): a bare array, no pages."""
-        told = await self._get(_syncs(company_id, "list", "status"), company_id)
-        if not isinstance(told, list):
-            raise CodatUnavailable("Codat's answer is not a list of sync statuses")
-        return [read_status(each) for each in told if isinstance(each, dict)]
+        path = f"{_company(company_id)}/sync/expenses/syncs/list/status"
+        return read_statuses(await self._get(path, company_id))
 
     async def list_transactions(
         self,
@@ -103,14 +119,13 @@ class CodatClient:
     ) -> TransactionList:
         """A sync's whole transaction list, page after page (Codat API, "List sync transactions").
 
-        Ends at Codat's own count or at an empty page, whichever comes first. `on_page` is awaited
-        after each page.
+        `on_page` is awaited after each page. Without Codat's count the list ends at a page that
+        is not full.
         """
         path = _syncs(company_id, sync_id, "transactions")
         pages = []
         async for page in self._pages(path, page_size, company_id):
-            items = tuple(item for item in map(read_item, page.rows) if item)
-            pages.append(TransactionPage(items, page.size, page.total))
+            pages.append(TransactionPage(read_items(page.rows), page.size, page.total))
             if on_page:
                 await on_page()
         return listed(pages)
@@ -120,41 +135,31 @@ class CodatClient:
     ) -> list[Item]:
         """The rows of one transaction in a sync (Codat API, "Get sync transaction")."""
         path = _syncs(company_id, sync_id, "transactions", transaction_id)
-        told = await self._get(path, company_id)
-        if not isinstance(told, list):
-            raise CodatUnavailable("Codat's answer is not a list of transactions")
-        return [item for item in map(read_item, told) if item]
+        return list(read_items(await self._get(path, company_id)))
 
     async def list_companies(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[Company]:
         """All our companies, page after page (Codat API, "List companies")."""
         async for page in self._pages("/companies", page_size, None):
-            for row in page.rows:
-                company_id = identifier(row.get("id")) if isinstance(row, dict) else None
-                if company_id:
-                    connections = _connections(row.get("dataConnections"))
-                    yield Company(company_id, text(row.get("name"), 200), connections)
+            for company in map(read_company, page.rows):
+                if company:
+                    yield company
 
     async def list_connections(self, company_id: str) -> tuple[Connection, ...]:
         """A company's connections (Codat API, "List connections")."""
         found: list[Connection] = []
-        path = f"/companies/{_quoted(company_id)}/connections"
+        path = f"{_company(company_id)}/connections"
         async for page in self._pages(path, PAGE_SIZE, company_id):
-            found += _connections(page.rows)
+            found += read_connections(page.rows)
         return tuple(found)
 
     async def get_config(self, company_id: str) -> dict[str, Any]:
         """A company's sync configuration, as Codat gives it (Codat API, "Get configuration")."""
-        path = f"/companies/{_quoted(company_id)}/sync/expenses/config"
-        told = await self._get(path, company_id)
-        if not isinstance(told, dict):
-            raise CodatUnavailable("Codat's answer is not a configuration")
-        return told
+        path = f"{_company(company_id)}/sync/expenses/config"
+        return read_config(await self._get(path, company_id))
 
     async def list_consumers(self) -> list[Consumer]:
         """Our webhook endpoints (Codat API, "List webhook consumers"): at most 50, no pages."""
-        told = await self._get("/webhooks", None)
-        rows = told.get("results") if isinstance(told, dict) else None
-        return [_consumer(row) for row in rows or () if isinstance(row, dict)]
+        return read_consumers(await self._get("/webhooks", None))
 
     async def initiate_sync(
         self, company_id: str, dataset_ids: Sequence[str], *, idempotency_key: str
@@ -165,26 +170,29 @@ class CodatClient:
         """
         told = await self._call(
             "POST",
-            f"/companies/{_quoted(company_id)}/sync/expenses/syncs",
+            f"{_company(company_id)}/sync/expenses/syncs",
             company_id,
             json={"datasetIds": list(dataset_ids)},
             headers={"idempotency-key": idempotency_key},
         )
-        sync_id = identifier(told.get("syncId")) if isinstance(told, dict) else None
-        if sync_id is None:
-            raise CodatUnavailable("Codat's answer names no sync")
-        return sync_id
+        return read_sync_id(told)
 
     async def _pages(
         self, path: str, page_size: int, company_id: str | None
-    ) -> AsyncIterator[_Page]:
-        """Count pages until Codat's total, or an empty page, is reached. Links are not followed."""
+    ) -> AsyncIterator[Page]:
+        """Count pages to the list's end. Links are not followed.
+
+        A list that repeats itself, or comes short twice in a row, contradicts its own count: to
+        go on would only cost calls, and what was read does not count as complete.
+        """
+        before: Page | None = None
         for number in range(1, MOST_PAGES + 1):
             query = {"page": number, "pageSize": page_size}
-            page = _page(await self._get(path, company_id, query), page_size)
+            page = read_page(await self._get(path, company_id, query), page_size)
             yield page
-            if not page.rows or page.total is None or number * page.size >= page.total:
+            if page.is_last(number) or page.contradicts(before):
                 return
+            before = page
 
     async def _get(
         self, path: str, company_id: str | None, query: dict[str, int] | None = None
@@ -197,20 +205,29 @@ class CodatClient:
             if self._gate:
                 await self._gate()
             self._limits.check()
-            try:
-                answer = await self._http.request(method, path, **more)
-            except httpx.HTTPError as error:
-                kind = type(error).__name__
-                raise CodatUnavailable(f"Codat cannot be reached: {kind}") from error
-        told = _decoded(answer)
-        if answer.is_success:
-            if told is None:
-                raise CodatUnavailable("Codat's answer cannot be read", status=answer.status_code)
-            return told
-        refused = refusal(answer.status_code, answer.headers, told, datetime.now(UTC))
+            answer = await self._answer(method, path, more)
+        if 200 <= answer.status < 300:
+            if answer.told is None:
+                raise CodatUnavailable("Codat's answer cannot be read", status=answer.status)
+            return answer.told
+        refused = refusal(answer.status, answer.headers, answer.told, datetime.now(UTC))
         if isinstance(refused, CodatRateLimited):
             self._limits.rest()
         raise refused
+
+    async def _answer(self, method: str, path: str, more: dict[str, Any]) -> _Answer:
+        """One exchange, within a time for all of it and a size for all of it."""
+        try:
+            async with (
+                asyncio.timeout(self._whole_call_s),
+                self._http.stream(method, path, **more) as coming,
+            ):
+                return _Answer(coming.status_code, coming.headers, _decoded(await _body(coming)))
+        except TimeoutError as error:
+            raise CodatUnavailable("Codat's answer came too slowly") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            kind = type(error).__name__
+            raise CodatUnavailable(f"Codat cannot be reached: {kind}") from error
 
 
 def authorization(api_key: str) -> str:
@@ -224,54 +241,36 @@ def authorization(api_key: str) -> str:
 
 
 def _quoted(part: str) -> str:
+    """One segment of a path. Raises CodatRefused for dots: they would name another resource."""
+    if part in (".", ".."):
+        raise CodatRefused(f"{part!r} is no id: Codat cannot be asked about it")
     return quote(part, safe="")
 
 
-def _syncs(company_id: str, *parts: str) -> str:
-    tail = "/".join(map(_quoted, parts))
-    return f"/companies/{_quoted(company_id)}/sync/expenses/syncs/{tail}"
+def _company(company_id: str) -> str:
+    return f"/companies/{_quoted(company_id)}"
 
 
-def _decoded(answer: httpx.Response) -> Any:
-    if len(answer.content) > LARGEST_ANSWER:
-        return None
+def _syncs(company_id: str, sync_id: str, *parts: str) -> str:
+    if sync_id in NOT_A_SYNC:
+        raise CodatRefused(f"{sync_id!r} is no sync's id: Codat cannot be asked about it")
+    tail = "/".join(map(_quoted, (sync_id, *parts)))
+    return f"{_company(company_id)}/sync/expenses/syncs/{tail}"
+
+
+async def _body(coming: httpx.Response) -> bytes:
+    """All of it, unpacked; empty, which no reader understands, when it is larger than we take."""
+    chunks, size = [], 0
+    async for chunk in coming.aiter_bytes():
+        size += len(chunk)
+        if size > LARGEST_ANSWER:
+            return b""
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _decoded(body: bytes) -> Any:
     try:
-        return answer.json()
+        return json.loads(body)
     except (ValueError, RecursionError):
         return None
-
-
-def _page(told: Any, asked: int) -> _Page:
-    """A page of results; its size is what was asked for, or less where Codat says so."""
-    rows = told.get("results") if isinstance(told, dict) else None
-    if not isinstance(rows, list):
-        raise CodatUnavailable("Codat's answer is not a page of results")
-    total = told.get("totalResults")
-    counted = isinstance(total, int) and not isinstance(total, bool) and total >= 0
-    size = told.get("pageSize")
-    sized = isinstance(size, int) and not isinstance(size, bool) and 0 < size < asked
-    return _Page(rows, size if sized else asked, total if counted else None)
-
-
-def _connections(told: Any) -> tuple[Connection, ...]:
-    rows = told if isinstance(told, list) else []
-    return tuple(
-        Connection(
-            identifier(row.get("id")),
-            text(row.get("platformName"), 200),
-            text(row.get("sourceType"), 200),
-            text(row.get("status"), 200),
-        )
-        for row in rows
-        if isinstance(row, dict)
-    )
-
-
-def _consumer(row: dict[str, Any]) -> Consumer:
-    types = row.get("eventTypes")
-    return Consumer(
-        identifier(row.get("id")),
-        text(row.get("url"), 2000),
-        row.get("disabled") is True,
-        tuple(name for name in types if isinstance(name, str)) if isinstance(types, list) else (),
-    )
