@@ -115,7 +115,7 @@ def a_crash_inside_the_commit_loses_nothing(
     honest = keep_module._merge_news
     lives = iter([False, True])
 
-    def mortal(connection: Connection, news: Sequence[Delivery]) -> bool:
+    def mortal(connection: Connection, news: Sequence[Delivery]) -> set[int]:
         if not next(lives):
             raise Crash
         return honest(connection, news)

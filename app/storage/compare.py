@@ -14,9 +14,20 @@ from app.storage.database import chunked, insert
 from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
 from app.storage.store import note
-from app.storage.tables import companies, duties, fetches, syncs
+from app.storage.tables import companies, duties, fetches, notes, syncs
 
-Difference = Literal["never_announced", "disagrees", "given_up", "stuck"]
+ONCE_A = timedelta(days=1)  # what asking again may not mend is asked again once a day
+Difference = Literal["never_announced", "disagrees", "given_up", "incomplete", "stuck"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A sync as we have it, and what became of its fetch."""
+
+    number: int
+    sync: Sync
+    fetch: str | None
+    refused_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,51 +41,84 @@ class Found:
 
 
 def differences(
-    connection: Connection, company_id: str, told: Sequence[CodatStatus], stuck_before: datetime
+    connection: Connection,
+    company_id: str,
+    told: Sequence[CodatStatus],
+    *,
+    now: datetime,
+    stuck_after: timedelta,
 ) -> list[Found]:
     """What differs between Codat's list of a company's syncs and ours. Writes nothing."""
     kept = _kept(connection, company_id, [status.sync_id or "" for status in told])
     found = []
     for status in told:
         if status.sync_id:
-            difference = _difference(kept.get(status.sync_id), status, stuck_before)
+            ours = kept.get(status.sync_id)
+            difference = _difference(ours, status, now, stuck_after)
+            if not difference and ours and _is_worded_apart(connection, ours, status, now):
+                difference = "disagrees", f"Codat lists it as “{status.error_message}”"
             if difference:
                 found.append(Found(status.sync_id, *difference, status))
     return found
 
 
-def _kept(
-    connection: Connection, company_id: str, sync_ids: Sequence[str]
-) -> dict[str, tuple[Sync, str | None]]:
-    kept: dict[str, tuple[Sync, str | None]] = {}
-    statement = select(syncs, fetches.c.state.label("fetch")).outerjoin(
+def _is_worded_apart(connection: Connection, kept: _Kept, told: CodatStatus, now: datetime) -> bool:
+    """Codat's list has other texts than its status had, and we have not asked because of it lately.
+
+    A retry in the Portal changes them; but list and status may word them apart for ever.
+    """
+    sync = kept.sync
+    ours = (sync.error_message, sync.exception_message)
+    if kept.fetch != "settled" or ours == (told.error_message, told.exception_message):
+        return False
+    lately = select(notes.c.sync).where(
+        notes.c.sync == kept.number, notes.c.kind == "reconcile", notes.c.at > now - ONCE_A
+    )
+    return connection.execute(lately.limit(1)).first() is None
+
+
+def _kept(connection: Connection, company_id: str, sync_ids: Sequence[str]) -> dict[str, _Kept]:
+    kept: dict[str, _Kept] = {}
+    statement = select(syncs, fetches.c.state.label("fetch"), fetches.c.refused_at).outerjoin(
         fetches, fetches.c.sync == syncs.c.id
     )
     for some in chunked(sync_ids):
         rows = connection.execute(
             statement.where(syncs.c.company_id == company_id, syncs.c.sync_id.in_(some))
         ).mappings()
-        kept |= {row["sync_id"]: (to_sync(row), row["fetch"]) for row in rows}
+        kept |= {
+            row["sync_id"]: _Kept(row["id"], to_sync(row), row["fetch"], row["refused_at"])
+            for row in rows
+        }
     return kept
 
 
 def _difference(
-    kept: tuple[Sync, str | None] | None, told: CodatStatus, stuck_before: datetime
+    kept: _Kept | None, told: CodatStatus, now: datetime, stuck_after: timedelta
 ) -> tuple[Difference, str] | None:
     """How our knowledge differs from Codat's line; None when it agrees or is being asked about."""
     says = f"Codat lists it with {told.status_code}"
     if kept is None:
         return "never_announced", f"{says}, and no webhook announced it"
-    sync, fetch = kept
-    if fetch == "owed":
+    if kept.fetch == "owed":
         return None
     if phase_of(told.status_code) == "running":
-        return _running(sync, told, stuck_before)
-    if _key(sync) != _key(told) or sync.asked_at is None:
-        return "disagrees", f"{says}, we had {sync.status_code or sync.state}"
-    if fetch == "dead" or not sync.items_complete:
-        return "given_up", f"{says}, and its transaction list was never read to the end"
+        return _running(kept.sync, told, now - stuck_after)
+    if kept.fetch == "dead":
+        reason = f"{says}, and our asking about it was given up"
+        return None if _is_refused(kept, told, now) else ("given_up", reason)
+    if kept.sync.asked_at is None or _key(kept.sync) != _key(told):
+        return "disagrees", f"{says}, we had {kept.sync.status_code or kept.sync.state}"
+    if not kept.sync.items_complete:
+        return "incomplete", f"{says}, and its transaction list was never read to the end"
     return None
+
+
+def _is_refused(kept: _Kept, told: CodatStatus, now: datetime) -> bool:
+    """Codat refused for good not long ago, and its line has not changed since."""
+    if kept.refused_at is None or kept.refused_at <= now - ONCE_A:
+        return False
+    return kept.sync.asked_at is None or _key(kept.sync) == _key(told)
 
 
 def _running(
@@ -90,9 +134,9 @@ def _running(
 
 
 def _key(told: Sync | CodatStatus) -> tuple[object, ...]:
+    """What must agree at once; the texts are looked at with more patience."""
     moment = told.codat_utc if isinstance(told, Sync) else told.sync_utc
-    messages = (told.error_message, told.exception_message)
-    return (told.status_code, told.status, *messages, told.data_pushed, moment)
+    return (told.status_code, told.data_pushed, moment)
 
 
 def mend(connection: Connection, company_id: str, found: Sequence[Found], now: datetime) -> None:

@@ -2,13 +2,13 @@
 
 One transaction holds the raw events, the syncs they speak of, and the fetches those owe. A known
 message id is no news; it only starts again what was left undone. Rows are always locked in the
-same order (events, companies, syncs, fetches; by key within each), so that two replicas that
-write at once wait for each other and never deadlock.
+same order (events, companies, syncs, fetches, the gate; by key within each), so that two replicas
+that write at once wait for each other and never deadlock.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, or_, select, tuple_, update
@@ -22,15 +22,15 @@ from app.rules.sync import (
     tell,
     with_items,
 )
-from app.storage import gate
+from app.storage import gate, owed
 from app.storage.bulk import insert_new
 from app.storage.database import insert
 from app.storage.items import replace_items
-from app.storage.owed import owe, owe_again
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import companies, events, notes, syncs
 
 SyncKey = tuple[str, str]
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -56,12 +56,19 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     new = _insert_events(connection, by_id.values())
     news = [by_id[message_id] for message_id in sorted(new)]
     again += [delivery for message_id, delivery in by_id.items() if message_id not in new]
-    kept = Kept(new=new)
-    kept.owes |= _merge_news(connection, news)
-    kept.owes |= _note_repeats(connection, again)
+    ended = _merge_news(connection, news)
+    repeated = _note_repeats(connection, again)
+    if ended and repeated:
+        owed.lock(connection, ended | repeated)
+    owed.owe(connection, sorted(ended), _latest(news))
+    restarted = owed.owe_again(connection, sorted(repeated), _latest(again))
     for delivery in news:
         gate.heed(connection, delivery)
-    return kept
+    return Kept(new=new, owes=bool(ended) or restarted)
+
+
+def _latest(deliveries: Sequence[Delivery]) -> datetime:
+    return max((each.received_at for each in deliveries), default=NEVER)
 
 
 def keep_raw(connection: Connection, delivery: Delivery, reason: str) -> None:
@@ -94,23 +101,21 @@ def _event_row(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _merge_news(connection: Connection, news: Sequence[Delivery]) -> bool:
-    """Fold the news into companies and syncs; True when that makes a fetch owed."""
+def _merge_news(connection: Connection, news: Sequence[Delivery]) -> set[int]:
+    """Fold the news into companies and syncs; returns the syncs that it says have ended."""
     _merge_companies(connection, news)
     by_sync: dict[SyncKey, list[Delivery]] = {}
     for delivery in news:
         if delivery.event.speaks_of_a_sync:
             by_sync.setdefault(_key(delivery), []).append(delivery)
     if not by_sync:
-        return False
-    now = max(delivery.received_at for delivery in news)
+        return set()
+    now = _latest(news)
     ids = _insert_syncs(connection, by_sync, now)
     known = {key: told for key, told in by_sync.items() if key not in ids}
     if known:
         ids |= _update_syncs(connection, known, now)
-    owed = [ids[key] for key, told in by_sync.items() if _is_terminal(told)]
-    owe(connection, owed, now)
-    return bool(owed)
+    return {ids[key] for key, told in by_sync.items() if _is_terminal(told)}
 
 
 def _key(delivery: Delivery) -> SyncKey:
@@ -228,11 +233,11 @@ def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str
     )
 
 
-def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> bool:
-    """Note each redelivery, and start again what an earlier one left undone."""
+def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> set[int]:
+    """Note each redelivery; returns the syncs spoken of, whose unfinished work starts again."""
     spoken = [delivery for delivery in again if delivery.event.speaks_of_a_sync]
     if not spoken:
-        return False
+        return set()
     keys = sorted({_key(delivery) for delivery in spoken})
     found = connection.execute(
         select(syncs.c.id, syncs.c.company_id, syncs.c.sync_id).where(
@@ -240,11 +245,10 @@ def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> bool:
         )
     ).all()
     ids = {(row.company_id, row.sync_id): row.id for row in found}
-    now = max(delivery.received_at for delivery in spoken)
     rows = [_repeat_note(ids[_key(d)], d) for d in spoken if _key(d) in ids]
     if rows:
         connection.execute(notes.insert(), rows)
-    return owe_again(connection, sorted(ids.values()), now)
+    return set(ids.values())
 
 
 def _repeat_note(sync: int, delivery: Delivery) -> dict[str, Any]:

@@ -7,7 +7,7 @@ often a fetch was asked for, so an answer knows whether it came too early.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -56,10 +56,22 @@ def owe(connection: Connection, sync_ids: Sequence[int], now: datetime) -> None:
     )
 
 
+def lock(connection: Connection, sync_ids: Iterable[int]) -> None:
+    """Lock these fetches in the order in which everybody does, before two passes over them."""
+    some = sorted(sync_ids)
+    connection.execute(
+        select(fetches.c.sync)
+        .where(fetches.c.sync.in_(some))
+        .order_by(fetches.c.sync)
+        .with_for_update(key_share=True)
+    ).all()
+
+
 def owe_again(connection: Connection, sync_ids: Sequence[int], now: datetime) -> bool:
     """Start again the fetches of these syncs that wait or were given up; True when there is one."""
     if not sync_ids:
         return False
+    lock(connection, sync_ids)
     again = connection.execute(
         update(fetches)
         .where(fetches.c.sync.in_(sync_ids), fetches.c.state != "settled", ~_running(now))
@@ -167,12 +179,17 @@ def finish(connection: Connection, claimed: Claim) -> None:
     )
 
 
-def give_up(connection: Connection, claimed: Claim, reason: str) -> bool:
-    """Stop asking, visibly; `redrive`, a refresh or a resent webhook brings it back."""
+def give_up(
+    connection: Connection, claimed: Claim, reason: str, *, refused_at: datetime | None = None
+) -> bool:
+    """Stop asking, visibly; `redrive`, a refresh or a resent webhook brings it back.
+
+    `refused_at` is when Codat's answer was final: then reconciliation leaves it alone for a day.
+    """
     dead = connection.execute(
         update(fetches)
         .where(_mine(claimed))
-        .values(state="dead", due=None, token=None, last_error=reason)
+        .values(state="dead", due=None, token=None, last_error=reason, refused_at=refused_at)
         .returning(fetches.c.sync)
     )
     return dead.first() is not None

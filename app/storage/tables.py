@@ -194,6 +194,7 @@ fetches = Table(
     Column("wanted", Integer, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("last_error", Text),
+    Column("refused_at", UtcTime),
     Index(
         "ix_fetches_due",
         "due",

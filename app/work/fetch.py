@@ -16,7 +16,7 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from app import log
-from app.errors import CodatError, CodatRateLimited, CodatRefused
+from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 from app.rules import retry
 from app.rules.news import CodatStatus, Item
 from app.rules.retry import Again, GiveUp
@@ -76,7 +76,10 @@ class Fetcher:
     luck: Callable[[], float] = random.random
 
     async def fetch(self, claimed: Claim) -> None:
-        """Carry out one claimed fetch to a recorded end. Raises only StorageUnavailable."""
+        """Carry out one claimed fetch to a recorded end. Raises StorageUnavailable.
+
+        What nobody foresaw is a reason to ask again later, like any other failure to answer.
+        """
         if claimed.attempts > self.max_attempts:
             reason = f"given up: {claimed.attempts - 1} attempts ended without any answer"
             await asyncio.to_thread(self._give_up, claimed, reason)
@@ -87,18 +90,24 @@ class Fetcher:
             _log.warning("a fetch was taken over by another worker", **_ids(claimed))
         except CodatError as error:
             await asyncio.to_thread(self._no_answer, claimed, error)
+        except Exception as error:
+            _log.exception("Codat could not be asked, in an unforeseen way", **_ids(claimed))
+            unforeseen = CodatUnavailable(f"asking failed: {type(error).__name__}")
+            await asyncio.to_thread(self._no_answer, claimed, unforeseen)
         else:
             await asyncio.to_thread(self._record, claimed, answer, refusal)
 
-    async def _ask(self, claimed: Claim) -> tuple[Answer, CodatRefused | None]:
-        """Codat's answer, and the refusal of the list when only the status was given."""
+    async def _ask(self, claimed: Claim) -> tuple[Answer, CodatError | None]:
+        """Codat's answer, and why the list is missing when only the status was given."""
         asked_at = self.clock()
         status = await self.codat.get_status(claimed.company_id, claimed.sync_id)
         if phase_of(status.status_code) not in ("completed", "failed"):
             return Answer(status, asked_at), None
         try:
             listing = await self._list(claimed)
-        except CodatRefused as refusal:
+        except CodatRateLimited:
+            raise
+        except CodatError as refusal:
             return Answer(status, asked_at), refusal
         return Answer(status, asked_at, listing.items, listing.expected, listing.steady), None
 
@@ -122,7 +131,7 @@ class Fetcher:
         with self.database.writing() as connection:
             return owed.renew(connection, claimed, until)
 
-    def _record(self, claimed: Claim, answer: Answer, refusal: CodatRefused | None) -> None:
+    def _record(self, claimed: Claim, answer: Answer, refusal: CodatError | None) -> None:
         now = self.clock()
         with self.database.writing() as connection:
             recorded = store.record(connection, claimed, answer, now=now)
@@ -138,7 +147,7 @@ class Fetcher:
         connection: Connection,
         claimed: Claim,
         recorded: Recorded,
-        refusal: CodatRefused | None,
+        refusal: CodatError | None,
         now: datetime,
     ) -> None:
         """Say what becomes of the fetch once its answer is recorded."""
@@ -171,7 +180,7 @@ class Fetcher:
             retry_after=error.retry_after,
             luck=self.luck,
         )
-        mine = _apply(connection, claimed, decision, str(error))
+        mine = _apply(connection, claimed, decision, error, now)
         if mine:
             store.note(connection, claimed.sync, "fetch", _decided(decision, error), now)
 
@@ -181,10 +190,20 @@ class Fetcher:
                 store.note(connection, claimed.sync, "fetch", reason, self.clock())
 
 
-def _apply(connection: Connection, claimed: Claim, decision: Again | GiveUp, error: str) -> bool:
+def _apply(
+    connection: Connection,
+    claimed: Claim,
+    decision: Again | GiveUp,
+    error: CodatError,
+    now: datetime,
+) -> bool:
     if isinstance(decision, GiveUp):
-        return owed.give_up(connection, claimed, f"{error} ({decision.reason})")
-    return owed.put_off(connection, claimed, until=decision.at, error=error, free=decision.free)
+        refused_at = now if isinstance(error, CodatRefused) else None
+        reason = f"{error} ({decision.reason})"
+        return owed.give_up(connection, claimed, reason, refused_at=refused_at)
+    return owed.put_off(
+        connection, claimed, until=decision.at, error=str(error), free=decision.free
+    )
 
 
 def _trouble(error: CodatError) -> retry.Trouble:

@@ -62,7 +62,7 @@ class Report:
     found: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        kinds = ("never_announced", "disagrees", "given_up", "stuck")
+        kinds = ("never_announced", "disagrees", "given_up", "incomplete", "stuck")
         counts = ", ".join(f"{self.found[kind]} {kind.replace('_', ' ')}" for kind in kinds)
         skipped = f"; {self.skipped} companies could not be read" if self.skipped else ""
         left = f"; {self.left} companies are left for the next pass" if self.left else ""
@@ -140,7 +140,9 @@ class Reconciler:
     ) -> list[Found]:
         now = self.clock()
         with self.database.reading() as connection:
-            found = compare.differences(connection, company_id, told, now - self.stuck_after)
+            found = compare.differences(
+                connection, company_id, told, now=now, stuck_after=self.stuck_after
+            )
         if dry_run:
             return found
         with self.database.writing() as connection:

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -186,6 +186,76 @@ def test_a_list_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
         lambda codat: codat.list_transactions("c", "s", page_size=10),
     )
     assert (len(found.items), found.steady) == (50, False)
+
+
+@pytest.mark.parametrize("total", [None, -1, "many", 10**9])
+def test_without_a_usable_count_the_list_ends_at_a_page_that_is_not_full(total: object) -> None:
+    """A full page alone is never the whole list, and nonsense costs few calls."""
+    asked: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(int(request.url.params["page"]))
+        results = [{"transactionId": f"{asked[-1]}-{n}"} for n in range(10 if asked[-1] < 3 else 4)]
+        return httpx.Response(200, json={"results": results, "totalResults": total})
+
+    found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=10))
+    assert len(found.items) >= 24
+    assert found.complete is (total != 10**9)
+    assert len(asked) <= 4
+
+
+def test_a_codat_that_ignores_the_page_is_asked_twice_and_not_believed() -> None:
+    """The same full page again: nothing more is to be had, and nothing is certain."""
+    rows = [{"transactionId": str(n)} for n in range(10)]
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params["page"])
+        return httpx.Response(200, json={"results": rows})
+
+    found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=10))
+    assert asked == ["1", "2"]
+    assert not found.complete
+
+
+@pytest.mark.parametrize(
+    ("company_id", "sync_id"),
+    [("c", "latest"), ("c", "lastSuccessful"), ("c", "list"), ("c", ".."), ("c", "."), ("..", "s")],
+)
+def test_an_id_that_names_another_resource_is_never_asked_about(
+    company_id: str, sync_id: str
+) -> None:
+    """Another sync's success must not become this one's."""
+    with pytest.raises(CodatRefused):
+        ask(always(200, {}), lambda codat: codat.get_status(company_id, sync_id))
+
+
+def drip(seconds: float, chunks: int) -> httpx.Response:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(chunks):
+            await asyncio.sleep(seconds)
+            yield b" " * 1024
+
+    return httpx.Response(200, content=body())
+
+
+def test_an_answer_that_drips_ends_with_its_whole_time() -> None:
+    """Each single read is in time; all of them together are not."""
+
+    async def call() -> None:
+        transport = httpx.MockTransport(lambda _: drip(0.02, 1000))
+        codat = CodatClient("https://codat.test", "k", transport=transport, whole_call_s=0.1)
+        await codat.get_status("c", "s")
+
+    with pytest.raises(CodatUnavailable, match="too slowly"):
+        asyncio.run(call())
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by the limit and not by Codat."""
+    monkeypatch.setattr(client_module, "LARGEST_ANSWER", 4096)
+    with pytest.raises(CodatUnavailable, match="cannot be read"):
+        ask(lambda _: drip(0, 10**9), status)
 
 
 def test_each_page_is_told() -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import permutations
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -226,6 +227,31 @@ def test_concurrent_writers_lose_and_double_nothing(database: Database) -> None:
         states = connection.execute(select(syncs.c.state, syncs.c.heard)).all()
     assert [tuple(row) for row in states] == [("failed", 7)] * 12
     assert count(database, "fetches") == 12
+
+
+def test_news_and_redeliveries_from_two_replicas_never_deadlock(database: Database) -> None:
+    """Both lock fetches; a deadlock would cost a whole batch its commit."""
+    known = [delivery(f"known{n}", sync_id=f"s{n}") for n in range(12)]
+    keep(database, *known)
+    errors: list[StorageUnavailable] = []
+
+    def replica(name: int) -> None:
+        order = Random(name)
+        for turn in range(40):
+            chosen = order.sample(range(12), 6)
+            news = [delivery(f"{name}-{turn}-{n}", sync_id=f"s{n}") for n in chosen[:3]]
+            try:
+                keep(database, *news, *(known[n] for n in chosen[3:]))
+            except StorageUnavailable as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=replica, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert count(database, "events") == 12 + 4 * 40 * 3
 
 
 def test_one_bad_event_hurts_only_itself(database: Database) -> None:

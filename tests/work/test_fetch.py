@@ -192,6 +192,25 @@ def test_a_refused_list_still_records_the_status(database: Database) -> None:
     assert shown(database) == ("failed", "failed", "given_up")
 
 
+def test_a_status_is_kept_though_the_list_fails_for_now(database: Database) -> None:
+    """The list comes later; what is known already can be seen meanwhile."""
+    tell(database)
+    fetch(database, FakeCodat(list_error=CodatUnavailable("503", status=503)))
+    assert sync_row(database)["status_code"] == 5130
+    assert shown(database) == ("failed", "failed", "waiting")
+
+
+def test_what_nobody_foresaw_is_put_off_with_its_name(database: Database) -> None:
+    """No lease has to run out first, and the reason can be seen."""
+    tell(database)
+    broken = FakeCodat()
+    broken.meanwhile = lambda: {}["nothing"]  # type: ignore[index]
+    fetch(database, broken)
+    owing = fetch_row(database)
+    assert owing is not None
+    assert (owing["state"], owing["last_error"]) == ("owed", "asking failed: KeyError")
+
+
 def test_an_outage_is_waited_out_with_growing_pauses(database: Database) -> None:
     """The next try and the reason can be seen meanwhile."""
     tell(database)

@@ -54,8 +54,10 @@ def status(sync_id: str, code: int = 5130, **more: object) -> CodatStatus:
     return replace(told, **more)  # type: ignore[arg-type]
 
 
-def reconcile(database: Database, codat: Lister, **how: object) -> Report:
-    ours = Reconciler(database, codat, Clock(), HOUR)
+def reconcile(
+    database: Database, codat: Lister, *, clock: Clock | None = None, **how: object
+) -> Report:
+    ours = Reconciler(database, codat, clock or Clock(), HOUR)
     return asyncio.run(ours.run(**how))  # type: ignore[arg-type]
 
 
@@ -119,12 +121,45 @@ def test_what_is_already_owed_is_left_to_its_fetch(database: Database) -> None:
     assert reconcile(database, Lister({"c1": [status("s1")]})).found == {}
 
 
-def test_a_given_up_fetch_of_a_sync_codat_lists_is_tried_again(database: Database) -> None:
-    """An outage longer than all attempts ends there."""
+def test_a_list_that_is_worded_apart_for_ever_is_asked_about_once_a_day(
+    database: Database,
+) -> None:
+    """Codat's list and its single status need not use the same words."""
+    with database.writing() as connection:
+        keep_all(connection, [delivery("m1")])
+    apart = Lister({"c1": [status("s1", error_message="in other words")]})
+    found = []
+    clock = Clock()
+    fetch(database, FakeCodat(), clock=clock)
+    for hours in (0, 1, 23, 25):
+        clock.now = after(hours=hours)
+        found.append(dict(reconcile(database, apart, clock=clock).found))
+        if found[-1]:
+            fetch(database, FakeCodat(), clock=clock)
+    assert found == [{"disagrees": 1}, {}, {}, {"disagrees": 1}]
+
+
+def test_an_outage_longer_than_all_attempts_ends_here(database: Database) -> None:
+    """A fetch given up over passing failures is tried again at the next pass."""
+    with database.writing() as connection:
+        keep_all(connection, [delivery("m1")])
+    fetch(database, FakeCodat(list_error=CodatUnavailable("503", status=503)), attempts=1)
+    assert reconcile(database, Lister({"c1": [status("s1")]})).found == {"given_up": 1}
+
+
+def test_a_final_refusal_is_put_to_codat_again_after_a_day_or_when_its_line_changes(
+    database: Database,
+) -> None:
+    """Each pass would cost two calls for every such sync, for ever."""
     with database.writing() as connection:
         keep_all(connection, [delivery("m1")])
     fetch(database, FakeCodat(list_error=CodatRefused("404", status=404)))
-    assert reconcile(database, Lister({"c1": [status("s1")]})).found == {"given_up": 1}
+    same, other = Lister({"c1": [status("s1")]}), Lister({"c1": [status("s1", 2000)]})
+    assert reconcile(database, same, dry_run=True).found == {}
+    assert reconcile(database, other, dry_run=True).found == {"given_up": 1}
+    clock = Clock()
+    clock.now = after(hours=25)
+    assert reconcile(database, same, clock=clock).found == {"given_up": 1}
 
 
 def test_a_dry_run_counts_and_changes_nothing(database: Database) -> None:
