@@ -90,9 +90,17 @@ def next_mark(since: datetime, now: datetime) -> str:
     return "too late for a replay; reconciliation has what Codat's API still lists"
 
 
+def _path(url: str) -> str:
+    """Empty for an address that is none: what Codat lists there is not checked by anybody."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""
+
+
 def endpoint_findings(endpoints: Sequence[Endpoint]) -> list[Finding]:
     """What is wrong with our endpoints at Codat: missing, disabled, or deaf to an outcome."""
-    ours = [each for each in endpoints if urlsplit(each.url).path.rstrip("/").endswith(OUR_PATH)]
+    ours = [each for each in endpoints if _path(each.url).rstrip("/").endswith(OUR_PATH)]
     if not ours:
         return [Finding("endpoint_missing", "", f"Codat has no endpoint that ends in {OUR_PATH}")]
     found = [

@@ -109,3 +109,8 @@ def test_times_in_texts_are_utc() -> None:
     """Whoever reads them may be anywhere."""
     assert datetime.fromisoformat("2026-01-31T09:00:00+00:00") == NOW
     assert "UTC" in next_mark(NOW, NOW)
+
+
+def test_an_address_that_is_none_is_not_ours() -> None:
+    """Codat lists what somebody typed."""
+    assert causes(Endpoint("https://[half/webhooks/codat", False, BOTH)) == ["endpoint_missing"]
