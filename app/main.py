@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from app.codat.client import CodatClient
+from app.codat.limits import Limits
 from app.codat.signature import Verifier
 from app.settings import Settings, require
 from app.storage import compare, store
@@ -66,7 +67,8 @@ def make_codat(
     """The client for Codat's API as the settings say; it rests while the gate is closed."""
     require(settings, "codat_api_key")
     key = settings.codat_api_key.get_secret_value() if settings.codat_api_key else ""
-    return CodatClient(settings.codat_base_url, key, gate=Gate(database, clock))
+    limits = Limits(per_minute=settings.codat_calls_per_minute)
+    return CodatClient(settings.codat_base_url, key, limits=limits, gate=Gate(database, clock))
 
 
 def make_worker(

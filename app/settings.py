@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     stuck_after_minutes: int = Field(
         60, ge=1, description="a sync in progress for longer is asked about"
     )
+    codat_calls_per_minute: int = Field(
+        800, ge=10, description="calls to Codat, over all replicas; it allows 1000 per address"
+    )
     fetch_max_attempts: int = Field(12, ge=1, description="then a fetch is given up, visibly")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much is logged"

@@ -11,7 +11,6 @@ fetches drain, and everything we know is compared with the simulator's truth.
 import argparse
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -22,25 +21,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from bench.service import CALLS_A_MINUTE, Codat, Service
 from bench.truth import (
     Difference,
     acknowledged_lost,
     compare,
+    compare_cures,
     end_leases,
     end_pauses,
     owed_fetches,
 )
 from tests import databases
-from tests.processes import SECRET, Process, Stage, free_port, run, stage, wait_for
+from tests.processes import SECRET, Stage, run, stage
 
 OUTCOMES = (
     *("all_written", "partly_failed", "write_error", "nothing_to_write", "config_error"),
     *("deauthorised", "billing_expiry", "server_error", "duplicate_protection"),
     *("validation_error", "in_progress", "disconnected"),
 )
-WEATHER = {"duplicate": 0.1, "lose": 0.1, "delay": 0.1}
+# Every message is late by up to five simulated minutes (six seconds), so all orders occur.
+WEATHER = {"duplicate": 0.15, "lose": 0.15, "delay": 300}
 FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "status", "status": 503, "probability": 0.06},
     {"kind": "status", "status": 500, "probability": 0.04},
@@ -63,6 +63,7 @@ class Figures:
 
     seed: int
     database: str
+    pace: int = 1
     syncs: int = 0
     kills: int = 0
     calls: int = 0
@@ -77,81 +78,12 @@ class Figures:
     def within_budget(self) -> bool:
         """Calls to Codat stayed within the stated budget and within Codat's own limits."""
         budget = CALLS_PER_SYNC * self.syncs + 100
-        return self.calls <= budget and self.at_once <= 10 and self.in_a_minute <= 1000
+        return self.calls <= budget and self.at_once <= 10 and self.in_a_minute <= 1000 * self.pace
 
     @property
     def fine(self) -> bool:
         """Nothing differs, nothing acknowledged was lost, and the budget held."""
         return not self.differences and not self.acknowledged_lost and self.within_budget
-
-
-class Codat:
-    """The simulator's controls."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._base = f"{address}/_sim"
-
-    def say(self, method: str, path: str, body: Any = None) -> Any:
-        """One control call; its decoded answer."""
-        answer = httpx.request(method, self._base + path, json=body, timeout=120)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-
-@dataclass
-class Service:
-    """Our processes, each on its own port, killed and started again."""
-
-    playing: Stage
-    replicas: int
-    embedded: bool
-    chance: random.Random
-    kills: int = 0
-    alive: list[tuple[str, int, Process]] = field(default_factory=list)
-
-    def start(self) -> None:
-        """All replicas, ready."""
-        for _ in range(self.replicas):
-            self._start("serve", free_port())
-            if not self.embedded:
-                self._start("worker", free_port())
-        for role, port, _ in self.alive:
-            if role == "serve":
-                wait_for(lambda port=port: _is_up(port))  # type: ignore[misc]
-
-    def _start(self, role: str, port: int) -> None:
-        process = self.playing.start(
-            role,
-            PORT=str(port),
-            WORKER_IN_WEB=str(self.embedded).lower(),
-            RECONCILE_EVERY_MINUTES="0",
-            LOG_LEVEL="warning",
-        )
-        self.alive.append((role, port, process))
-
-    def kill_one(self) -> None:
-        """SIGKILL one process and start it again at once."""
-        role, port, process = self.alive.pop(self.chance.randrange(len(self.alive)))
-        process.stop(signal.SIGKILL)
-        self.kills += 1
-        self._start(role, port)
-
-    @property
-    def doors(self) -> list[str]:
-        """Where webhooks go."""
-        return [
-            f"http://127.0.0.1:{port}/webhooks/codat"
-            for role, port, _ in self.alive
-            if role == "serve"
-        ]
-
-
-def _is_up(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=2).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def _subscribe(codat: Codat, doors: list[str]) -> None:
@@ -170,8 +102,9 @@ def _storm(codat: Codat, service: Service, chance: random.Random, syncs: int, ki
     companies = [codat.say("POST", "/companies", {"name": f"Company {n}"})["id"] for n in range(8)]
     kill_at = {chance.randrange(syncs) for _ in range(kills)}
     running: list[str] = []
+    failed: list[tuple[str, str]] = []
     for n in range(syncs):
-        _one_sync(codat, chance, companies[n % len(companies)], running)
+        _one_sync(codat, chance, companies[n % len(companies)], running, failed)
         if n in kill_at:
             service.kill_one()
     for sync_id in running[: len(running) // 2]:
@@ -179,7 +112,14 @@ def _storm(codat: Codat, service: Service, chance: random.Random, syncs: int, ki
         codat.say("POST", f"/syncs/{sync_id}/advance", {"outcome": outcome})
 
 
-def _one_sync(codat: Codat, chance: random.Random, company: str, running: list[str]) -> None:
+def _one_sync(
+    codat: Codat,
+    chance: random.Random,
+    company: str,
+    running: list[str],
+    failed: list[tuple[str, str]],
+) -> None:
+    """Play one sync: one in eight only starts, and one in five sends earlier failures again."""
     outcome = chance.choice(OUTCOMES)
     shapes = chance.choice([["legacy"], ["new"], ["legacy", "new"], ["status"], []])
     body = {"company_id": company, "outcome": outcome, "size": chance.randint(1, 230)}
@@ -187,27 +127,36 @@ def _one_sync(codat: Codat, chance: random.Random, company: str, running: list[s
         sync = codat.say("POST", "/syncs", {"company_id": company, "tell_start": True})
         running.append(sync["sync_id"])
         return
+    if failed and chance.random() < 0.2:
+        company, earlier = chance.choice(failed)
+        body |= {"company_id": company, "retry_of": earlier}
     sync = codat.say("POST", "/syncs", body | {"shapes": shapes})
+    if sync["failed_ids"]:
+        failed.append((sync["company_id"], sync["sync_id"]))
     if chance.random() < 0.15:
         also = {"sync_ids": [sync["sync_id"]], "event": "completed", "shapes": ["legacy"]}
         codat.say("POST", "/events", also | {"copies": 2, "shuffle": True})
 
 
-def _calm(codat: Codat, playing: Stage) -> None:
+def _calm(codat: Codat, playing: Stage, pace: int) -> None:
     """Faults stop; what is under way arrives; one pass; what is owed is fetched."""
     codat.say("DELETE", "/faults")
     codat.say("PUT", "/weather", dict.fromkeys(WEATHER, 0))
     codat.say("POST", "/settle", {"seconds": 60})
     end_leases(playing.database_url, datetime.now(UTC))
     _drain(playing, DRAINED_WITHIN_S)
-    _reconcile(codat, playing, 90)
+    _reconcile(codat, playing, 90, pace)
     _drain(playing, DRAINED_WITHIN_S)
 
 
-def _reconcile(codat: Codat, playing: Stage, seconds: float) -> None:
+def _reconcile(codat: Codat, playing: Stage, seconds: float, pace: int) -> None:
     """One pass; while the gate is closed, it is waited for."""
     end = time.monotonic() + seconds
-    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": codat.address}
+    where = {
+        "DATABASE_URL": playing.database_url,
+        "CODAT_BASE_URL": codat.address,
+        "CODAT_CALLS_PER_MINUTE": str(CALLS_A_MINUTE * pace),
+    }
     while (done := run(playing.folder, "reconcile", **where)).returncode:
         if "rest" not in done.stderr or time.monotonic() > end:
             raise RuntimeError(f"reconcile failed: {done.stdout}{done.stderr}")
@@ -233,20 +182,21 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
         yield address
 
 
-def play(seed: int, kind: str, syncs: int, kills: int) -> Figures:
-    """One seed on one database."""
+def play(seed: int, kind: str, syncs: int, kills: int, pace: int = 1) -> Figures:
+    """One seed on one database; at so many times the pace that Codat really allows."""
     chance = random.Random(seed)
     began = time.monotonic()
-    figures = Figures(seed, kind, syncs=syncs)
+    figures = Figures(seed, kind, pace, syncs)
     folder = Path(tempfile.mkdtemp(prefix="storm-"))
     with _database(kind, folder) as url, stage(folder, url) as playing:
         run(folder, "migrate", DATABASE_URL=url)
         codat = Codat(playing.simulate("--seed", str(seed)))
-        service = Service(playing, 1 if kind == "sqlite" else 2, kind == "sqlite", chance)
+        replicas = 1 if kind == "sqlite" else 2
+        service = Service(playing, replicas, kind == "sqlite", chance, pace)
         service.start()
         _subscribe(codat, service.doors)
         _storm(codat, service, chance, syncs, kills)
-        _calm(codat, playing)
+        _calm(codat, playing, pace)
         _measure(figures, codat, url)
         figures.kills = service.kills
     shutil.rmtree(folder, ignore_errors=True)
@@ -262,7 +212,8 @@ def _measure(figures: Figures, codat: Codat, url: str) -> None:
     figures.at_once = max(counters["peak_in_flight_by_company"].values(), default=0)
     figures.in_a_minute = counters["minute_peak"]
     figures.acknowledged_lost = acknowledged_lost(url, log)
-    figures.differences = compare(url, codat.say("GET", "/truth"))
+    truth = codat.say("GET", "/truth")
+    figures.differences = compare(url, truth) + compare_cures(url, truth)
 
 
 def main() -> int:
@@ -273,13 +224,16 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
+    parser.add_argument(
+        "--pace", type=int, default=1, help="times the calls a minute that Codat really allows"
+    )
     told = parser.parse_args()
     kinds = ("sqlite", "postgresql") if told.database == "both" else (told.database,)
     print("seed database   syncs kills attempts calls at_once lost differences seconds")
     ended_well = True
     for seed in range(told.first_seed, told.first_seed + told.seeds):
         for kind in kinds:
-            figures = play(seed, kind, told.syncs, told.kills)
+            figures = play(seed, kind, told.syncs, told.kills, told.pace)
             ended_well &= figures.fine
             _tell(figures, told.kills)
     return 0 if ended_well else 1

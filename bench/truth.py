@@ -8,8 +8,10 @@ from sqlalchemy import func, select, update
 
 from app.rules.status import phase_of
 from app.storage.database import Database, open_database
+from app.storage.queries_items import ErrorFilter, list_errors
 from app.storage.tables import events, fetches, syncs, transactions
 
+FAILED = frozenset({"PushError", "ValidationError", "Failed"})
 STATES = {"running": "started", "completed": "completed", "failed": "failed"}
 
 
@@ -90,6 +92,55 @@ def _item_differences(database: Database, number: int, real: dict[str, Any]) -> 
         Difference(real["sync_id"], f"item {first} of {len(told)}", ours[first : first + 1],
                    told[first : first + 1])
     ]  # fmt: skip
+
+
+def compare_cures(url: str, truth: dict[str, Any]) -> list[Difference]:
+    """Of every failed item: the first later sync of the company in which it was completed.
+
+    Worked out here from the truth alone, and compared with what our own query says.
+    """
+    database = open_database(url)
+    ours: dict[tuple[str, int], str | None] = {}
+    cursor: str | None = None
+    with database.reading() as connection:
+        while True:
+            page = list_errors(connection, ErrorFilter(), cursor=cursor, limit=200)
+            ours |= {(item.sync_id, item.position): item.cured_by for item in page.items}
+            cursor = page.next
+            if cursor is None:
+                break
+    database.close()
+    real = _cures(truth)
+    return [
+        Difference(key[0], f"the cure of item {key[1]}", ours.get(key, "no such item"), real[key])
+        for key in sorted(ours.keys() | real.keys())
+        if key not in ours or key not in real or ours[key] != real[key]
+    ]
+
+
+def _cures(truth: dict[str, Any]) -> dict[tuple[str, int], str | None]:
+    by_time = sorted(truth["syncs"], key=lambda sync: str(sync["status"]["syncUtc"]))
+    ended = [sync for sync in by_time if not sync["running"]]
+    completed: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for turn, sync in enumerate(ended):
+        statuses: dict[str, set[str]] = {}
+        for item in sync["items"]:
+            statuses.setdefault(item["transactionId"], set()).add(item["status"])
+        for name in (each for each, found in statuses.items() if found == {"Completed"}):
+            completed.setdefault((sync["company_id"], name), []).append((turn, sync["sync_id"]))
+    return {
+        (sync["sync_id"], position): next(
+            (
+                cure
+                for later, cure in completed.get((sync["company_id"], item["transactionId"]), ())
+                if later > turn
+            ),
+            None,
+        )
+        for turn, sync in enumerate(ended)
+        for position, item in enumerate(sync["items"])
+        if item["status"] in FAILED
+    }
 
 
 def acknowledged_lost(url: str, attempts: list[dict[str, Any]]) -> int:

@@ -1,5 +1,7 @@
 """The chaos run, small: whatever is lost, doubled, refused or killed, we end equal to Codat."""
 
+from typing import Any, cast
+
 import pytest
 from sqlalchemy import delete, select, update
 
@@ -7,7 +9,7 @@ from app.storage.database import Database
 from app.storage.keep import keep_all
 from app.storage.tables import syncs, transactions
 from bench.storm import play
-from bench.truth import acknowledged_lost, compare
+from bench.truth import acknowledged_lost, compare, compare_cures
 from tests.told import delivery
 from tests.work.test_fetch import FakeCodat, fetch
 
@@ -83,3 +85,16 @@ def test_a_lost_acknowledged_delivery_is_counted(
     log = [{"message_id": "m1", "status": 204}, {"message_id": "gone", "status": 204},
            {"message_id": "refused", "status": 503}]  # fmt: skip
     assert acknowledged_lost(database_url, log) == 1
+
+
+def test_the_checker_works_out_cures_by_itself(
+    database: Database, database_url: str, truth: dict[str, object]
+) -> None:
+    """A later sync of the company completed the item, and only Codat knows of that sync."""
+    (sync,) = cast(list[dict[str, Any]], truth["syncs"])
+    sync["status"] = STATUS | {"syncUtc": "2024-01-01T00:00:00Z"}
+    assert compare_cures(database_url, truth) == []
+    cured = [{**item, "status": "Completed"} for item in sync["items"]]
+    later = {"sync_id": "s2", "items": cured, "status": {"syncUtc": "2024-01-02T00:00:00Z"}}
+    (found,) = compare_cures(database_url, {"syncs": [sync, {**sync, **later}]})
+    assert (found.ours, found.codats) == (None, "s2")

@@ -64,6 +64,7 @@ class CodatClient:
         transport: httpx.AsyncBaseTransport | None = None,
         timeout: httpx.Timeout = TIMEOUT,
         whole_call_s: float = WHOLE_CALL_S,
+        limits: Limits | None = None,
         gate: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`api_key` is the raw key or the finished `Basic …` header; the Portal shows both.
@@ -84,7 +85,7 @@ class CodatClient:
             follow_redirects=False,
             limits=httpx.Limits(max_connections=40, max_keepalive_connections=20),
         )
-        self._limits = Limits()
+        self._limits = limits or Limits()
 
     async def __aenter__(self) -> Self:
         return self
