@@ -96,7 +96,7 @@ def greeting(settings: Settings) -> str:
     return f"""
   The receiver is running, and a simulated Codat is playing a lively morning of syncs to it.
 
-  Open      {address}/docs
+  Open      {address}/
   Sign in   {key}
 
   Every sync:

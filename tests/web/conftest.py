@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from app.settings import load_settings
 from app.storage.database import Database
-from app.web import api, health, mirror, problems
-from tests.web.shelf import BEARER, KEY, Shelf
+from app.web import api, health, mirror, pages, problems
+from tests.web.shelf import BEARER, KEY, NOW, Shelf
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def app(database: Database) -> FastAPI:
     made.state.settings = load_settings(api_keys=f"another-key-as-long,{KEY}")
     made.state.database = database
     made.state.registry = CollectorRegistry()
+    made.state.clock = lambda: NOW
     made.state.asked = []
 
     def owe(company_id: str | None, sync_id: str) -> bool:
@@ -33,7 +34,7 @@ def app(database: Database) -> FastAPI:
         return True
 
     made.state.owe = owe
-    for part in (problems, health, api, mirror):
+    for part in (problems, health, api, mirror, pages):
         part.install(made)
     return made
 
