@@ -100,10 +100,10 @@ def _groups(
 
 
 def nice_top(most: int) -> int:
-    """The smallest of 1, 2, 4, 10, 20, 40, 100 … that is not less: its half is a whole number."""
+    """The smallest of 2, 4, 6, 8, 10, 20, 40 … that is not less: its half is a whole number."""
     scale = 1
     while True:
-        for step in (1, 2, 4):
+        for step in (2, 4, 6, 8, 10):
             if step * scale >= most:
                 return step * scale
         scale *= 10

@@ -5,6 +5,7 @@ import time
 from fastapi import FastAPI
 
 from app.web import (
+    pages_causes,
     pages_companies,
     pages_events,
     pages_frame,
@@ -21,6 +22,7 @@ PLACES = (
     "/syncs",
     "/syncs.csv",
     "/companies",
+    "/causes",
     "/events",
     "/static",
 )
@@ -35,4 +37,6 @@ def install(app: FastAPI) -> None:
     app.state.problem_shapes |= dict.fromkeys(PLACES, pages_frame.page_problem)
     for subject in (pages_signing, pages_health, pages_syncs, pages_companies, pages_events):
         app.include_router(subject.router)
+    if pages_frame.has_causes(app):
+        app.include_router(pages_causes.router)
     app.include_router(pages_frame.static)

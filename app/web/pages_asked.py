@@ -18,10 +18,10 @@ Query = TypeVar("Query", bound=BaseModel)
 
 
 class SyncPageQuery(ItemQuery):
-    """The filters of a sync's items, which page of its timeline, and whether it was asked for."""
+    """The filters of a sync's items, which page of its timeline, and what was just asked for."""
 
     steps: str | None = Field(None, min_length=1, max_length=LONGEST_CURSOR)
-    asked: Literal["yes"] | None = None
+    asked: Literal["refresh", "retry"] | None = None
 
 
 class KeptQuery(Paged):

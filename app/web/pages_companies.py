@@ -1,11 +1,11 @@
-"""One company: how it goes there, what stays failed; and one of its transactions over all syncs."""
+"""The companies, one of them with what stays failed there, and one transaction over all syncs."""
 
 from fastapi import APIRouter, Request, Response
 
 from app.storage import queries, queries_companies, queries_items
 from app.storage.queries_items import ErrorFilter
 from app.web.deps import TheDatabase
-from app.web.filters import Nothing, Paged
+from app.web.filters import CompanyQuery, Nothing, Paged
 from app.web.pages_asked import asked
 from app.web.pages_frame import PageRoute, page
 from app.web.paths import Id
@@ -16,6 +16,18 @@ NEWEST = 10
 FAILURES_AT_ONCE = 25
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+@router.get("/companies")
+def list_companies(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
+    """The companies by name, with how it goes in each."""
+    query = asked(request, CompanyQuery)
+    with database.reading() as connection:
+        found = queries_companies.list_companies(
+            connection, q=query.q, cursor=query.cursor, limit=query.limit
+        )
+    companies = [company_answer(each) for each in found.items]
+    return page(request, "companies.html", query=query, companies=companies, next=found.next)
 
 
 @router.get("/companies/{company_id}")

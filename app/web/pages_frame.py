@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -40,8 +40,14 @@ TITLES = {
     409: "There are two of these",
     413: "That was too much",
     422: "Something in the address is not right",
-    503: "The database cannot answer now",
+    500: "Something went wrong here",
+    503: "This cannot be answered now",
 }
+
+
+def has_causes(app: FastAPI) -> bool:
+    """Whether failed items are sorted by cause here: `state.read_causes` reads the groups."""
+    return getattr(app.state, "read_causes", None) is not None
 
 
 class PageRoute(IdRoute):
@@ -92,7 +98,12 @@ def environment(assets: dict[str, Asset]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"moment": words.moment, "segment": segment, "grouped": "{:,}".format}
+    made.filters |= {
+        "moment": words.moment,
+        "brief": words.brief,
+        "segment": segment,
+        "grouped": "{:,}".format,
+    }
     made.globals |= {
         "words": words,
         "path": path,
@@ -113,7 +124,10 @@ def page(
     """A page from its template, for who asks."""
     templates: Environment = request.app.state.page_templates
     html = templates.get_template(name).render(
-        here=here(request), session=session_of(request), **told
+        here=here(request),
+        session=session_of(request),
+        causes=has_causes(request.app),
+        **told,
     )
     return HTMLResponse(html, status, {"Cache-Control": "no-store", **(headers or {})})
 
@@ -124,6 +138,8 @@ def page_problem(request: Request, fault: Fault) -> Response:
         return _secured(Response(status_code=fault.status, headers=dict(fault.headers)))
     phrase = HTTPStatus(fault.status).phrase
     title = TITLES.get(fault.status, phrase)
+    if fault.status == 409 and request.method == "POST":
+        title = "That cannot be done now"
     answer = page(
         request, "problem.html", fault.status, dict(fault.headers), title=title, fault=fault
     )

@@ -3,6 +3,7 @@
 A tone is a style, never the only sign: `good` only where Codat's own answers prove it.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, Protocol
@@ -71,6 +72,13 @@ STEPS: dict[str, str] = {
     "reconcile": "Compared with Codat",
     "refresh": "Refresh wanted",
 }
+
+
+_WRAPPED = re.compile(
+    r"An error occurred in a downstream service\.\s+Correlation ID:\s*[0-9a-f-]{32,36}\.?\s+"
+    r"Message:\s*(\S.*)",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 def outcome_title(outcome: str) -> str:
@@ -155,6 +163,22 @@ def counted(number: int, noun: str) -> str:
 def moment(at: datetime) -> str:
     """A UTC time as people read it."""
     return f"{at.day} {at:%b %Y, %H:%M:%S} UTC"
+
+
+def plain(message: str) -> str:
+    """What the accounting software said, without Codat's wrapping; else the message as it is."""
+    found = _WRAPPED.match(message)
+    return found[1] if found else message
+
+
+def brief(at: datetime) -> str:
+    """A UTC time as it fits a table."""
+    return f"{at.day} {at:%b %Y, %H:%M}"
+
+
+def cause_title(key: str) -> str:
+    """A cause's own name as words."""
+    return key.replace("_", " ").replace("-", " ").capitalize()
 
 
 def lasted(start: datetime | None, end: datetime | None) -> str | None:

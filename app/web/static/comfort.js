@@ -5,14 +5,16 @@
 (() => {
   const EVERY_MS = 10000;
   const PAUSED = "sync-health-paused";
-  const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const brief = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
   function localTimes(root) {
     for (const time of root.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
       if (time.title || Number.isNaN(at.getTime())) continue;
-      time.title = time.textContent;
-      time.textContent = local.format(at);
+      const short = time.classList.contains("short");
+      time.title = short ? exact.format(at) : time.textContent;
+      time.textContent = (short ? brief : exact).format(at);
     }
   }
 
