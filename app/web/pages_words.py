@@ -140,6 +140,11 @@ def _failed(sync: SyncAnswer) -> str:
             "have reached the accounting software. Each one is below with Codat's message."
         )
     stage = f" at the stage “{sync.failure_stage}”" if sync.failure_stage else ""
+    if counts.failed is None:
+        return (
+            f"The sync failed{stage}. Which of its items did not reach the accounting software is "
+            "not known yet, and none is known to have reached it."
+        )
     return (
         f"The sync failed as a whole{stage}. "
         "No transaction is known to have reached the accounting software."

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from app.settings import load_settings
 from app.storage.database import Database
 from app.web import api, health, mirror, pages, problems
+from tests.web.people import enter
 from tests.web.shelf import BEARER, KEY, NOW, Shelf
 
 
@@ -44,3 +45,17 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """A caller with a key."""
     with TestClient(app, headers=BEARER, raise_server_exceptions=False) as made:
         yield made
+
+
+@pytest.fixture
+def person(app: FastAPI) -> Iterator[TestClient]:
+    """Somebody with a browser who has not signed in yet."""
+    with TestClient(app, raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture
+def reader(person: TestClient) -> TestClient:
+    """Somebody who is signed in."""
+    enter(person)
+    return person
