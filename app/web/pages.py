@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from app.web import (
     pages_causes,
     pages_companies,
+    pages_config,
     pages_events,
     pages_frame,
     pages_health,
@@ -15,6 +16,15 @@ from app.web import (
 )
 from app.web.throttle import Throttle
 
+SUBJECTS = (
+    pages_signing,
+    pages_health,
+    pages_syncs,
+    pages_companies,
+    pages_config,
+    pages_causes,
+    pages_events,
+)
 PLACES = (
     "/",
     "/sign-in",
@@ -35,8 +45,6 @@ def install(app: FastAPI) -> None:
     app.state.page_templates = pages_frame.environment(assets)
     app.state.throttle = Throttle(time.monotonic)
     app.state.problem_shapes |= dict.fromkeys(PLACES, pages_frame.page_problem)
-    for subject in (pages_signing, pages_health, pages_syncs, pages_companies, pages_events):
+    for subject in SUBJECTS:
         app.include_router(subject.router)
-    if pages_frame.has_causes(app):
-        app.include_router(pages_causes.router)
     app.include_router(pages_frame.static)

@@ -7,6 +7,7 @@ import hashlib
 import mimetypes
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,12 @@ TITLES = {
 }
 
 
-def has_causes(app: FastAPI) -> bool:
-    """Whether failed items are sorted by cause here: `state.read_causes` reads the groups."""
-    return getattr(app.state, "read_causes", None) is not None
+def brought(app: FastAPI, name: str) -> Any:
+    """What the wiring has put into `app.state` under this name; None where there is no such thing.
+
+    `retry`, `read_causes`, `cause_titles` and `read_config` depend on what is installed and set.
+    """
+    return getattr(app.state, name, None)
 
 
 class PageRoute(IdRoute):
@@ -126,7 +130,7 @@ def page(
     html = templates.get_template(name).render(
         here=here(request),
         session=session_of(request),
-        causes=has_causes(request.app),
+        has=partial(brought, request.app),
         **told,
     )
     return HTMLResponse(html, status, {"Cache-Control": "no-store", **(headers or {})})

@@ -11,7 +11,7 @@ from app.storage.database import Database
 from app.web.deps import TheDatabase, TheOwing
 from app.web.filters import Whose
 from app.web.pages_asked import SyncPageQuery, asked, path
-from app.web.pages_frame import PageRoute, page
+from app.web.pages_frame import PageRoute, brought, page
 from app.web.paths import Id
 from app.web.replies import tagged
 from app.web.sessions import OwnForm, SignedIn
@@ -49,14 +49,7 @@ def get_sync(request: Request, database: TheDatabase, sync_id: Id, _session: Sig
         sync=sync,
         items=items,
         steps=steps,
-        may_retry=_retry_of(request) is not None,
     )
-
-
-def _retry_of(request: Request) -> Retry | None:
-    """What retries failed items; None where nothing is set that would take them."""
-    retry: Retry | None = getattr(request.app.state, "retry", None)
-    return retry
 
 
 @router.get("/syncs/{sync_id}/json")
@@ -85,7 +78,7 @@ def post_retry(
 ) -> Response:
     """Hand the failed items of this sync over to be sent again, and show its page again."""
     company_id = _company_of(database, sync_id, form)
-    retry = _retry_of(request)
+    retry: Retry | None = brought(request.app, "retry")
     if retry is None:
         raise Conflicting("there is nothing here that would send failed items again")
     retry(company_id, sync_id)

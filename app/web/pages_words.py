@@ -64,6 +64,14 @@ TRANSACTION_TOLD: dict[str, str] = {
     "pending": "Its newest sync has not finished with it.",
     "other": "Codat gave a status for it that this service does not know.",
 }
+WHO: dict[str, str] = {
+    "customer": "The customer",
+    "us": "We",
+    "accounting_software": "The accounting software",
+    "codat": "Codat",
+}
+"""Who must act on a cause."""
+
 ITEM_STATUSES = ("Completed", "Pending", "PushError", "ValidationError", "Failed")
 STEPS: dict[str, str] = {
     "delivery": "Webhook",

@@ -458,3 +458,62 @@ def test_ids_with_any_character_have_pages_that_links_reach(
     page = reader.get(next(each for each in links(reader.get("/").text) if "/syncs/" in each))
     (item,) = {each for each in links(page.text) if "/transactions/" in each}
     assert "Not in the books" in text(reader.get(item).text)
+
+
+def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
+    shelf: Shelf, app: FastAPI, reader: TestClient
+) -> None:
+    """Only where failed items are sorted by cause; else nothing points there."""
+    a_morning(shelf)
+    assert "/causes" not in links(reader.get("/").text)
+    assert reader.get("/causes").status_code == 404
+    group = {
+        "key": "closed-account", "title": EVIL, "who": "customer", "next_step": "Open it again",
+        "text": EVIL, "companies": 1, "transactions": 1234, "open": 2, "first_seen": T0,
+        "last_seen": after(hours=1),
+    }  # fmt: skip
+    app.state.read_causes = lambda: [group, group | {"open": 0, "text": None}]
+    answer = reader.get("/causes")
+    told = text(answer.text)
+    assert "Who must act The customer Next step Open it again" in told
+    assert "1,234 transactions of 1 company" in told
+    assert "2 open" in told
+    assert "all written since" in told
+    assert "<script>" not in answer.text
+    found = links(answer.text)
+    assert "/causes" in found
+    assert "/syncs/part" in reader.get(found[found.index("/?cause=closed-account")]).text
+    app.state.cause_titles = {"closed-account": "The account is closed", "other": "Another"}
+    chosen = reader.get("/?cause=closed-account").text
+    assert '<option value="closed-account" selected>The account is closed</option>' in chosen
+    assert "Cause The account is closed" in read(reader, "/syncs/part")
+    app.state.read_causes = list
+    assert "No failed item is known" in read(reader, "/causes")
+
+
+def test_a_companys_configuration_is_shown_and_downloaded(
+    shelf: Shelf, app: FastAPI, reader: TestClient, person: TestClient
+) -> None:
+    """Read from Codat while one waits, shown as text; nothing points there where it cannot be."""
+    shelf.company("c/1", "Toft stores")
+    shelf.failed(company_id="c/1")
+    assert not [each for each in links(reader.get("/companies/c%2F1").text) if "config" in each]
+    assert reader.get("/companies/c%2F1/config").status_code == 404
+
+    async def read_config(company_id: str) -> dict[str, Any]:
+        if company_id != "c/1":
+            raise Conflicting("Codat cannot do this now")
+        return {"configuration": {"note": EVIL}}
+
+    app.state.read_config = read_config
+    assert "/companies/c%2F1/config" in links(reader.get("/companies/c%2F1").text)
+    assert "/companies/c%2F1/config" in links(reader.get("/syncs/s1").text)
+    answer = reader.get("/companies/c%2F1/config")
+    assert '"configuration"' in text(answer.text)
+    assert "<script>" not in answer.text
+    file = reader.get("/companies/c%2F1/config.json")
+    assert file.json() == {"configuration": {"note": EVIL}}
+    assert file.headers["content-disposition"] == 'attachment; filename="codat-config-c_1.json"'
+    assert "Codat cannot do this now" in read(reader, "/companies/c2/config", 409)
+    person.cookies.clear()
+    assert person.get("/companies/c%2F1/config.json").url.path == "/sign-in"
