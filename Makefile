@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test run migrate check format lint types floors lock chaos
+.PHONY: help install demo test run migrate check format lint types floors lock chaos screenshots
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ lock: | $(BIN)/python ## pin all dependencies with their hashes
 		--no-annotate --python-version 3.11 pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt
+
+screenshots: $(VENV)/.installed-dev ## pictures of the pages into docs/screenshots; needs chromium
+	$(BIN)/python -m bench.screenshots
 
 chaos: $(VENV)/.installed-dev ## webhooks lost, Codat refusing, kill -9: are we equal to Codat?
 	$(BIN)/python -m bench.storm --syncs $(or $(SYNCS),200) --seeds $(or $(SEEDS),3)

@@ -37,7 +37,7 @@ def demo_settings(folder: Path, port: int, codat_port: int) -> Settings:
     return load_settings(
         database_url=f"sqlite:///{folder / 'demo.db'}",
         codat_webhook_secrets="whsec_" + b64encode(secrets.token_bytes(32)).decode(),
-        codat_api_key=secrets.token_urlsafe(24),
+        codat_api_key=secrets.token_hex(24),  # never begins with a dash: it becomes an argument
         codat_base_url=f"http://{HOST}:{codat_port}",
         api_keys="demo-" + secrets.token_hex(12),
         host=HOST,
@@ -96,7 +96,7 @@ def greeting(settings: Settings) -> str:
     return f"""
   The receiver is running, and a simulated Codat is playing a lively morning of syncs to it.
 
-  Open      {address}/docs
+  Open      {address}/
   Sign in   {key}
 
   Every sync:

@@ -17,7 +17,7 @@ from app.settings import Settings, require
 from app.storage import compare, store
 from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
-from app.web import api, health, mirror, problems
+from app.web import api, health, mirror, pages, problems
 from app.web.webhooks import Door
 from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
@@ -124,6 +124,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.settings = settings
     app.state.database = database
     app.state.registry = registry
+    app.state.clock = clock
     app.state.owe = _owe(database, running, clock)
     app.add_middleware(
         Door,
@@ -133,7 +134,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
         clock=clock,
         registry=registry,
     )
-    for part in (problems, health, api, mirror):
+    for part in (problems, health, api, mirror, pages):
         part.install(app)
     return app
 

@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from app.settings import load_settings
 from app.storage.database import Database
-from app.web import api, health, mirror, problems
-from tests.web.shelf import BEARER, KEY, Shelf
+from app.web import api, health, mirror, pages, problems
+from tests.web.people import enter
+from tests.web.shelf import BEARER, KEY, NOW, Shelf
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def app(database: Database) -> FastAPI:
     made.state.settings = load_settings(api_keys=f"another-key-as-long,{KEY}")
     made.state.database = database
     made.state.registry = CollectorRegistry()
+    made.state.clock = lambda: NOW
     made.state.asked = []
 
     def owe(company_id: str | None, sync_id: str) -> bool:
@@ -33,7 +35,7 @@ def app(database: Database) -> FastAPI:
         return True
 
     made.state.owe = owe
-    for part in (problems, health, api, mirror):
+    for part in (problems, health, api, mirror, pages):
         part.install(made)
     return made
 
@@ -43,3 +45,17 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """A caller with a key."""
     with TestClient(app, headers=BEARER, raise_server_exceptions=False) as made:
         yield made
+
+
+@pytest.fixture
+def person(app: FastAPI) -> Iterator[TestClient]:
+    """Somebody with a browser who has not signed in yet."""
+    with TestClient(app, raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture
+def reader(person: TestClient) -> TestClient:
+    """Somebody who is signed in."""
+    enter(person)
+    return person

@@ -13,6 +13,7 @@ from app.storage.rows import to_row
 from app.storage.tables import companies, events, fetches, notes, syncs, transactions
 
 T0 = datetime(2026, 1, 1, 9, tzinfo=UTC)
+NOW = T0 + timedelta(hours=3)
 KEY = "a-key-of-enough-length"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 

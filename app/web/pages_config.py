@@ -1,0 +1,45 @@
+"""A company's sync configuration, read from Codat while somebody waits for it."""
+
+import json
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+
+from app.web.filters import Nothing
+from app.web.pages_asked import asked
+from app.web.pages_frame import PageRoute, brought, page
+from app.web.paths import Id
+from app.web.sessions import SignedIn
+
+LONGEST_NAME = 100
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+async def _config(request: Request, company_id: Id, _session: SignedIn) -> str:
+    """The configuration as JSON; 404 where `await state.read_config(company_id)` is not there."""
+    asked(request, Nothing)
+    read = brought(request.app, "read_config")
+    if read is None:
+        raise HTTPException(404)
+    told: dict[str, Any] = await read(company_id)
+    return json.dumps(told, indent=2, ensure_ascii=False)
+
+
+Config = Annotated[str, Depends(_config)]
+
+
+@router.get("/companies/{company_id}/config")
+def get_config(request: Request, company_id: Id, config: Config) -> Response:
+    """The configuration to look at."""
+    return page(request, "config.html", company_id=company_id, config=config)
+
+
+@router.get("/companies/{company_id}/config.json")
+def download_config(company_id: Id, config: Config) -> Response:
+    """The configuration as a file."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", company_id)[:LONGEST_NAME]
+    headers = {"Content-Disposition": f'attachment; filename="codat-config-{name}.json"'}
+    body = config.encode("utf-8", "replace")
+    return Response(body, media_type="application/json", headers=headers)

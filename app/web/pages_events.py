@@ -1,0 +1,45 @@
+"""The kept webhooks: first those nothing could be made of, each with its reason."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.storage import queries_events
+from app.web.deps import TheDatabase
+from app.web.filters import Nothing
+from app.web.pages_asked import KeptQuery, asked
+from app.web.pages_frame import PageRoute, page
+from app.web.paths import Id
+from app.web.sessions import SignedIn
+from app.web.telling import event_answer, event_with_body
+
+ODD = ("unreadable", "unknown")
+MOST_SHOWN = 100_000
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+@router.get("/events")
+def list_events(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
+    """One list of the reading that is asked for, else the first page of each that is odd."""
+    query = asked(request, KeptQuery)
+    lists = []
+    with database.reading() as connection:
+        for reading in (query.reading,) if query.reading else ODD:
+            found = queries_events.list_events(
+                connection,
+                reading=None if reading == "any" else reading,
+                cursor=query.cursor if query.reading else None,
+                limit=query.limit,
+            )
+            lists.append((reading, [event_answer(each) for each in found.items], found.next))
+    return page(request, "events.html", query=query, lists=lists)
+
+
+@router.get("/events/{event_id}")
+def get_event(
+    request: Request, database: TheDatabase, event_id: Id, _session: SignedIn
+) -> Response:
+    """One kept webhook with its body, as text and never as anything else."""
+    asked(request, Nothing)
+    with database.reading() as connection:
+        event = queries_events.get_event(connection, event_id, with_body=True)
+    return page(request, "event.html", event=event_with_body(event), most=MOST_SHOWN)

@@ -1,0 +1,87 @@
+"""Sync health: how the syncs went, by outcome and day, and the history to search."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.storage import alerts, queries, queries_companies
+from app.storage.database import Database
+from app.web.answers import AlertAnswer, SyncAnswer
+from app.web.api_syncs import SYNC_COLUMNS
+from app.web.chart import Chart, draw
+from app.web.deps import TheDatabase
+from app.web.filters import SyncQuery
+from app.web.pages_asked import asked
+from app.web.pages_frame import PageRoute, page
+from app.web.replies import as_csv
+from app.web.sessions import SignedIn
+from app.web.telling import sync_answer
+
+USUAL_DAYS = 30
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How the syncs of a range went, all companies together."""
+
+    since: datetime
+    usual: bool
+    stats: queries_companies.Stats
+    chart: Chart
+
+
+@router.get("/")
+def get_health(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
+    """The newest syncs that fit the filters, and above the first page of them the overview."""
+    query = asked(request, SyncQuery)
+    now: datetime = request.app.state.clock()
+    with database.reading() as connection:
+        found = queries.list_syncs(
+            connection, query.wanted(), sort=query.sort, cursor=query.cursor, limit=query.limit
+        )
+    told: dict[str, Any] = {"overview": None, "alerts": []}
+    if query.cursor is None:
+        told = {"overview": _overview(database, query, now), "alerts": _alerts(database)}
+    syncs = [sync_answer(kept) for kept in found.items]
+    return page(request, "health.html", query=query, syncs=syncs, next=found.next, **told)
+
+
+def _alerts(database: Database) -> list[AlertAnswer]:
+    with database.reading() as connection:
+        found = alerts.open_alerts(connection)
+    return [AlertAnswer.model_validate(dict(each)) for each in found]
+
+
+def _overview(database: Database, query: SyncQuery, now: datetime) -> Overview:
+    """Of the range that is asked for, else of the last thirty days."""
+    end = min(query.to, now) if query.to else now
+    since = query.from_ or _midnight(end) - timedelta(days=USUAL_DAYS - 1)
+    with database.reading() as connection:
+        stats = queries_companies.stats(connection, since, query.to)
+    last = max(since, end - timedelta(microseconds=1)).date()
+    chart = draw(stats.by_day, since.date(), last)
+    return Overview(since, not query.from_ and not query.to, stats, chart)
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@router.get("/syncs.csv")
+def get_csv(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
+    """Every sync that fits the filters, as the API writes them."""
+    query = asked(request, SyncQuery)
+    wanted = query.wanted()
+
+    def read(cursor: str | None, limit: int) -> tuple[list[SyncAnswer], str | None]:
+        with database.reading() as connection:
+            found = queries.list_syncs(
+                connection, wanted, sort=query.sort, cursor=cursor, limit=limit
+            )
+        return [sync_answer(kept) for kept in found.items], found.next
+
+    return as_csv(read, SYNC_COLUMNS, name="syncs", cursor=query.cursor, most=query.most)

@@ -1,0 +1,99 @@
+"""One sync: what happened, its items, its timeline; asking Codat again, retrying what failed."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from app.errors import Conflicting, NotKnown
+from app.storage import queries, queries_events, queries_items
+from app.storage.database import Database
+from app.web.deps import TheDatabase, TheOwing
+from app.web.filters import Whose
+from app.web.pages_asked import SyncPageQuery, asked, path
+from app.web.pages_frame import PageRoute, brought, page
+from app.web.paths import Id
+from app.web.replies import tagged
+from app.web.sessions import OwnForm, SignedIn
+from app.web.telling import sync_answer
+
+STEPS_AT_ONCE = 100
+Retry = Callable[[str, str], object]
+"""Hands the failed transactions of (company_id, sync_id) to be sent again. Raises Conflicting."""
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+@router.get("/syncs/{sync_id}")
+def get_sync(request: Request, database: TheDatabase, sync_id: Id, _session: SignedIn) -> Response:
+    """All that is known of one sync, from what is kept here; nothing waits for Codat."""
+    query = asked(request, SyncPageQuery)
+    with database.reading() as connection:
+        kept = queries.get_sync(connection, sync_id, query.company_id)
+        items = queries_items.list_items(
+            connection, kept.number, query.wanted(), cursor=query.cursor, limit=query.limit
+        )
+        steps = queries_events.timeline(
+            connection,
+            kept.number,
+            kept.sync.company_id,
+            sync_id,
+            cursor=query.steps,
+            limit=STEPS_AT_ONCE,
+        )
+    sync = sync_answer(kept)
+    return page(
+        request,
+        "sync.html",
+        query=query,
+        sync=sync,
+        items=items,
+        steps=steps,
+    )
+
+
+@router.get("/syncs/{sync_id}/json")
+def get_json(request: Request, database: TheDatabase, sync_id: Id, _session: SignedIn) -> Response:
+    """The sync as the API answers it."""
+    query = asked(request, Whose)
+    with database.reading() as connection:
+        kept = queries.get_sync(connection, sync_id, query.company_id)
+    return tagged(request, sync_answer(kept))
+
+
+@router.post("/syncs/{sync_id}/refresh")
+def post_refresh(
+    database: TheDatabase, owe: TheOwing, sync_id: Id, _session: SignedIn, form: OwnForm
+) -> Response:
+    """Owe a fetch of this sync, due now, and show its page again."""
+    company_id = _company_of(database, sync_id, form)
+    if not owe(company_id, sync_id):
+        raise NotKnown("no such sync is known here")
+    return RedirectResponse(path("syncs", sync_id, company_id=company_id, asked="refresh"), 303)
+
+
+@router.post("/syncs/{sync_id}/retry")
+def post_retry(
+    request: Request, database: TheDatabase, sync_id: Id, _session: SignedIn, form: OwnForm
+) -> Response:
+    """Hand the failed items of this sync over to be sent again, and show its page again."""
+    company_id = _company_of(database, sync_id, form)
+    retry: Retry | None = brought(request.app, "retry")
+    if retry is None:
+        raise Conflicting("there is nothing here that would send failed items again")
+    retry(company_id, sync_id)
+    return RedirectResponse(path("syncs", sync_id, company_id=company_id, asked="retry"), 303)
+
+
+def _company_of(database: Database, sync_id: str, form: dict[str, str]) -> str:
+    """Whose sync it is. Raises NotKnown, or Conflicting where the form does not say."""
+    with database.reading() as connection:
+        kept = queries.get_sync(connection, sync_id, form.get("company_id") or None)
+    return kept.sync.company_id
+
+
+@router.get("/syncs/{sync_id}/retry")
+@router.get("/syncs/{sync_id}/refresh")
+def back_to_the_page(sync_id: Id, _session: SignedIn) -> Response:
+    """Who had to sign in between the button and its effect comes back to the page."""
+    return RedirectResponse(path("syncs", sync_id), 303)

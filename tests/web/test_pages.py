@@ -1,0 +1,519 @@
+"""The pages: what they say of what is known, of what is not known, and of what went wrong."""
+
+import csv
+import io
+import re
+from html import unescape
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.errors import Conflicting, StorageUnavailable
+from app.rules.news import Item
+from app.rules.silence import Finding
+from app.storage import alerts
+from app.storage.database import Database
+from tests.web.people import form_token
+from tests.web.shelf import T0, Shelf, after, done_item, failed_item
+
+EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
+WRAPPED = (
+    "An error occurred in a downstream service. Correlation ID: "
+    "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb. Message:  Account code '429' is not active."
+)
+
+
+def text(html: str) -> str:
+    """What a person reads of a page: no tags, single blanks."""
+    body = re.sub(r"(?s).*<main[^>]*>|</main>.*", "", html)
+    told = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)))
+    return re.sub(r" ([.,:;])", r"\1", told)
+
+
+def read(reader: TestClient, path: str, status: int = 200) -> str:
+    answer = reader.get(path)
+    assert answer.status_code == status, answer.text
+    return text(answer.text)
+
+
+def links(html: str) -> list[str]:
+    return [unescape(found) for found in re.findall(r'href="([^"]*)"', html)]
+
+
+def a_morning(shelf: Shelf) -> None:
+    """One sync of each outcome, a minute apart."""
+    shelf.company("c1", "Toft stores")
+    shelf.company("c2", "Old Mill")
+    shelf.failed("bad")
+    shelf.failed("part", items=(failed_item("t2"), done_item("t3")), at=after(minutes=1))
+    shelf.done("good", "c2", at=after(minutes=2))
+    shelf.sync("none", "c2", code=2040, items=(), at=after(minutes=3))
+    shelf.sync("running", at=after(minutes=4))
+    shelf.sync("odd", code=2000, at=after(minutes=5))
+
+
+OUTCOMES = {
+    "bad": "Failed", "part": "Partly failed", "good": "All written", "none": "Nothing to write",
+    "running": "In progress", "odd": "Not known yet",
+}  # fmt: skip
+
+
+def test_the_first_page_counts_syncs_by_outcome_and_by_day(
+    shelf: Shelf, reader: TestClient
+) -> None:
+    """Every outcome has a total in words, and the chart's numbers stand in a table too."""
+    a_morning(shelf)
+    told = read(reader, "/")
+    assert "6 syncs of all companies in the last 30 days" in told
+    for title in OUTCOMES.values():
+        assert re.search(rf" 1 \S+ {title} ", told), title
+    assert "2026-01-01: 6 syncs, 1 failed, 1 partly failed, 1 not known yet" in told
+    assert "2026-01-01 1 1 1 1 1 1" in told
+
+
+@pytest.mark.parametrize("sync_id", OUTCOMES)
+def test_every_outcome_has_its_own_words_and_only_the_proved_one_is_green(
+    shelf: Shelf, reader: TestClient, sync_id: str
+) -> None:
+    """Nothing that is not known yet looks like a success."""
+    a_morning(shelf)
+    html = reader.get(f"/syncs/{sync_id}").text
+    verdict = re.search(r'class="card verdict (\w+)"', html)
+    assert verdict
+    assert f" {OUTCOMES[sync_id]} " in text(html)
+    assert (verdict[1] == "good") is (sync_id == "good")
+
+
+def test_what_is_not_known_is_said_and_never_left_blank(shelf: Shelf, reader: TestClient) -> None:
+    """A failed sync without its list: when Codat is asked next, and why it has not answered."""
+    number = shelf.failed(items=None)
+    shelf.fetch(number, due=after(minutes=5), attempts=2, last_error="Codat said 503")
+    told = read(reader, "/syncs/s1")
+    assert "Codat has not answered yet; next try at 1 Jan 2026, 09:05:00 UTC." in told
+    assert "The last of 2 attempts ended with: Codat said 503." in told
+    assert "Which of its items did not reach the accounting software is not known yet" in told
+    assert "The items are not known yet." in told
+    assert "Rows failed not known yet" in told
+    assert "Nothing can be retried yet" in told
+    assert "Codat has not answered yet" in read(reader, "/")
+
+
+@pytest.mark.parametrize(
+    ("fetch", "more", "told"),
+    [
+        ({"state": "settled"}, {}, "Codat's whole list, as of 1 Jan 2026, 09:00:00 UTC"),
+        ({"due": T0, "token": "x"}, {"items_complete": False, "expected": 9},
+         "Codat counts 9 rows but 1 came so far"),
+        ({"state": "dead", "attempts": 12, "last_error": "Codat refused the key"}, {"items": None},
+         "Given up after 12 attempts because Codat refused the key"),
+    ],
+)  # fmt: skip
+def test_a_page_says_how_much_of_the_list_is_known(
+    shelf: Shelf, reader: TestClient, fetch: dict[str, Any], more: dict[str, Any], told: str
+) -> None:
+    """Whole, partly, or given up; each with its reason."""
+    shelf.fetch(shelf.failed(**more), **fetch)
+    assert told in read(reader, "/syncs/s1")
+
+
+def test_a_sync_shows_each_item_with_why_it_failed(shelf: Shelf, reader: TestClient) -> None:
+    """The plain message first, Codat's whole one beside it; the correlation id; the cause."""
+    shelf.company("c1", "Toft stores")
+    number = shelf.failed(items=(failed_item("t1", WRAPPED), done_item("t2")))
+    shelf.note(number, T0, reason="Codat says 5130")
+    told = read(reader, "/syncs/s1")
+    assert "1 of 2 rows did not reach the accounting software; 1 did." in told
+    assert "Account code '429' is not active. Codat's whole message An error occurred" in told
+    assert "Correlation ID corr-t1" in told
+    assert "Cause Closed account" in told
+    assert "t2 expenses none ✓ In the books" in told
+    assert "Asked Codat Codat says 5130" in told
+    assert "Status code 5130 Data write error" in told
+
+
+def test_items_are_searched_and_filtered_and_paged(shelf: Shelf, reader: TestClient) -> None:
+    """By part of an id or message, by status, failed ones only; and onwards from page to page."""
+    items = (failed_item("alpha", "Tax rate"), done_item("beta"), failed_item("gamma", "Closed"))
+    shelf.failed(items=items)
+    assert "beta" not in read(reader, "/syncs/s1?failed=true")
+    only = read(reader, "/syncs/s1?q=tax&status=pusherror")
+    assert "alpha" in only
+    assert "gamma" not in only
+    assert "No item fits these filters" in read(reader, "/syncs/s1?status=Pending")
+    first = reader.get("/syncs/s1?limit=2").text
+    (onwards,) = [link for link in links(first) if "cursor=" in link]
+    second = read(reader, onwards)
+    assert "gamma" in second
+    assert "alpha" not in second
+    assert "This is the last page" in second
+
+
+def test_a_sync_id_of_two_companies_asks_whose(shelf: Shelf, reader: TestClient) -> None:
+    """The lists' links say so already."""
+    shelf.failed("same", "c1")
+    shelf.done("same", "c2")
+    assert "There are two of these" in read(reader, "/syncs/same", 409)
+    assert "All written" in read(reader, "/syncs/same?company_id=c2")
+    found = links(reader.get("/?q=same").text)
+    assert {"/syncs/same?company_id=c1", "/syncs/same?company_id=c2"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("q=part", {"part"}),
+        ("q=t2", {"part"}),
+        ("q=corr-t2", {"part"}),
+        ("q=toft", {"bad", "part", "running", "odd"}),
+        ("q=c2", {"good", "none"}),
+        ("status_code=2040", {"none"}),
+        ("status_code=2040&status_code=5130", {"none", "bad", "part"}),
+        ("state=started", {"running"}),
+        ("outcome=failed&outcome=unknown", {"bad", "odd"}),
+        ("cause=closed-account", {"bad", "part"}),
+        ("company_id=c2", {"good", "none"}),
+        ("from=2026-01-01&to=2026-01-01", set(OUTCOMES)),
+        ("from=2026-01-02", set()),
+        ("q=&from=&to=&outcome=part", None),
+        ("q=nothing-like-it", set()),
+    ],
+)
+def test_the_history_is_searched_and_filtered(
+    shelf: Shelf, reader: TestClient, query: str, found: set[str] | None
+) -> None:
+    """One address says it all; a form's empty fields count as not given."""
+    a_morning(shelf)
+    answer = reader.get(f"/?{query}")
+    if found is None:
+        assert answer.status_code == 422
+        return
+    shown = {link.split("/")[2].split("?")[0] for link in links(answer.text) if "/syncs/" in link}
+    assert shown == found
+    assert ("No sync fits these filters" in answer.text) is (not found)
+
+
+def test_the_history_is_sorted_both_ways_by_its_headings(shelf: Shelf, reader: TestClient) -> None:
+    """A heading sorts downwards first, then upwards, and keeps the filters."""
+    a_morning(shelf)
+    html = reader.get("/?outcome=failed&outcome=partly_failed&sort=-started_at").text
+    assert html.index("/syncs/part") < html.index("/syncs/bad")
+    assert 'aria-sort="descending"' in html
+    (rising,) = [link for link in links(html) if "sort=started_at" in link]
+    html = reader.get(rising).text
+    assert html.index("/syncs/bad") < html.index("/syncs/part")
+    assert "/syncs/good" not in html
+
+
+def test_the_history_is_paged_through_without_a_gap(shelf: Shelf, reader: TestClient) -> None:
+    """Every sync once, filters kept, and the way back to the first page."""
+    a_morning(shelf)
+    seen: list[str] = []
+    address = "/?limit=2&sort=started_at"
+    while address:
+        html = reader.get(address).text
+        seen += [link.split("/")[2].split("?")[0] for link in links(html) if "/syncs/" in link]
+        address = next(
+            (each for each in links(html) if "cursor=" in each and ".csv" not in each), ""
+        )
+    assert seen == list(OUTCOMES)
+    assert "/?limit=2&sort=started_at" in links(html)
+
+
+def test_the_csv_has_what_the_page_filters(shelf: Shelf, reader: TestClient) -> None:
+    """The link carries the filters; the file has every row of them."""
+    a_morning(shelf)
+    html = reader.get("/?outcome=partly_failed&limit=1").text
+    (link,) = [each for each in links(html) if each.startswith("/syncs.csv")]
+    answer = reader.get(link)
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["sync_id"] for row in rows] == ["part"]
+
+
+def test_what_somebody_must_look_at_is_on_top(
+    shelf: Shelf, database: Database, reader: TestClient
+) -> None:
+    """An open alert comes before everything else."""
+    with database.writing() as connection:
+        alerts.turn(
+            connection, ["webhooks_lost"], [Finding("webhooks_lost", "c1", "Nothing heard")], T0
+        )
+    told = read(reader, "/")
+    assert told.index("Nothing heard") < told.index("0 syncs of all companies")
+
+
+def test_an_empty_service_says_what_will_fill_it(reader: TestClient) -> None:
+    """On every list."""
+    assert "No sync has been heard of yet" in read(reader, "/")
+    assert "There is no sync in this range of days" in read(reader, "/")
+    assert "No company has been heard of yet" in read(reader, "/companies")
+    events = read(reader, "/events")
+    assert "Nothing unreadable is kept" in events
+    assert "Nothing of an unknown type is kept" in events
+
+
+def test_companies_show_how_it_goes_in_each(shelf: Shelf, reader: TestClient) -> None:
+    """By name, searchable, with what stays failed and the newest sync."""
+    a_morning(shelf)
+    shelf.company("c3")
+    told = read(reader, "/companies")
+    assert "Old Mill c2 2 0 0 – Nothing to write 1 Jan 2026, 09:03" in told
+    assert "Toft stores c1 4 2 2 ? Not known yet 1 Jan 2026, 09:05" in told
+    assert "c3 0 0 0 none heard of yet" in told
+    assert "Old Mill" not in read(reader, "/companies?q=tof")
+    assert "No company fits this search" in read(reader, "/companies?q=zzz")
+
+
+def test_a_company_shows_what_stays_failed_there(shelf: Shelf, reader: TestClient) -> None:
+    """Until a later sync has written it."""
+    a_morning(shelf)
+    told = read(reader, "/companies/c1")
+    assert "Transactions that stay failed 2" in told
+    shelf.done("cure", items=(done_item("t1"), done_item("t2")), at=after(hours=1))
+    cured = read(reader, "/companies/c1")
+    assert "Transactions that stay failed 0" in cured
+    assert "No failed item is open here" in cured
+    assert "No sync of this company has been heard of yet" not in cured
+
+
+def test_an_expense_says_whether_it_reached_the_books(shelf: Shelf, reader: TestClient) -> None:
+    """Its newest sync decides, and the sync that wrote it after all is named."""
+    shelf.failed()
+    told = read(reader, "/companies/c1/transactions/t1", 404)
+    shelf.company("c1", "Toft stores")
+    told = read(reader, "/companies/c1/transactions/t1")
+    assert "✕ Not in the books Its newest sync failed to write it." in told
+    shelf.done("s2", at=after(hours=1))
+    told = read(reader, "/companies/c1/transactions/t1")
+    assert "✓ In the books" in told
+    assert "After it had failed, a later sync wrote it" in told
+    assert "written by a later sync" in read(reader, "/syncs/s1")
+
+
+def test_what_could_not_be_read_is_kept_and_shown(shelf: Shelf, reader: TestClient) -> None:
+    """With its reason and its body, as text."""
+    shelf.event("m1", reading="unreadable", reason="it is not JSON", body=b"<b>oops</b>")
+    shelf.event("m2", reading="unknown", reason="its type is in no catalog", body=b"\xff\x00")
+    shelf.event("m3", body=None)
+    told = read(reader, "/events")
+    assert "it is not JSON" in told
+    assert "its type is in no catalog" in told
+    assert "m3" not in told
+    assert "m2" not in read(reader, "/events?reading=unreadable")
+    assert "m3" in read(reader, "/events?reading=any")
+    assert "&lt;b&gt;oops&lt;/b&gt;" in reader.get("/events/m1").text
+    assert "in base64 because it is not text /wA=" in read(reader, "/events/m2")
+    assert "The body is not kept any longer" in read(reader, "/events/m3")
+
+
+def test_nothing_that_codat_tells_becomes_html(shelf: Shelf, reader: TestClient) -> None:
+    """Names, messages, ids and reasons are text wherever they stand, and stay findable."""
+    shelf.company(EVIL, EVIL)
+    number = shelf.failed(
+        EVIL, EVIL,
+        items=(Item(EVIL, EVIL + "Failed", EVIL, EVIL), failed_item("t2")),
+        error_message=EVIL, exception_message=EVIL, failure_stage=EVIL,
+    )  # fmt: skip
+    shelf.fetch(number, "dead", attempts=1, last_error=EVIL)
+    shelf.note(number, T0, EVIL, EVIL)
+    shelf.event(EVIL, event_type=EVIL, reading="unreadable", reason=EVIL, body=EVIL.encode())
+    asked = {"/", "/companies", "/events"}
+    for start in list(asked):
+        asked |= {link for link in links(reader.get(start).text) if "script" in link}
+    assert len(asked) >= 5
+    for path in asked:
+        answer = reader.get(path)
+        assert answer.status_code == 200, path
+        assert "<script>" not in answer.text
+        assert "<img src=x" not in answer.text
+        assert "alert(&#39;x&#39;)" in answer.text or "alert%28%27x" in answer.text, path
+
+
+PAGES = ["/", "/syncs/s1", "/companies", "/companies/c1", "/companies/c1/transactions/t1",
+         "/events", "/events/m1", "/sign-in", "/syncs/unknown", "/?limit=x"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_is_strict_about_what_may_run_and_who_may_frame_it(
+    shelf: Shelf, reader: TestClient, path: str
+) -> None:
+    """Also the pages that tell of an error; and no page needs what its policy forbids."""
+    shelf.company("c1", "Toft stores")
+    shelf.failed()
+    shelf.event("m1")
+    answer = reader.get(path, follow_redirects=False)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "form-action 'self'" in policy
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "same-origin"
+    assert answer.headers["cache-control"] == "no-store"
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=\"/static/)", answer.text)
+    assert not re.search(r"(src|href)=\"(https?:)?//", answer.text)
+
+
+def test_our_files_are_kept_for_long_and_change_their_address_when_they_change(
+    reader: TestClient,
+) -> None:
+    """Only the address with the version may be kept without asking."""
+    html = reader.get("/").text
+    (style,) = re.findall(r'href="(/static/style\.css\?v=\w+)"', html)
+    kept = reader.get(style)
+    assert kept.headers["content-type"].startswith("text/css")
+    assert "immutable" in kept.headers["cache-control"]
+    plain = reader.get("/static/style.css?v=old")
+    assert plain.headers["cache-control"] == "no-cache"
+    again = reader.get("/static/style.css", headers={"if-none-match": plain.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert reader.get("/static/..%2fpages.py").status_code == 404
+    assert reader.get("/static/nothing.js").status_code == 404
+
+
+def test_an_error_is_a_page_that_says_what_to_do(
+    reader: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown, wrongly asked, or the database away; never a bare line of JSON."""
+    assert "Nothing is known here by this name" in read(reader, "/syncs/unknown", 404)
+    wrong = read(reader, "/?limit=x&sort=colour", 422)
+    assert "limit:" in wrong
+    assert "sort:" in wrong
+    assert "cursor" in read(reader, "/?cursor=nonsense", 422)
+    assert "There is nothing at this path" in read(reader, "/syncs/a/b/c", 404)
+
+    def away(*_: object, **__: object) -> None:
+        raise StorageUnavailable("connection refused at 10.0.0.1")
+
+    monkeypatch.setattr("app.storage.queries.list_syncs", away)
+    answer = reader.get("/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "Nothing that Codat told is lost by this" in text(answer.text)
+    assert "10.0.0.1" not in answer.text
+
+
+def test_refresh_asks_codat_again_and_shows_the_page(
+    shelf: Shelf, app: FastAPI, reader: TestClient
+) -> None:
+    """With a form and no script; whose sync it is goes along."""
+    shelf.failed("same", "c1")
+    shelf.failed("same", "c2")
+    token = form_token(reader)
+    answer = reader.post("/syncs/same/refresh", data={"csrf": token, "company_id": "c2"})
+    assert "Codat is being asked about this sync" in text(answer.text)
+    assert app.state.asked == [("c2", "same")]
+    assert reader.post("/syncs/same/refresh", data={"csrf": token}).status_code == 409
+    assert reader.post("/syncs/other/refresh", data={"csrf": token}).status_code == 404
+    assert reader.get("/syncs/same/refresh", follow_redirects=False).status_code == 303
+
+
+def test_retry_is_offered_only_where_something_failed_and_something_would_take_it(
+    shelf: Shelf, app: FastAPI, reader: TestClient
+) -> None:
+    """Else the button is off and says why; a form that is sent all the same is refused."""
+    shelf.failed()
+    shelf.done("s2")
+    off = re.compile(r"<button[^>]*disabled[^>]*>Retry failed items")
+    assert off.search(reader.get("/syncs/s1").text)
+    assert "Retry is off" in read(reader, "/syncs/s1")
+    assert "no item failed" in read(reader, "/syncs/s2")
+    token = form_token(reader)
+    assert reader.post("/syncs/s1/retry", data={"csrf": token}).status_code == 409
+    handed: list[tuple[str, str]] = []
+
+    def retry(company_id: str, sync_id: str) -> None:
+        if sync_id == "s2":
+            raise Conflicting("no item of this sync failed")
+        handed.append((company_id, sync_id))
+
+    app.state.retry = retry
+    assert not off.search(reader.get("/syncs/s1").text)
+    assert off.search(reader.get("/syncs/s2").text)
+    answer = reader.post("/syncs/s1/retry", data={"csrf": token})
+    assert "The failed items were handed over" in text(answer.text)
+    assert handed == [("c1", "s1")]
+    refused = reader.post("/syncs/s2/retry", data={"csrf": token})
+    assert refused.status_code == 409
+    assert "That cannot be done now" in text(refused.text)
+
+
+def test_a_sync_can_be_had_as_the_api_answers_it(shelf: Shelf, reader: TestClient) -> None:
+    """For who wants to send it on."""
+    shelf.failed()
+    assert reader.get("/syncs/s1/json").json()["outcome"] == "failed"
+
+
+def test_ids_with_any_character_have_pages_that_links_reach(
+    shelf: Shelf, reader: TestClient
+) -> None:
+    """Codat's ids are plain strings to us."""
+    strange = "a/b?c#d %2F&é"
+    shelf.company(strange, "Toft stores")
+    shelf.failed(strange, strange, items=(failed_item(strange),))
+    for link in [each for each in links(reader.get("/").text) if "a%2Fb" in each]:
+        assert reader.get(link).status_code == 200, link
+    page = reader.get(next(each for each in links(reader.get("/").text) if "/syncs/" in each))
+    (item,) = {each for each in links(page.text) if "/transactions/" in each}
+    assert "Not in the books" in text(reader.get(item).text)
+
+
+def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
+    shelf: Shelf, app: FastAPI, reader: TestClient
+) -> None:
+    """Only where failed items are sorted by cause; else nothing points there."""
+    a_morning(shelf)
+    assert "/causes" not in links(reader.get("/").text)
+    assert reader.get("/causes").status_code == 404
+    group = {
+        "key": "closed-account", "title": EVIL, "who": "customer", "next_step": "Open it again",
+        "text": EVIL, "companies": 1, "transactions": 1234, "open": 2, "first_seen": T0,
+        "last_seen": after(hours=1),
+    }  # fmt: skip
+    app.state.read_causes = lambda: [group, group | {"open": 0, "text": None}]
+    answer = reader.get("/causes")
+    told = text(answer.text)
+    assert "Who must act The customer Next step Open it again" in told
+    assert "1,234 transactions of 1 company" in told
+    assert "2 open" in told
+    assert "all written since" in told
+    assert "<script>" not in answer.text
+    found = links(answer.text)
+    assert "/causes" in found
+    assert "/syncs/part" in reader.get(found[found.index("/?cause=closed-account")]).text
+    app.state.cause_titles = {"closed-account": "The account is closed", "other": "Another"}
+    chosen = reader.get("/?cause=closed-account").text
+    assert '<option value="closed-account" selected>The account is closed</option>' in chosen
+    assert "Cause The account is closed" in read(reader, "/syncs/part")
+    app.state.read_causes = list
+    assert "No failed item is known" in read(reader, "/causes")
+
+
+def test_a_companys_configuration_is_shown_and_downloaded(
+    shelf: Shelf, app: FastAPI, reader: TestClient, person: TestClient
+) -> None:
+    """Read from Codat while one waits, shown as text; nothing points there where it cannot be."""
+    shelf.company("c/1", "Toft stores")
+    shelf.failed(company_id="c/1")
+    assert not [each for each in links(reader.get("/companies/c%2F1").text) if "config" in each]
+    assert reader.get("/companies/c%2F1/config").status_code == 404
+
+    async def read_config(company_id: str) -> dict[str, Any]:
+        if company_id != "c/1":
+            raise Conflicting("Codat cannot do this now")
+        return {"configuration": {"note": EVIL}}
+
+    app.state.read_config = read_config
+    assert "/companies/c%2F1/config" in links(reader.get("/companies/c%2F1").text)
+    assert "/companies/c%2F1/config" in links(reader.get("/syncs/s1").text)
+    answer = reader.get("/companies/c%2F1/config")
+    assert '"configuration"' in text(answer.text)
+    assert "<script>" not in answer.text
+    file = reader.get("/companies/c%2F1/config.json")
+    assert file.json() == {"configuration": {"note": EVIL}}
+    assert file.headers["content-disposition"] == 'attachment; filename="codat-config-c_1.json"'
+    assert "Codat cannot do this now" in read(reader, "/companies/c2/config", 409)
+    person.cookies.clear()
+    assert person.get("/companies/c%2F1/config.json").url.path == "/sign-in"
