@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Table, bindparam, column, func, select
+from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Table, bindparam, column, func, select
 from sqlalchemy.dialects import postgresql
 
 from app.storage.database import insert
@@ -39,11 +39,34 @@ def insert_new(
     return connection.execute(statement.returning(*wanted), columns).all()
 
 
+def insert_all(
+    connection: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    **computed: ColumnElement[Any],
+) -> None:
+    """Insert the rows in their order; PostgreSQL computes the columns that are `computed`.
+
+    All rows must name the same columns. SQLite takes those columns from the rows too.
+    """
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.execute(table.insert(), list(rows))
+        return
+    names = tuple(name for name in rows[0] if name not in computed)
+    columns = {name: [row[name] for row in rows] for name in names}
+    connection.execute(_from_arrays(table, names, tuple(computed.items())), columns)
+
+
 @lru_cache(maxsize=32)
-def _from_arrays(table: Table, names: tuple[str, ...]) -> postgresql.Insert:
-    """An INSERT that takes one array per column."""
+def _from_arrays(
+    table: Table, names: tuple[str, ...], computed: tuple[tuple[str, ColumnElement[Any]], ...] = ()
+) -> postgresql.Insert:
+    """An INSERT that takes one array per column, and the same expression for each row."""
     arrays = [bindparam(name, type_=ARRAY(table.c[name].type)) for name in names]
     kinds = [column(name, table.c[name].type) for name in names]
     given = func.unnest(*arrays).table_valued(*kinds, name="given").render_derived()
-    chosen = select(*(given.c[name] for name in names))
-    return postgresql.insert(table).from_select(list(names), chosen)
+    chosen = select(*(given.c[name] for name in names), *(value for _, value in computed))
+    into = [*names, *(name for name, _ in computed)]
+    return postgresql.insert(table).from_select(into, chosen)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, RowMapping, func, select, update
 from app.errors import Conflicting
 from app.rules.news import CodatStatus, Item
 from app.rules.sync import Sync, settle, with_items
-from app.storage import owed
+from app.storage import changes, owed
 from app.storage.database import insert
 from app.storage.items import are_kept, replace_items
 from app.storage.owed import Claim
@@ -59,8 +59,12 @@ def record(
         .where(syncs.c.id == claimed.sync)
         .values(to_row(after, updated_at=now if after != before else row["updated_at"]))
     )
+    changed = changes.of_sync(before, after, now)
     if answer.items is not None:
+        had = changes.kept_items(connection, claimed.sync)
+        changed += changes.of_items(after, had, answer.items, now)
         replace_items(connection, claimed.sync, answer.items)
+    changes.write(connection, changed)
     return Recorded(before, after, fresh)
 
 
