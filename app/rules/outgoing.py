@@ -38,11 +38,6 @@ def name_of(way: Way, address: str) -> str:
     return f"{way}:{hashlib.sha256(address.encode()).hexdigest()[:16]}"
 
 
-def as_json(told: Any) -> str:
-    """Compact JSON in plain ASCII, which every database keeps; times as RFC 3339 in UTC."""
-    return json.dumps(told, default=_said, separators=(",", ":"))
-
-
 def message(kind: Kind, at: datetime, told: Mapping[str, Any]) -> str:
     """The body of a message, as Standard Webhooks advises: type, timestamp, data."""
     return as_json({"type": kind, "timestamp": at, "data": told})
@@ -50,5 +45,13 @@ def message(kind: Kind, at: datetime, told: Mapping[str, Any]) -> str:
 
 def _said(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return value.astimezone(UTC).isoformat()[:-6] + "Z"
     raise TypeError(f"{type(value).__name__} has no place in a message")
+
+
+_ENCODER = json.JSONEncoder(default=_said, separators=(",", ":"))
+
+
+def as_json(told: Any) -> str:
+    """Compact JSON in plain ASCII, which every database keeps; times as RFC 3339 in UTC."""
+    return _ENCODER.encode(told)

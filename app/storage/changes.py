@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    RowMapping,
     Text,
     cast,
     delete,
@@ -52,7 +53,7 @@ _SAME = (
     "finished_at",
     "first_seen_at",
 )
-_COUNTED = ("total", "completed", "failed", "pending", "other")
+_COUNTED = ("total", "completed", "failed", "pending", "other", "expected")
 _AS_TOLD = ("transaction_id", "status", "message", "integration_type")
 _FORGET_AT_ONCE = 1000
 _LIFT = literal_column("coalesce((SELECT lift FROM feeds WHERE name = 'changes'), 0)", BigInteger)
@@ -93,21 +94,19 @@ class ChangePage:
     next: str | None
 
 
-def told(sync: Sync) -> dict[str, Any]:
-    """What others see of a sync, without what is only about our own asking."""
-    seen: dict[str, Any] = {name: getattr(sync, name) for name in _SAME}
-    seen["status_text"] = status_text(sync.status_code)
-    seen["transactions"] = {name: getattr(sync.counts, name, None) for name in _COUNTED}
-    seen["transactions"]["expected"] = sync.expected if sync.counts else None
+def told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What others see of a sync's row, without what is only about our own asking."""
+    seen = {name: row[name] for name in _SAME}
+    seen["status_text"] = status_text(row["status_code"])
+    seen["transactions"] = {name: row[name] for name in _COUNTED}
     return seen
 
 
-def of_sync(before: Sync | None, after: Sync, at: datetime) -> list[Change]:
-    """The change of a sync, unless it looks as it did before."""
-    seen = told(after)
-    if before is not None and told(before) == seen:
+def of_sync(before: RowMapping | None, after: Mapping[str, Any], at: datetime) -> list[Change]:
+    """The change of a sync from one row to another, unless both look the same."""
+    if before is not None and all(before[name] == after[name] for name in (*_SAME, *_COUNTED)):
         return []
-    return [Change("sync", after.company_id, after.sync_id, None, at, seen)]
+    return [Change("sync", after["company_id"], after["sync_id"], None, at, told(after))]
 
 
 def of_items(
@@ -163,7 +162,7 @@ def write(connection: Connection, changed: Sequence[Change]) -> None:
         }
         for each in changed
     ]
-    insert_all(connection, changes, rows, txid=_THIS)
+    insert_all(connection, changes, rows, lines=("told",), txid=_THIS)
 
 
 def read_changes(connection: Connection, after: str | None, limit: int) -> ChangePage:

@@ -133,11 +133,11 @@ def _insert_unannounced(
         )
         for sync_id, status in sorted(blank.items())
     }
-    rows = [to_row(sync, updated_at=now) for sync in first.values()]
+    rows = {sync_id: to_row(sync, updated_at=now) for sync_id, sync in first.items()}
     key = ("company_id", "sync_id")
-    new = insert_new(connection, syncs, rows, unless=key, returning=("sync_id",))
+    new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("sync_id",))
     ids = sorted(row.sync_id for row in new)
-    changes.write(connection, [c for id_ in ids for c in changes.of_sync(None, first[id_], now)])
+    changes.write(connection, [c for id_ in ids for c in changes.of_sync(None, rows[id_], now)])
 
 
 def owe_stuck(connection: Connection, *, before: datetime, now: datetime, limit: int = 200) -> int:

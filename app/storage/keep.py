@@ -156,8 +156,9 @@ def _insert_syncs(
     key = ("company_id", "sync_id")
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
+    told = dict(zip(merged, rows, strict=True))
     for key, number in ids.items():
-        changed += changes.of_sync(None, merged[key].sync, now)
+        changed += changes.of_sync(None, told[key], now)
         _write_inline_items(connection, number, merged[key], [], now, changed)
     return ids
 
@@ -187,7 +188,7 @@ def _update_syncs(
         merged = _fold(before, by_sync[key])
         if merged.sync != before:
             values.append(to_row(merged.sync, updated_at=now) | {"row_id": row["id"]})
-            changed += changes.of_sync(before, merged.sync, now)
+            changed += changes.of_sync(row, values[-1], now)
             if merged.items is not None:
                 had = changes.kept_items(connection, row["id"])
                 _write_inline_items(connection, row["id"], merged, had, now, changed)

@@ -54,12 +54,9 @@ def record(
     before = to_sync(row)
     answer = _believed(connection, claimed.sync, before, answer)
     after = _answered(before, answer, fresh=fresh, now=now)
-    connection.execute(
-        update(syncs)
-        .where(syncs.c.id == claimed.sync)
-        .values(to_row(after, updated_at=now if after != before else row["updated_at"]))
-    )
-    changed = changes.of_sync(before, after, now)
+    values = to_row(after, updated_at=now if after != before else row["updated_at"])
+    connection.execute(update(syncs).where(syncs.c.id == claimed.sync).values(values))
+    changed = changes.of_sync(row, values, now)
     if answer.items is not None:
         had = changes.kept_items(connection, claimed.sync)
         changed += changes.of_items(after, had, answer.items, now)
