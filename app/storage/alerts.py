@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, RowMapping, select, update
 
 from app.rules.silence import Cause, Finding, Heard
+from app.storage import announce
 from app.storage.tables import alerts, syncs
 
 RECENT = 50
@@ -26,23 +27,23 @@ def turn(
     """Make the open alerts of these causes exactly the findings; others are left alone."""
     is_open = alerts.c.resolved_at.is_(None)
     rows = connection.execute(
-        select(alerts.c.id, alerts.c.cause, alerts.c.company_id)
-        .where(is_open, alerts.c.cause.in_(sorted(causes)))
-        .with_for_update()
-    ).all()
+        select(alerts).where(is_open, alerts.c.cause.in_(sorted(causes))).with_for_update()
+    ).mappings()
     found = {(each.cause, each.company_id): each for each in findings}
-    there = {(row.cause, row.company_id): row.id for row in rows}
+    there = {(row["cause"], row["company_id"]): row for row in rows}
     for key, finding in found.items():
         if key in there:
-            stays = alerts.c.id == there[key]
+            stays = alerts.c.id == there[key]["id"]
             connection.execute(update(alerts).where(stays).values(text=finding.text))
     opened = [finding for key, finding in found.items() if key not in there]
     for each in opened:
         connection.execute(alerts.insert(), _row(each, now))
-    gone = [number for key, number in there.items() if key not in found]
-    if gone:
-        ended = update(alerts).where(alerts.c.id.in_(gone)).values(resolved_at=now)
+        announce.alert(connection, "alert.opened", _row(each, now), now)
+    gone = [row for key, row in there.items() if key not in found]
+    for row in gone:
+        ended = update(alerts).where(alerts.c.id == row["id"]).values(resolved_at=now)
         connection.execute(ended)
+        announce.alert(connection, "alert.resolved", {**row, "resolved_at": now}, now)
     return Turned(opened, len(gone))
 
 
