@@ -27,6 +27,7 @@ MESSAGE_PAUSES = (
 )
 
 Trouble = Literal["passing", "rate_limited", "final"]
+MOST_MESSAGE_ATTEMPTS = len(MESSAGE_PAUSES) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def decide_message(
 
     Luck adds up to a fifth to a pause; a `retry_after` is honoured up to a day.
     """
-    if attempts > len(MESSAGE_PAUSES):
+    if attempts >= MOST_MESSAGE_ATTEMPTS:
         return GiveUp(f"given up after {attempts} attempts")
     pause = MESSAGE_PAUSES[attempts - 1] * (1 + luck() / 5)
     asked = min(retry_after, LONGEST_WAIT_ASKED) if retry_after else pause

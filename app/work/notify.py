@@ -103,6 +103,8 @@ class Notifier:
     async def _deliver(self, message: Message) -> None:
         ids = {"message_id": message.message_id, "kind": message.kind, "to": message.recipient}
         try:
+            if message.attempts > retry.MOST_MESSAGE_ATTEMPTS:
+                raise NotDelivered("its last attempts ended without any answer", final=True)
             await self._senders[message.recipient](message, self._clock())
         except NotDelivered as error:
             await self._write(self._not_delivered, message, error)
