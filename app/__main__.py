@@ -68,6 +68,7 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
     _check_schema(settings)
     _end_well_on_signals()
     server = make_server(app, settings)
+    app.state.is_ending = lambda: server.should_exit  # streams must end before it waits for them
     ready()
     with suppress(SystemExit):  # uvicorn leaves the process by itself when it cannot bind
         server.run()
@@ -78,9 +79,10 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
 @contextmanager
 def _database(settings: Settings) -> Iterator["Database"]:
     """The database, closed at the end of the block."""
+    from app.main import recipients_of
     from app.storage.database import open_database
 
-    database = open_database(settings.database_url)
+    database = open_database(settings.database_url, recipients=recipients_of(settings))
     try:
         yield database
     finally:
@@ -258,19 +260,23 @@ def _to_stderr(line: str) -> None:
 def redrive(
     sync: Annotated[str | None, typer.Option(help="One sync's id.")] = None,
     all_dead: Annotated[bool, typer.Option("--all-dead", help="Every given-up fetch.")] = False,
+    messages: Annotated[bool, typer.Option("--messages", help="Undelivered messages.")] = False,
 ) -> None:
-    """Put given-up fetches back to work."""
-    if (sync is None) == (not all_dead):
-        raise typer.BadParameter("say either --sync ID or --all-dead")
+    """Put given-up fetches, or given-up messages, back to work."""
+    if (sync is not None) + all_dead + messages != 1:
+        raise typer.BadParameter("say one of --sync ID, --all-dead, --messages")
     with _one_line():
-        _redrive(_settings(), sync)
+        _redrive(_settings(), sync, messages)
 
 
-def _redrive(settings: Settings, sync: str | None) -> None:
+def _redrive(settings: Settings, sync: str | None, messages: bool) -> None:
     from app.main import utc_now
-    from app.storage import owed
+    from app.storage import outgoing, owed
 
     with _database(settings) as database, database.writing() as connection:
+        if messages:
+            typer.echo(f"given-up messages due again: {outgoing.redrive(connection, utc_now())}")
+            return
         count = owed.redrive(connection, sync_id=sync, now=utc_now())
     typer.echo(f"{count} given-up {'fetch is' if count == 1 else 'fetches are'} due again")
 

@@ -2,17 +2,20 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
 from app.codat.client import CodatClient
 from app.codat.limits import Limits
 from app.codat.signature import Verifier
+from app.rules.outgoing import Recipients, Way, name_of
 from app.settings import Settings, require
 from app.storage import compare, store
 from app.storage.database import Database, open_database
@@ -20,9 +23,12 @@ from app.storage.inbox import Inbox
 from app.web import api, health, mirror, pages, problems
 from app.web.webhooks import Door
 from app.work.duties import Duties, Duty
+from app.work.failures import LOOK_EVERY, Failures
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
+from app.work.notify import Notifier
 from app.work.reconcile import COMPANIES_PER_PASS, Reconciler
+from app.work.senders import Send, WebhookSender, WordsSender
 from app.work.watch import Watch
 from app.work.worker import Worker
 
@@ -55,6 +61,41 @@ class Running:
         return self.inbox
 
 
+def recipients_of(settings: Settings) -> Recipients:
+    """Whom a transaction owes news of what it changes."""
+    named = {name: way for name, (way, _) in address_names(settings).items()}
+    return Recipients(
+        webhooks=tuple(name for name, way in named.items() if way == "webhook"),
+        words=tuple(name for name, way in named.items() if way == "words"),
+    )
+
+
+def plain(secret: SecretStr) -> str:
+    """A secret as it is."""
+    return secret.get_secret_value()
+
+
+def address_names(settings: Settings) -> dict[str, tuple[Way, str]]:
+    """Every address that messages may go to, by its name."""
+    retry = [settings.retry_webhook_url] if settings.retry_webhook_url else []
+    ways: tuple[tuple[Way, Sequence[SecretStr]], ...] = (
+        ("webhook", settings.notify_webhook_urls),
+        ("retry", retry),
+        ("words", settings.notify_urls),
+    )
+    every = [(way, plain(each)) for way, addresses in ways for each in addresses]
+    return {name_of(way, address): (way, address) for way, address in every}
+
+
+def make_senders(settings: Settings, http: httpx.AsyncClient) -> dict[str, Send]:
+    """How each recipient is reached. Raises SettingsError for an address nobody understands."""
+    secrets = [plain(each) for each in settings.notify_signing_secret]
+    return {
+        name: WordsSender(address) if way == "words" else WebhookSender(http, address, secrets)
+        for name, (way, address) in address_names(settings).items()
+    }
+
+
 def check_settings(settings: Settings) -> Verifier:
     """The verifier, when all that serving needs is set; else raises SettingsError."""
     require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
@@ -77,7 +118,15 @@ def make_worker(
     """A worker with everything it needs."""
     fetcher = Fetcher(database, codat, settings.fetch_max_attempts, clock)
     duties = Duties(database, make_duties(settings, database, codat, clock), clock)
-    return Worker(database, fetcher, clock=clock, duties=duties.run, on_beat=codat.share_limits)
+    http = httpx.AsyncClient()
+    senders = make_senders(settings, http)
+
+    async def beside() -> None:
+        async with http:
+            notifier = Notifier(database, senders, clock)
+            await asyncio.gather(duties.run(), *([notifier.run()] if senders else []))
+
+    return Worker(database, fetcher, clock=clock, duties=beside, on_beat=codat.share_limits)
 
 
 def make_duties(
@@ -89,7 +138,11 @@ def make_duties(
     async def ask_about_stuck() -> int:
         return await asyncio.to_thread(_owe_stuck, database, stuck_after, clock)
 
-    duties = [Duty("stuck", min(stuck_after, timedelta(minutes=1)), ask_about_stuck)]
+    failures = Failures(database, clock, frozenset(address_names(settings)))
+    duties = [
+        Duty("stuck", min(stuck_after, timedelta(minutes=1)), ask_about_stuck),
+        Duty("failures", LOOK_EVERY, failures.run),
+    ]
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
         reconciler = Reconciler(
@@ -109,7 +162,10 @@ def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], d
 def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> FastAPI:
     """The application. Raises SettingsError when something it needs is not set."""
     verifier = check_settings(settings)
-    database = open_database(settings.database_url)
+    if settings.worker_in_web:
+        for each in settings.notify_urls:
+            WordsSender(plain(each))  # raises now, not when it already serves
+    database = open_database(settings.database_url, recipients=recipients_of(settings))
     registry = CollectorRegistry()
     running = Running()
 

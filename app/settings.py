@@ -7,16 +7,28 @@ the setting and never shows its value.
 
 import re
 import sys
+from base64 import b64decode
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import SettingsError
 
 SECRETS_DIR = Path("/run/secrets")
 SHORTEST_API_KEY = 16
+_BETWEEN_ADDRESSES = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_ANY_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_SIGNING_KEY_BYTES = range(24, 65)  # as Standard Webhooks has it
 _DATABASE_ADDRESS = re.compile(r"(sqlite(\+\w+)?:///|postgres(ql)?(\+psycopg)?://)\S")
 
 
@@ -27,7 +39,15 @@ def _split(value: Any) -> Any:
     return value
 
 
+def _split_addresses(value: Any) -> Any:
+    """Addresses apart: at blanks, and at a comma only where another address begins after it."""
+    if isinstance(value, str):
+        return tuple(part for part in _BETWEEN_ADDRESSES.split(value.strip(" ,\t\n")) if part)
+    return value
+
+
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Addresses = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_addresses)]
 
 
 class Settings(BaseSettings):
@@ -66,6 +86,20 @@ class Settings(BaseSettings):
         800, ge=10, description="calls to Codat, over all replicas; it allows 1000 per address"
     )
     fetch_max_attempts: int = Field(12, ge=1, description="then a fetch is given up, visibly")
+    notify_webhook_urls: Addresses = Field(
+        (), description="who gets our signed webhooks, comma separated"
+    )
+    retry_webhook_url: SecretStr | None = Field(
+        None, description="who is handed the failed transactions of a sync to retry"
+    )
+    notify_signing_secret: Secrets = Field(
+        (),
+        validate_default=True,
+        description="whsec_… that signs our webhooks; two, the new one first, while rotating",
+    )
+    notify_urls: Addresses = Field(
+        (), description="Apprise addresses that are told of alerts in words, comma separated"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much is logged"
     )
@@ -92,12 +126,57 @@ class Settings(BaseSettings):
             raise ValueError("must start with https:// or http://")
         return value.rstrip("/")
 
+    @field_validator("notify_webhook_urls", "retry_webhook_url")
+    @classmethod
+    def _web_addresses(
+        cls, value: tuple[SecretStr, ...] | SecretStr | None
+    ) -> tuple[SecretStr, ...] | SecretStr | None:
+        for each in value if isinstance(value, tuple) else (value,):
+            if each and not _is_web_address(each.get_secret_value()):
+                raise ValueError("each address must be https://… or http://… with a host")
+        return value
+
+    @field_validator("notify_urls")
+    @classmethod
+    def _some_addresses(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(_ANY_ADDRESS.fullmatch(each.get_secret_value()) for each in value):
+            raise ValueError("each must be an Apprise address, as in slack://…")
+        return value
+
+    @field_validator("notify_signing_secret")
+    @classmethod
+    def _can_sign(cls, value: tuple[SecretStr, ...], told: ValidationInfo) -> tuple[SecretStr, ...]:
+        needed = told.data.get("notify_webhook_urls") or told.data.get("retry_webhook_url")
+        if needed and not value:
+            raise ValueError(
+                "is not set, but NOTIFY_WEBHOOK_URLS or RETRY_WEBHOOK_URL is: nothing goes unsigned"
+            )
+        if not all(_is_signing_secret(each.get_secret_value()) for each in value):
+            raise ValueError("each must be whsec_ and the base64 of 24 to 64 random bytes")
+        return value
+
     @field_validator("api_keys")
     @classmethod
     def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(key.get_secret_value()) < SHORTEST_API_KEY for key in value):
             raise ValueError(f"each key must have at least {SHORTEST_API_KEY} characters")
         return value
+
+
+def _is_web_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_signing_secret(value: str) -> bool:
+    try:
+        key = b64decode(value.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return False
+    return value.startswith("whsec_") and len(key) in _SIGNING_KEY_BYTES
 
 
 def load_settings(**given: Any) -> Settings:

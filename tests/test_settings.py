@@ -65,7 +65,10 @@ def test_the_environment_beats_the_file_and_the_file_beats_the_secrets(
         ("PORT", "canary"), ("PORT", "70000"), ("API_KEYS", "canary"), ("LOG_LEVEL", "canary"),
         ("DATABASE_URL", "mysql://user:canary@host/x"), ("DATABASE_URL", "canary"),
         ("CODAT_BASE_URL", "canary"), ("MAX_BODY_BYTES", "-1"), ("FETCH_MAX_ATTEMPTS", "0"),
-        ("WORKER_IN_WEB", "canary"),
+        ("WORKER_IN_WEB", "canary"), ("NOTIFY_WEBHOOK_URLS", "https://a.example, ftp://canary"),
+        ("NOTIFY_WEBHOOK_URLS", "https://"), ("RETRY_WEBHOOK_URL", "canary"),
+        ("RETRY_WEBHOOK_URL", "https://canary:port/"), ("NOTIFY_SIGNING_SECRET", "canary"),
+        ("NOTIFY_SIGNING_SECRET", "whsec_canary"), ("NOTIFY_URLS", "canary"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_line_that_names_the_setting_and_hides_the_value(
@@ -77,6 +80,29 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_and_hides_the_value(
     assert str(caught.value).startswith(f"{name}: ")
     assert "\n" not in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["NOTIFY_WEBHOOK_URLS", "RETRY_WEBHOOK_URL"])
+def test_nothing_goes_out_unsigned(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """An address without a secret stops the start."""
+    monkeypatch.setenv(name, "https://receiver.example/codat")
+    with pytest.raises(SettingsError, match=r"^NOTIFY_SIGNING_SECRET: is not set, but") as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+    found = given(monkeypatch, NOTIFY_SIGNING_SECRET=SECRET)
+    assert found.notify_signing_secret
+
+
+def test_addresses_may_hold_commas_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apprise's do: only a comma before another address parts them."""
+    found = given(
+        monkeypatch, NOTIFY_URLS="mailto://u:p@host?to=a@x,b@x, slack://T/B/C/#one,json://h\n"
+    )
+    assert [each.get_secret_value() for each in found.notify_urls] == [
+        "mailto://u:p@host?to=a@x,b@x",
+        "slack://T/B/C/#one",
+        "json://h",
+    ]
 
 
 @pytest.mark.parametrize("missing", COMPLETE)

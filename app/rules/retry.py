@@ -3,6 +3,9 @@
 Codat's own advice is exponential backoff on 408, 429 and 5xx. Ours starts at two seconds, triples,
 and stops growing at an hour, so twelve attempts bridge an outage of about five hours; jitter keeps
 many fetches that failed together from coming back together.
+
+A message that we owe others has a schedule of its own, the one Standard Webhooks recommends: ten
+attempts over three days and a bit, so that a receiver may be broken for a long weekend.
 """
 
 from collections.abc import Callable
@@ -16,8 +19,15 @@ LONGEST = timedelta(hours=1)
 RATE_LIMIT_PAUSE = timedelta(seconds=60)
 AT_THE_GATE = timedelta(seconds=1)
 LONGEST_WAIT_ASKED = timedelta(hours=24)
+MESSAGE_PAUSES = (
+    timedelta(seconds=5),
+    timedelta(minutes=5),
+    timedelta(minutes=30),
+    *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
+)
 
 Trouble = Literal["passing", "rate_limited", "final"]
+MOST_MESSAGE_ATTEMPTS = len(MESSAGE_PAUSES) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +79,17 @@ def decide(
         return GiveUp(f"given up after {attempts} attempts")
     pause = backoff(attempts, luck())
     return Again(now + max(pause, asked or pause))
+
+
+def decide_message(
+    attempts: int, *, now: datetime, retry_after: timedelta | None, luck: Callable[[], float]
+) -> Again | GiveUp:
+    """What to do after attempt number `attempts` (1-based) to deliver a message has failed.
+
+    Luck adds up to a fifth to a pause; a `retry_after` is honoured up to a day.
+    """
+    if attempts >= MOST_MESSAGE_ATTEMPTS:
+        return GiveUp(f"given up after {attempts} attempts")
+    pause = MESSAGE_PAUSES[attempts - 1] * (1 + luck() / 5)
+    asked = min(retry_after, LONGEST_WAIT_ASKED) if retry_after else pause
+    return Again(now + max(pause, asked))

@@ -38,7 +38,7 @@ class Heard:
 class Finding:
     """Something that somebody must look at. One is open per cause and company at a time."""
 
-    cause: Cause
+    cause: Cause | str
     company_id: str
     text: str
 

@@ -4,10 +4,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, func, select, update
 
-from app.rules.silence import Cause, Finding, Heard
-from app.storage.tables import alerts, syncs
+from app.rules.silence import Finding, Heard
+from app.storage import announce
+from app.storage.queries_items import OPEN
+from app.storage.tables import alerts, syncs, transactions
 
 RECENT = 50
 
@@ -21,28 +23,28 @@ class Turned:
 
 
 def turn(
-    connection: Connection, causes: Collection[Cause], findings: Sequence[Finding], now: datetime
+    connection: Connection, causes: Collection[str], findings: Sequence[Finding], now: datetime
 ) -> Turned:
     """Make the open alerts of these causes exactly the findings; others are left alone."""
     is_open = alerts.c.resolved_at.is_(None)
     rows = connection.execute(
-        select(alerts.c.id, alerts.c.cause, alerts.c.company_id)
-        .where(is_open, alerts.c.cause.in_(sorted(causes)))
-        .with_for_update()
-    ).all()
+        select(alerts).where(is_open, alerts.c.cause.in_(sorted(causes))).with_for_update()
+    ).mappings()
     found = {(each.cause, each.company_id): each for each in findings}
-    there = {(row.cause, row.company_id): row.id for row in rows}
+    there = {(row["cause"], row["company_id"]): row for row in rows}
     for key, finding in found.items():
         if key in there:
-            stays = alerts.c.id == there[key]
+            stays = alerts.c.id == there[key]["id"]
             connection.execute(update(alerts).where(stays).values(text=finding.text))
     opened = [finding for key, finding in found.items() if key not in there]
     for each in opened:
         connection.execute(alerts.insert(), _row(each, now))
-    gone = [number for key, number in there.items() if key not in found]
-    if gone:
-        ended = update(alerts).where(alerts.c.id.in_(gone)).values(resolved_at=now)
+        announce.alert(connection, "alert.opened", _row(each, now), now)
+    gone = [row for key, row in there.items() if key not in found]
+    for row in gone:
+        ended = update(alerts).where(alerts.c.id == row["id"]).values(resolved_at=now)
         connection.execute(ended)
+        announce.alert(connection, "alert.resolved", {**row, "resolved_at": now}, now)
     return Turned(opened, len(gone))
 
 
@@ -81,3 +83,39 @@ def recent_syncs(connection: Connection, company_id: str, before: datetime) -> l
         .limit(RECENT)
     )
     return [Heard(row.occurred_at, row.heard != 0) for row in found]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFailures:
+    """How many transactions of a company failed for one cause and are not cured."""
+
+    cause: str
+    company_id: str
+    transactions: int
+
+
+def open_failures(connection: Connection, since: datetime) -> list[OpenFailures]:
+    """The failures since a time whose cause is known and that no later sync cured."""
+    found = connection.execute(
+        select(
+            transactions.c.cause,
+            syncs.c.company_id,
+            func.count(transactions.c.transaction_id.distinct()),
+        )
+        .join_from(transactions, syncs, syncs.c.id == transactions.c.sync)
+        .where(syncs.c.failed > 0, syncs.c.occurred_at >= since)
+        .where(transactions.c.failed.is_(True), transactions.c.cause.is_not(None), OPEN)
+        .group_by(transactions.c.cause, syncs.c.company_id)
+        .order_by(transactions.c.cause, syncs.c.company_id)
+    )
+    return [OpenFailures(*row) for row in found]
+
+
+def causes_open(connection: Connection, prefix: str) -> set[str]:
+    """The causes with this beginning that have an open alert."""
+    found = connection.execute(
+        select(alerts.c.cause)
+        .where(alerts.c.resolved_at.is_(None), alerts.c.cause.startswith(prefix, autoescape=True))
+        .distinct()
+    )
+    return set(found.scalars())

@@ -9,7 +9,19 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Table, bindparam, column, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    Text,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects import postgresql
 
 from app.storage.database import insert
@@ -39,11 +51,47 @@ def insert_new(
     return connection.execute(statement.returning(*wanted), columns).all()
 
 
+def insert_all(
+    connection: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    lines: tuple[str, ...] = (),
+    **computed: ColumnElement[Any],
+) -> None:
+    """Insert the rows in their order; PostgreSQL computes the columns that are `computed`.
+
+    All rows must name the same columns. SQLite takes the computed ones from the rows too. `lines`
+    are columns whose texts have no line break: they go as one text, because an array of JSON texts
+    costs more to quote than all the rest of the statement.
+    """
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.execute(table.insert(), list(rows))
+        return
+    names = tuple(name for name in rows[0] if name not in computed)
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
+    columns |= {name: "\n".join(columns[name]) for name in lines}
+    connection.execute(_from_arrays(table, names, lines, tuple(computed.items())), columns)
+
+
 @lru_cache(maxsize=32)
-def _from_arrays(table: Table, names: tuple[str, ...]) -> postgresql.Insert:
-    """An INSERT that takes one array per column."""
-    arrays = [bindparam(name, type_=ARRAY(table.c[name].type)) for name in names]
+def _from_arrays(
+    table: Table,
+    names: tuple[str, ...],
+    lines: tuple[str, ...] = (),
+    computed: tuple[tuple[str, ColumnElement[Any]], ...] = (),
+) -> postgresql.Insert:
+    """An INSERT that takes one array (or text of lines) per column, and computes the others."""
+    arrays = [
+        func.string_to_array(bindparam(name, type_=Text), literal_column("chr(10)"))
+        if name in lines
+        else bindparam(name, type_=ARRAY(table.c[name].type))
+        for name in names
+    ]
     kinds = [column(name, table.c[name].type) for name in names]
     given = func.unnest(*arrays).table_valued(*kinds, name="given").render_derived()
-    chosen = select(*(given.c[name] for name in names))
-    return postgresql.insert(table).from_select(list(names), chosen)
+    chosen = select(*(given.c[name] for name in names), *(value for _, value in computed))
+    into = [*names, *(name for name, _ in computed)]
+    return postgresql.insert(table).from_select(into, chosen)

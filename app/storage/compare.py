@@ -10,6 +10,8 @@ from sqlalchemy import Connection, and_, or_, select, update
 from app.rules.news import CodatStatus
 from app.rules.status import phase_of
 from app.rules.sync import Sync, settle
+from app.storage import changes
+from app.storage.bulk import insert_new
 from app.storage.database import chunked, insert
 from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
@@ -166,22 +168,20 @@ def _insert_unannounced(
         insert(connection, companies).on_conflict_do_nothing(), {"company_id": company_id}
     )
     blank = {each.sync_id: each.status for each in found}
-    rows = [
-        to_row(
-            settle(
-                Sync(company_id=company_id, sync_id=sync_id, first_seen_at=now),
-                status,
-                asked_at=now,
-                fresh=False,
-            ),
-            updated_at=now,
+    first = {
+        sync_id: settle(
+            Sync(company_id=company_id, sync_id=sync_id, first_seen_at=now),
+            status,
+            asked_at=now,
+            fresh=False,
         )
         for sync_id, status in sorted(blank.items())
-    ]
-    statement = insert(connection, syncs).on_conflict_do_nothing(
-        index_elements=["company_id", "sync_id"]
-    )
-    connection.execute(statement, rows)
+    }
+    rows = {sync_id: to_row(sync, updated_at=now) for sync_id, sync in first.items()}
+    key = ("company_id", "sync_id")
+    new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("sync_id",))
+    ids = sorted(row.sync_id for row in new)
+    changes.write(connection, [c for id_ in ids for c in changes.of_sync(None, rows[id_], now)])
 
 
 def owe_stuck(connection: Connection, *, before: datetime, now: datetime, limit: int = 200) -> int:

@@ -70,6 +70,11 @@ def read_page(
     return Page(rows[:limit], _encoded(order, rows[limit - 1]) if more else None)
 
 
+def cursor_at(order: Order, row: RowMapping) -> str:
+    """The cursor after this row of a page."""
+    return _encoded(order, row)
+
+
 def _known(statement: Select[Any], order: Order) -> Select[Any]:
     return statement.where(order.keys[0].is_not(None)) if order.nullable else statement
 

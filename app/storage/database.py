@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import StorageAway, StorageRefused, StorageUnavailable
+from app.rules.outgoing import NOBODY, Recipients
 
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
@@ -42,8 +43,9 @@ class Database:
     StorageUnavailable when the database is away, locked for too long, or refuses the work.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, recipients: Recipients = NOBODY) -> None:
         self.engine = engine
+        self.recipients = recipients
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._one_writer = threading.Lock()
 
@@ -57,7 +59,7 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """A connection whose writes are all kept or all forgotten."""
         with _as_unavailable(), self._turn(), self.engine.connect() as connection:
-            connection = connection.execution_options(writes=True)
+            connection = connection.execution_options(writes=True, recipients=self.recipients)
             with connection.begin():
                 yield connection
 
@@ -97,12 +99,15 @@ def _kind(error: DBAPIError | PoolTimeout) -> type[StorageUnavailable]:
     return StorageUnavailable if state.startswith(_CONFLICT) else StorageAway
 
 
-def open_database(url: str, *, pool_size: int = 12) -> Database:
-    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used."""
+def open_database(url: str, *, pool_size: int = 12, recipients: Recipients = NOBODY) -> Database:
+    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
+
+    `recipients` are those to whom its transactions owe news of what they change.
+    """
     address = _with_driver(make_url(url))
     if address.get_backend_name() == "sqlite":
-        return Database(_sqlite_engine(address, pool_size))
-    return Database(_postgresql_engine(address, pool_size))
+        return Database(_sqlite_engine(address, pool_size), recipients)
+    return Database(_postgresql_engine(address, pool_size), recipients)
 
 
 def _with_driver(address: URL) -> URL:

@@ -22,8 +22,9 @@ from app.rules.sync import (
     tell,
     with_items,
 )
-from app.storage import gate, owed
+from app.storage import changes, gate, owed
 from app.storage.bulk import insert_new
+from app.storage.changes import Change
 from app.storage.database import insert
 from app.storage.items import replace_items
 from app.storage.rows import to_row, to_sync
@@ -111,10 +112,12 @@ def _merge_news(connection: Connection, news: Sequence[Delivery]) -> set[int]:
     if not by_sync:
         return set()
     now = _latest(news)
-    ids = _insert_syncs(connection, by_sync, now)
+    changed: list[Change] = []
+    ids = _insert_syncs(connection, by_sync, now, changed)
     known = {key: told for key, told in by_sync.items() if key not in ids}
     if known:
-        ids |= _update_syncs(connection, known, now)
+        ids |= _update_syncs(connection, known, now, changed)
+    changes.write(connection, changed)
     return {ids[key] for key, told in by_sync.items() if _is_terminal(told)}
 
 
@@ -144,23 +147,37 @@ def _fold(sync: Sync, told: Iterable[Delivery]) -> _Merged:
 
 
 def _insert_syncs(
-    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime
+    connection: Connection,
+    by_sync: dict[SyncKey, list[Delivery]],
+    now: datetime,
+    changed: list[Change],
 ) -> dict[SyncKey, int]:
-    """Insert the syncs heard of for the first time; returns their keys' ids."""
+    """Insert the syncs heard of for the first time; returns their keys' ids.
+
+    What changed by that is added to `changed`.
+    """
     merged = {key: _fold(_blank(told[0]), told) for key, told in sorted(by_sync.items())}
     rows = [to_row(each.sync, updated_at=now) for each in merged.values()]
     key = ("company_id", "sync_id")
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
+    told = dict(zip(merged, rows, strict=True))
     for key, number in ids.items():
-        _write_inline_items(connection, number, merged[key])
+        changed += changes.of_sync(None, told[key], now)
+        _write_inline_items(connection, number, merged[key], [], now, changed)
     return ids
 
 
 def _update_syncs(
-    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime
+    connection: Connection,
+    by_sync: dict[SyncKey, list[Delivery]],
+    now: datetime,
+    changed: list[Change],
 ) -> dict[SyncKey, int]:
-    """Merge the news into syncs that are already here; returns their keys' ids."""
+    """Merge the news into syncs that are already here; returns their keys' ids.
+
+    What others see change by that is added to `changed`.
+    """
     rows = connection.execute(
         select(syncs)
         .where(tuple_(syncs.c.company_id, syncs.c.sync_id).in_(list(by_sync)))
@@ -168,22 +185,33 @@ def _update_syncs(
         .with_for_update(key_share=True)
     ).mappings()
     ids = {}
-    changed = []
+    values = []
     for row in rows.all():
         key = (row["company_id"], row["sync_id"])
         ids[key] = row["id"]
         before = to_sync(row)
         merged = _fold(before, by_sync[key])
         if merged.sync != before:
-            changed.append(to_row(merged.sync, updated_at=now) | {"row_id": row["id"]})
-            _write_inline_items(connection, row["id"], merged)
-    if changed:
-        connection.execute(update(syncs).where(syncs.c.id == bindparam("row_id")), changed)
+            values.append(to_row(merged.sync, updated_at=now) | {"row_id": row["id"]})
+            changed += changes.of_sync(row, values[-1], now)
+            if merged.items is not None:
+                had = changes.kept_items(connection, row["id"])
+                _write_inline_items(connection, row["id"], merged, had, now, changed)
+    if values:
+        connection.execute(update(syncs).where(syncs.c.id == bindparam("row_id")), values)
     return ids
 
 
-def _write_inline_items(connection: Connection, number: int, merged: _Merged) -> None:
+def _write_inline_items(
+    connection: Connection,
+    number: int,
+    merged: _Merged,
+    had: Sequence[Item],
+    now: datetime,
+    changed: list[Change],
+) -> None:
     if merged.items is not None:
+        changed += changes.of_items(merged.sync, had, merged.items, now)
         replace_items(connection, number, merged.items)
 
 

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, select, update
 
-from app.storage import gate
+from app.storage import announce, gate
 from app.storage.database import insert
+from app.storage.rows import to_sync
 from app.storage.tables import fetches, gates, syncs
 
 
@@ -28,6 +29,7 @@ class Claim:
     token: str
     wanted: int
     attempts: int
+    taken_at: datetime
 
 
 def owe(connection: Connection, sync_ids: Sequence[int], now: datetime) -> None:
@@ -104,7 +106,9 @@ def claim(connection: Connection, *, now: datetime, lease: timedelta, limit: int
         .returning(fetches.c.sync, fetches.c.wanted, fetches.c.attempts)
     ).all()
     names = _names(connection, [row.sync for row in taken])
-    return [Claim(row.sync, *names[row.sync], token, row.wanted, row.attempts) for row in taken]
+    return [
+        Claim(row.sync, *names[row.sync], token, row.wanted, row.attempts, now) for row in taken
+    ]
 
 
 def is_due(connection: Connection, now: datetime) -> bool:
@@ -185,14 +189,21 @@ def give_up(
     """Stop asking, visibly; `redrive`, a refresh or a resent webhook brings it back.
 
     `refused_at` is when Codat's answer was final: then reconciliation leaves it alone for a day.
+    A failed sync is told to others now, with what is known of it. The sync is locked before its
+    fetch, as everywhere.
     """
+    one = select(syncs).where(syncs.c.id == claimed.sync).with_for_update(key_share=True)
+    row = connection.execute(one).mappings().first()
     dead = connection.execute(
         update(fetches)
         .where(_mine(claimed))
         .values(state="dead", due=None, token=None, last_error=reason, refused_at=refused_at)
         .returning(fetches.c.sync)
     )
-    return dead.first() is not None
+    if dead.first() is None or row is None:
+        return False
+    announce.ended(connection, claimed.sync, to_sync(row), "dead", claimed.taken_at)
+    return True
 
 
 def redrive(connection: Connection, *, sync_id: str | None, now: datetime) -> int:

@@ -29,6 +29,7 @@ from sqlalchemy import (
 
 from app.errors import NotKnown
 from app.storage.cursors import Order, read_page
+from app.storage.database import chunked
 from app.storage.queries import OWN_TIME, own_time, within
 from app.storage.search import items_found
 from app.storage.tables import syncs, transactions
@@ -217,6 +218,29 @@ def history(connection: Connection, company_id: str, transaction_id: str) -> lis
     found = [_item(row) for row in connection.execute(statement).mappings()]
     if not found:
         raise NotKnown("no such transaction of this company is known here")
+    return found
+
+
+def failed_items(connection: Connection, number: int) -> list[KeptItem]:
+    """All failed rows of a sync, in Codat's order."""
+    statement = _ITEM.where(transactions.c.sync == number, transactions.c.failed.is_(True))
+    found = connection.execute(statement.order_by(transactions.c.position)).mappings()
+    return [_item(row) for row in found]
+
+
+def cured_by(
+    connection: Connection, company_id: str, sync_id: str, transaction_ids: Sequence[str]
+) -> list[KeptItem]:
+    """The failed rows of these transactions that this sync of the company was first to complete."""
+    found: list[KeptItem] = []
+    for some in chunked(transaction_ids):
+        statement = _ITEM.where(
+            syncs.c.company_id == company_id,
+            transactions.c.transaction_id.in_(some),
+            transactions.c.failed.is_(True),
+            _first_cure == sync_id,
+        ).order_by(transactions.c.transaction_id, OWN_TIME, transactions.c.id)
+        found += [_item(row) for row in connection.execute(statement).mappings()]
     return found
 
 

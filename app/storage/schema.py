@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from app.errors import SchemaError
+from app.storage import changes
 from app.storage.database import Database
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
@@ -39,6 +40,8 @@ def migrate(database: Database, revision: str = "head") -> tuple[str | None, str
         config = _config(connection)
         down = revision == "base" or revision.startswith("-")
         (command.downgrade if down else command.upgrade)(config, revision)
+        if _version(connection) == head():
+            changes.go_on(connection)
         return before, _version(connection)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, RowMapping, func, select, update
 from app.errors import Conflicting
 from app.rules.news import CodatStatus, Item
 from app.rules.sync import Sync, settle, with_items
-from app.storage import owed
+from app.storage import announce, changes, owed
 from app.storage.database import insert
 from app.storage.items import are_kept, replace_items
 from app.storage.owed import Claim
@@ -46,6 +46,7 @@ def record(
 
     The caller then says in the same transaction what becomes of the fetch.
     """
+    announce.take_turn(connection, claimed.company_id)
     row = _locked(connection, claimed.sync)
     wanted = owed.wanted_now(connection, claimed)
     if row is None or wanted is None:
@@ -54,13 +55,17 @@ def record(
     before = to_sync(row)
     answer = _believed(connection, claimed.sync, before, answer)
     after = _answered(before, answer, fresh=fresh, now=now)
-    connection.execute(
-        update(syncs)
-        .where(syncs.c.id == claimed.sync)
-        .values(to_row(after, updated_at=now if after != before else row["updated_at"]))
-    )
+    values = to_row(after, updated_at=now if after != before else row["updated_at"])
+    connection.execute(update(syncs).where(syncs.c.id == claimed.sync).values(values))
+    changed = changes.of_sync(row, values, now)
     if answer.items is not None:
+        had = changes.kept_items(connection, claimed.sync)
+        changed += changes.of_items(after, had, answer.items, now)
         replace_items(connection, claimed.sync, answer.items)
+        listed = had if before.items_from == "codat" else []
+        announce.cured(connection, claimed.sync, after, listed, answer.items, now)
+    changes.write(connection, changed)
+    announce.ended(connection, claimed.sync, after, "owed", now)
     return Recorded(before, after, fresh)
 
 

@@ -3,7 +3,7 @@
 `events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
 item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
 names, `alerts` what somebody must look at, `gates` when all calls must rest, `duties` when a
-periodic duty is due, `heartbeats` which workers live.
+periodic duty is due, `heartbeats` which workers live. What leaves us is in `tables_told`.
 
 Ids from Codat are text: its schema types them as plain strings. A sync is known by company and
 sync id; `syncs.id` is ours and keeps the item rows narrow.
@@ -120,6 +120,7 @@ syncs = Table(
     Column("other", Integer),
     Column("expected", Integer),
     Column("fetched_at", UtcTime),
+    Column("announced", Text),
     UniqueConstraint("company_id", "sync_id"),
     Index("ix_syncs_sync_id", "sync_id"),
     Index("ix_syncs_updated_at", "updated_at", "id"),

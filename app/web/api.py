@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from app.web import api_companies, api_events, api_syncs
+from app.web import api_companies, api_events, api_outgoing, api_syncs
 from app.web.deps import require_key
+from app.web.streams import Streams
 
 PREFIX = "/api/v1"
 
@@ -11,6 +12,8 @@ PREFIX = "/api/v1"
 def install(app: FastAPI) -> None:
     """Add the calls of `/api/v1` to the application."""
     door = APIRouter(prefix=PREFIX, dependencies=[Depends(require_key)])
-    for subject in (api_syncs, api_companies, api_events):
+    for subject in (api_syncs, api_companies, api_events, api_outgoing):
         door.include_router(subject.router)
     app.include_router(door)
+    app.state.streams = Streams()
+    app.state.is_ending = lambda: False

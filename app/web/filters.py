@@ -185,6 +185,18 @@ class ErrorQuery(Exported, Between):
         )
 
 
+class ChangeQuery(Nothing):
+    """From where on changes are wanted."""
+
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MOST_AT_ONCE, description="changes per page")
+    after: str | None = Field(
+        None,
+        min_length=1,
+        max_length=LONGEST_CURSOR,
+        description="the `cursor` of the last change known, or `next`; without it the oldest kept",
+    )
+
+
 class CompanyQuery(Paged):
     """The filters of the list of companies."""
 

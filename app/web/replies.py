@@ -33,11 +33,14 @@ def _has(told: Sequence[str], tag: str) -> bool:
 
 def wants_csv(request: Request, form: str | None) -> bool:
     """True when CSV is asked for: by `?format=`, else by the `Accept` header."""
-    if form is not None:
-        return form == "csv"
+    return prefers(request, CSV_TYPE) if form is None else form == "csv"
+
+
+def prefers(request: Request, kind: str) -> bool:
+    """True when the `Accept` header names this type, and not JSON before it."""
     weights = dict(_weights(",".join(request.headers.getlist("accept"))))
-    csv_weight = weights.get(CSV_TYPE, 0.0)
-    return csv_weight > 0 and csv_weight >= weights.get("application/json", 0.0)
+    weight = weights.get(kind, 0.0)
+    return weight > 0 and weight >= weights.get("application/json", 0.0)
 
 
 def _weights(accept: str) -> Iterator[tuple[str, float]]:

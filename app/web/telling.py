@@ -1,16 +1,19 @@
 """From what storage reads to what our API answers."""
 
 import base64
+import json
 from collections import Counter
 from typing import Any, get_args
 
 from app.rules.status import status_text
 from app.rules.sync import Outcome
+from app.storage.changes import KeptChange
 from app.storage.queries import KeptSync
 from app.storage.queries_companies import KeptCompany, Stats
 from app.storage.queries_events import KeptEvent
 from app.storage.queries_items import KeptItem
 from app.web.answers import (
+    ChangeAnswer,
     CompanyAnswer,
     DayTotals,
     Errors,
@@ -20,6 +23,7 @@ from app.web.answers import (
     StatsAnswer,
     StatusCodeTotal,
     SyncAnswer,
+    SyncState,
     SyncTotals,
     TransactionCounts,
     TransactionHistory,
@@ -116,6 +120,21 @@ def event_with_body(event: KeptEvent) -> EventWithBody:
     except UnicodeDecodeError:
         coded = base64.b64encode(event.body).decode()
         return EventWithBody(**_told(event), body=coded, body_encoding="base64")
+
+
+def change_answer(change: KeptChange) -> ChangeAnswer:
+    """A change with the state it led to."""
+    told = json.loads(change.told)
+    return ChangeAnswer(
+        cursor=change.cursor,
+        kind=change.kind,
+        company_id=change.company_id,
+        sync_id=change.sync_id,
+        transaction_id=change.transaction_id,
+        at=change.at,
+        sync=SyncState.model_validate(told) if change.kind == "sync" else None,
+        rows=told["rows"] if change.kind == "transaction" else None,
+    )
 
 
 def _told(event: KeptEvent) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class Worker:
         if duties:
             duties.cancel()
         await self._end()
+        if duties:
+            await asyncio.wait([duties])
 
     async def _claim(self) -> list[Claim]:
         try:
