@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ORDINARY_USERS = ("postgres", "nobody")
+ROOM_IN_MEMORY = 2 * 1024**3
 SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
@@ -83,7 +84,13 @@ def server() -> Iterator[str]:
 
 
 def _reachable_by_all() -> str:
-    """A folder for temporary files that another user can enter too."""
+    """A folder for temporary files that another user can enter too; in memory where there is room.
+
+    The suite makes and drops a database for every test, and most of that is waiting for a disk.
+    """
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_IN_MEMORY:
+        return str(memory)
     return "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()
 
 
