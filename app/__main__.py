@@ -91,8 +91,9 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
 def _database(settings: Settings) -> Iterator["Database"]:
     """The database, closed at the end of the block."""
     from app.storage.database import open_database
+    from app.work.causes import team_rules
 
-    database = open_database(settings.database_url)
+    database = open_database(settings.database_url, rules=team_rules(settings.causes_file))
     try:
         yield database
     finally:

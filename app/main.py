@@ -18,6 +18,7 @@ from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
 from app.web import api, health, mirror, problems
 from app.web.webhooks import Door
+from app.work.causes import Reclassifier, team_rules
 from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
@@ -87,7 +88,11 @@ def make_duties(
     async def ask_about_stuck() -> int:
         return await asyncio.to_thread(_owe_stuck, database, stuck_after, clock)
 
-    duties = [Duty("stuck", min(stuck_after, timedelta(minutes=1)), ask_about_stuck)]
+    minute = timedelta(minutes=1)
+    duties = [
+        Duty("stuck", min(stuck_after, minute), ask_about_stuck),
+        Duty("causes", minute, Reclassifier(database).run),
+    ]
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
         reconciler = Reconciler(
@@ -107,7 +112,7 @@ def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], d
 def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> FastAPI:
     """The application. Raises SettingsError when something it needs is not set."""
     verifier = check_settings(settings)
-    database = open_database(settings.database_url)
+    database = open_database(settings.database_url, rules=team_rules(settings.causes_file))
     registry = CollectorRegistry()
     running = Running()
 

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         60, ge=1, description="a sync in progress for longer is asked about"
     )
     fetch_max_attempts: int = Field(12, ge=1, description="then a fetch is given up, visibly")
+    causes_file: Path | None = Field(
+        None, description="a TOML file with a team's own causes and rules, tried before ours"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much is logged"
     )

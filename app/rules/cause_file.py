@@ -38,7 +38,7 @@ def read(text: str, known: Rules | None = None) -> Rules:
 def shipped() -> Rules:
     """The rules that come with this service."""
     here = Path(__file__).parent
-    return read("\n".join((here / name).read_text() for name in SHIPPED))
+    return read("\n".join((here / name).read_text(encoding="utf-8") for name in SHIPPED))
 
 
 def read_own(text: str, known: Rules) -> Rules:

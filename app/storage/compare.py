@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, or_, select, update
 from app.rules.news import CodatStatus
 from app.rules.status import phase_of
 from app.rules.sync import Sync, settle
-from app.storage.database import chunked, insert
+from app.storage.database import chunked, insert, rules_of
 from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
 from app.storage.store import note
@@ -131,6 +131,7 @@ def _insert_unannounced(
                 fresh=False,
             ),
             updated_at=now,
+            rules=rules_of(connection),
         )
         for sync_id, status in sorted(blank.items())
     ]

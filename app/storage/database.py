@@ -19,6 +19,8 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import StorageRefused, StorageUnavailable
+from app.rules.cause_file import shipped
+from app.rules.causes import Rules
 
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
@@ -33,8 +35,10 @@ class Database:
     StorageUnavailable when the database is away, locked for too long, or refuses the work.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, rules: Rules) -> None:
         self.engine = engine
+        self.rules = rules
+        engine.update_execution_options(cause_rules=rules)
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._one_writer = threading.Lock()
 
@@ -77,12 +81,20 @@ def _as_unavailable() -> Iterator[None]:
         raise kind(f"the database cannot do this now: {first_line}") from error
 
 
-def open_database(url: str, *, pool_size: int = 12) -> Database:
-    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used."""
+def open_database(url: str, *, pool_size: int = 12, rules: Rules | None = None) -> Database:
+    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
+
+    Failures are kept with the cause that the rules say; without any, those of this service.
+    """
     address = _with_driver(make_url(url))
-    if address.get_backend_name() == "sqlite":
-        return Database(_sqlite_engine(address, pool_size))
-    return Database(_postgresql_engine(address, pool_size))
+    make = _sqlite_engine if address.get_backend_name() == "sqlite" else _postgresql_engine
+    return Database(make(address, pool_size), rules or shipped())
+
+
+def rules_of(connection: Connection) -> Rules:
+    """The rules of causes that the connection's database was opened with."""
+    rules: Rules = connection.get_execution_options()["cause_rules"]
+    return rules
 
 
 def _with_driver(address: URL) -> URL:

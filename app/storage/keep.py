@@ -24,7 +24,7 @@ from app.rules.sync import (
 )
 from app.storage import gate
 from app.storage.bulk import insert_new
-from app.storage.database import insert
+from app.storage.database import insert, rules_of
 from app.storage.items import replace_items
 from app.storage.owed import owe, owe_again
 from app.storage.rows import to_row, to_sync
@@ -143,7 +143,8 @@ def _insert_syncs(
 ) -> dict[SyncKey, int]:
     """Insert the syncs heard of for the first time; returns their keys' ids."""
     merged = {key: _fold(_blank(told[0]), told) for key, told in sorted(by_sync.items())}
-    rows = [to_row(each.sync, updated_at=now) for each in merged.values()]
+    rules = rules_of(connection)
+    rows = [to_row(each.sync, updated_at=now, rules=rules) for each in merged.values()]
     key = ("company_id", "sync_id")
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
@@ -170,7 +171,8 @@ def _update_syncs(
         before = to_sync(row)
         merged = _fold(before, by_sync[key])
         if merged.sync != before:
-            changed.append(to_row(merged.sync, updated_at=now) | {"row_id": row["id"]})
+            values = to_row(merged.sync, updated_at=now, rules=rules_of(connection))
+            changed.append(values | {"row_id": row["id"]})
             _write_inline_items(connection, row["id"], merged)
     if changed:
         connection.execute(update(syncs).where(syncs.c.id == bindparam("row_id")), changed)
@@ -179,7 +181,8 @@ def _update_syncs(
 
 def _write_inline_items(connection: Connection, number: int, merged: _Merged) -> None:
     if merged.items is not None:
-        replace_items(connection, number, merged.items)
+        code = merged.sync.status_code
+        replace_items(connection, number, merged.items, status_code=code)
 
 
 def _merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.rules.causes import SendAgain, Who
 from app.rules.sync import ErrorsState, Outcome, State
 from app.storage.queries_items import ItemOutcome
 
@@ -58,6 +59,9 @@ class SyncAnswer(_Answer):
     source_platform: str | None = Field(description="null while the platform is not known")
     transactions: TransactionCounts
     errors: Errors
+    cause: str | None = Field(
+        description="why it failed as a whole; null where its failed transactions tell, see /causes"
+    )
 
 
 class SyncList(_Answer):
@@ -76,7 +80,7 @@ class TransactionAnswer(_Answer):
     message: str | None
     failed: bool
     correlation_id: str | None
-    cause: str | None
+    cause: str | None = Field(description="why it failed: a key of /causes")
     sync_id: str
     company_id: str
     position: int = Field(description="place in Codat's list, from 0")
@@ -84,6 +88,12 @@ class TransactionAnswer(_Answer):
         description="the outcome in the company's newest sync that has this transaction"
     )
     cured_by: str | None = Field(description="the first later sync that completed it")
+    fingerprint: str | None = Field(description="what equal failures share, over all companies")
+    cause_title: str | None = Field(description="the cause in a few words")
+    cause_who: Who | None = Field(description="who must act")
+    cause_next_step: str | None
+    cause_customer: str | None = Field(description="a sentence for the customer, ready to send")
+    cause_send_again: SendAgain | None = Field(description="whether sending the same again helps")
 
 
 class TransactionList(_Answer):

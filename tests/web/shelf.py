@@ -59,7 +59,8 @@ class Shelf:
         sync = Sync(company_id=company_id, sync_id=sync_id, **told | more)
         with self.database.writing() as connection:
             made = connection.execute(
-                insert(syncs).returning(syncs.c.id), to_row(sync, updated_at=updated_at)
+                insert(syncs).returning(syncs.c.id),
+                to_row(sync, updated_at=updated_at, rules=self.database.rules),
             )
             number: int = made.scalar_one()
             _put_items(connection, number, items or ())
