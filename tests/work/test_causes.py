@@ -106,7 +106,7 @@ def test_changed_rules_reach_what_is_kept_in_small_steps(
         assert asyncio.run(Reclassifier(theirs).run()) == "0 causes decided anew"
         with theirs.reading() as connection:
             kept = connection.execute(select(transactions.c.cause, transactions.c.cause_rules))
-            assert set(kept.tuples()) == {("period_closed", theirs.rules.version), (None, None)}
+            assert set(map(tuple, kept)) == {("period_closed", theirs.rules.version), (None, None)}
         whole = sync_row(theirs, "whole")
         assert (whole["cause"], whole["cause_rules"]) == ("period_closed", theirs.rules.version)
     finally:
