@@ -81,8 +81,13 @@ def _database(settings: Settings) -> Iterator["Database"]:
     """The database, closed at the end of the block."""
     from app.main import recipients_of
     from app.storage.database import open_database
+    from app.work.causes import team_rules
 
-    database = open_database(settings.database_url, recipients=recipients_of(settings))
+    database = open_database(
+        settings.database_url,
+        recipients=recipients_of(settings),
+        rules=team_rules(settings.causes_file),
+    )
     try:
         yield database
     finally:

@@ -22,6 +22,7 @@ from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
 from app.web import api, health, mirror, pages, problems
 from app.web.webhooks import Door
+from app.work.causes import Reclassifier, team_rules
 from app.work.duties import Duties, Duty
 from app.work.failures import LOOK_EVERY, Failures
 from app.work.fetch import Fetcher
@@ -138,9 +139,11 @@ def make_duties(
     async def ask_about_stuck() -> int:
         return await asyncio.to_thread(_owe_stuck, database, stuck_after, clock)
 
+    minute = timedelta(minutes=1)
     failures = Failures(database, clock, frozenset(address_names(settings)))
     duties = [
-        Duty("stuck", min(stuck_after, timedelta(minutes=1)), ask_about_stuck),
+        Duty("stuck", min(stuck_after, minute), ask_about_stuck),
+        Duty("causes", minute, Reclassifier(database).run),
         Duty("failures", LOOK_EVERY, failures.run),
     ]
     if settings.reconcile_every_minutes:
@@ -165,7 +168,11 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     if settings.worker_in_web:
         for each in settings.notify_urls:
             WordsSender(plain(each))  # raises now, not when it already serves
-    database = open_database(settings.database_url, recipients=recipients_of(settings))
+    database = open_database(
+        settings.database_url,
+        recipients=recipients_of(settings),
+        rules=team_rules(settings.causes_file),
+    )
     registry = CollectorRegistry()
     running = Running()
 

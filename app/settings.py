@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     notify_urls: Addresses = Field(
         (), description="Apprise addresses that are told of alerts in words, comma separated"
     )
+    causes_file: Path | None = Field(
+        None, description="a TOML file with a team's own causes and rules, tried before ours"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much is logged"
     )

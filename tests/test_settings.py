@@ -9,6 +9,8 @@ from app import settings as settings_module
 from app.errors import SettingsError
 from app.main import check_settings
 from app.settings import Settings, load_settings, require
+from app.work.causes import team_rules
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 SECRET = "whsec_" + "A" * 32
@@ -164,3 +166,29 @@ def test_links_in_the_documents_lead_somewhere() -> None:
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_readmes_own_rules_can_be_used_as_they_stand(tmp_path: Path) -> None:
+    """People copy examples."""
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    file = tmp_path / "causes.toml"
+    file.write_text(example)
+    rules = team_rules(file)
+    said = {
+        "The ledger is sealed": "period_closed",
+        "Cost center 7 is unknown.": "cost_centre_unknown",
+    }
+    for message, cause in said.items():
+        assert rules.of_transaction(message, status="PushError") == cause
+
+
+def test_a_wrong_causes_file_stops_serve_and_worker(nowhere: Path) -> None:
+    """With one line and exit code 1, before anything is opened."""
+    (nowhere / "own.toml").write_text("[[rule]]\ncause = 'nobody'\nmessage = 'x'\n")
+    for verb in ("serve", "worker"):
+        done = processes.run(nowhere, verb, CAUSES_FILE="own.toml")
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == (
+            "error: CAUSES_FILE: rule 1 (nobody): there is no such cause"
+        )
+        assert "Traceback" not in done.stderr

@@ -20,6 +20,7 @@ from app.rules.news import Item
 from app.rules.outgoing import Kind, as_json
 from app.rules.sync import ErrorsState, FetchState, Sync, errors_state
 from app.storage import changes, queries_items
+from app.storage.database import rules_of
 from app.storage.outgoing import owe, recipients, said_lately
 from app.storage.queries_items import ItemFilter, KeptItem
 from app.storage.rows import to_row
@@ -54,7 +55,7 @@ def ended(connection: Connection, number: int, sync: Sync, fetch: FetchState, at
         == content
     ):
         return
-    told = _sync(sync, at) | {"errors": errors}
+    told = _sync(connection, sync, at) | {"errors": errors}
     if kind == "sync.failed":
         told["failed_transactions"] = _listed(failed) if sync.counts else None
     owe(connection, kind, told, at, to=to, sync=number, content=content)
@@ -68,8 +69,8 @@ def _kind(sync: Sync, errors: ErrorsState) -> Kind | None:
     return "sync.completed" if sync.state == "completed" and errors == "not_needed" else None
 
 
-def _sync(sync: Sync, at: datetime) -> dict[str, Any]:
-    seen = changes.told(to_row(sync, updated_at=at))
+def _sync(connection: Connection, sync: Sync, at: datetime) -> dict[str, Any]:
+    seen = changes.told(to_row(sync, updated_at=at, rules=rules_of(connection)))
     return {"company_id": sync.company_id, "sync_id": sync.sync_id, **seen}
 
 
@@ -165,7 +166,7 @@ def request_retry(
     known = said_lately(connection, number, "retry.requested", content, at - SAME_CLICK)
     if known:
         return Requested(known, len(failed), again=True)
-    told = _sync(sync, at) | {"failed_transactions": _listed(failed)}
+    told = _sync(connection, sync, at) | {"failed_transactions": _listed(failed)}
     message_id = owe(
         connection, "retry.requested", told, at, to=(to,), sync=number, content=content
     )

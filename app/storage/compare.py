@@ -12,7 +12,7 @@ from app.rules.status import phase_of
 from app.rules.sync import Sync, settle
 from app.storage import changes
 from app.storage.bulk import insert_new
-from app.storage.database import chunked, insert
+from app.storage.database import chunked, insert, rules_of
 from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
 from app.storage.store import note
@@ -177,7 +177,8 @@ def _insert_unannounced(
         )
         for sync_id, status in sorted(blank.items())
     }
-    rows = {sync_id: to_row(sync, updated_at=now) for sync_id, sync in first.items()}
+    rules = rules_of(connection)
+    rows = {sync_id: to_row(sync, updated_at=now, rules=rules) for sync_id, sync in first.items()}
     key = ("company_id", "sync_id")
     new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("sync_id",))
     ids = sorted(row.sync_id for row in new)

@@ -19,6 +19,8 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import StorageAway, StorageRefused, StorageUnavailable
+from app.rules.cause_file import shipped
+from app.rules.causes import Rules
 from app.rules.outgoing import NOBODY, Recipients
 
 BUSY_TIMEOUT_S = 5
@@ -43,9 +45,10 @@ class Database:
     StorageUnavailable when the database is away, locked for too long, or refuses the work.
     """
 
-    def __init__(self, engine: Engine, recipients: Recipients = NOBODY) -> None:
+    def __init__(self, engine: Engine, rules: Rules, recipients: Recipients = NOBODY) -> None:
         self.engine = engine
-        self.recipients = recipients
+        self.rules = rules
+        engine.update_execution_options(cause_rules=rules, recipients=recipients)
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._one_writer = threading.Lock()
 
@@ -59,7 +62,7 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """A connection whose writes are all kept or all forgotten."""
         with _as_unavailable(), self._turn(), self.engine.connect() as connection:
-            connection = connection.execution_options(writes=True, recipients=self.recipients)
+            connection = connection.execution_options(writes=True)
             with connection.begin():
                 yield connection
 
@@ -99,15 +102,27 @@ def _kind(error: DBAPIError | PoolTimeout) -> type[StorageUnavailable]:
     return StorageUnavailable if state.startswith(_CONFLICT) else StorageAway
 
 
-def open_database(url: str, *, pool_size: int = 12, recipients: Recipients = NOBODY) -> Database:
+def open_database(
+    url: str,
+    *,
+    pool_size: int = 12,
+    rules: Rules | None = None,
+    recipients: Recipients = NOBODY,
+) -> Database:
     """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
 
+    Failures are kept with the cause that the rules say; without any, those of this service.
     `recipients` are those to whom its transactions owe news of what they change.
     """
     address = _with_driver(make_url(url))
-    if address.get_backend_name() == "sqlite":
-        return Database(_sqlite_engine(address, pool_size), recipients)
-    return Database(_postgresql_engine(address, pool_size), recipients)
+    make = _sqlite_engine if address.get_backend_name() == "sqlite" else _postgresql_engine
+    return Database(make(address, pool_size), rules or shipped(), recipients)
+
+
+def rules_of(connection: Connection) -> Rules:
+    """The rules of causes that the connection's database was opened with."""
+    rules: Rules = connection.get_execution_options()["cause_rules"]
+    return rules
 
 
 def _with_driver(address: URL) -> URL:

@@ -5,10 +5,12 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select
 
+from app.rules.causes import Rules
+from app.rules.fingerprint import fingerprint
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
-from app.storage.database import chunked
+from app.storage.database import chunked, rules_of
 from app.storage.tables import transactions
 
 _AS_TOLD = ("transaction_id", "status", "message", "integration_type")
@@ -30,10 +32,19 @@ def replace_items(
     connection: Connection,
     sync: int,
     items: Sequence[Item],
+    *,
+    status_code: int | None = None,
 ) -> None:
-    """Put these rows in place of all the sync has, in the order Codat lists them."""
+    """Put these rows in place of all the sync has, in the order Codat lists them.
+
+    The sync's status code tells the cause of failed rows whose message does not.
+    """
     connection.execute(delete(transactions).where(transactions.c.sync == sync))
-    rows = [_row(sync, n, item) for n, item in enumerate(items)]
+    rules = rules_of(connection)
+    rows = [
+        _row(sync, n, item) | why(rules, item, status_code=status_code)
+        for n, item in enumerate(items)
+    ]
     for some in chunked(rows):
         connection.execute(transactions.insert(), some)
 
@@ -49,3 +60,21 @@ def _row(sync: int, position: int, item: Item) -> dict[str, Any]:
         "failed": is_failing(item.status),
         "correlation_id": correlation_id(item.message),
     }
+
+
+def why(rules: Rules, item: Item, *, status_code: int | None) -> dict[str, str | None]:
+    """The columns that say why a row failed; all null for a row that did not."""
+    cause = rules.of_transaction(
+        item.message,
+        status=item.status,
+        integration_type=item.integration_type,
+        status_code=status_code,
+    )
+    return because(rules, cause, item.message)
+
+
+def because(rules: Rules, cause: str | None, message: str | None) -> dict[str, str | None]:
+    """The columns of a cause, on a transaction or on a sync."""
+    if cause is None:
+        return dict.fromkeys(("cause", "fingerprint", "cause_rules"))
+    return {"cause": cause, "fingerprint": fingerprint(message), "cause_rules": rules.version}

@@ -25,7 +25,7 @@ from app.rules.sync import (
 from app.storage import changes, gate, owed
 from app.storage.bulk import insert_new
 from app.storage.changes import Change
-from app.storage.database import insert
+from app.storage.database import insert, rules_of
 from app.storage.items import replace_items
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import companies, events, notes, syncs
@@ -157,7 +157,8 @@ def _insert_syncs(
     What changed by that is added to `changed`.
     """
     merged = {key: _fold(_blank(told[0]), told) for key, told in sorted(by_sync.items())}
-    rows = [to_row(each.sync, updated_at=now) for each in merged.values()]
+    rules = rules_of(connection)
+    rows = [to_row(each.sync, updated_at=now, rules=rules) for each in merged.values()]
     key = ("company_id", "sync_id")
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
@@ -192,7 +193,8 @@ def _update_syncs(
         before = to_sync(row)
         merged = _fold(before, by_sync[key])
         if merged.sync != before:
-            values.append(to_row(merged.sync, updated_at=now) | {"row_id": row["id"]})
+            rules = rules_of(connection)
+            values.append(to_row(merged.sync, updated_at=now, rules=rules) | {"row_id": row["id"]})
             changed += changes.of_sync(row, values[-1], now)
             if merged.items is not None:
                 had = changes.kept_items(connection, row["id"])
@@ -212,7 +214,8 @@ def _write_inline_items(
 ) -> None:
     if merged.items is not None:
         changed += changes.of_items(merged.sync, had, merged.items, now)
-        replace_items(connection, number, merged.items)
+        code = merged.sync.status_code
+        replace_items(connection, number, merged.items, status_code=code)
 
 
 def _merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:

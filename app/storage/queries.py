@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, RowMapping, Select, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    FromClause,
+    RowMapping,
+    Select,
+    select,
+    union_all,
+)
 
 from app.errors import Conflicting, NotKnown
 from app.rules.sync import ErrorsState, FetchState, Sync, errors_state
@@ -70,6 +79,7 @@ class KeptSync:
     updated_at: datetime
     company_name: str | None
     fetch: Fetch | None
+    cause: str | None
 
     @property
     def errors_state(self) -> ErrorsState:
@@ -131,11 +141,19 @@ def _conditions(connection: Connection, wanted: SyncFilter) -> list[ColumnElemen
     if wanted.company_id is not None:
         conditions.append(syncs.c.company_id == wanted.company_id)
     if wanted.cause is not None:
-        caused = select(transactions.c.sync).where(transactions.c.cause == wanted.cause)
-        conditions.append(syncs.c.id.in_(caused))
+        conditions.append(syncs.c.id.in_(_caused_by(wanted.cause)))
     if wanted.q is not None:
         conditions.append(syncs_found(connection, wanted.q))
     return conditions
+
+
+def _caused_by(cause: str) -> CompoundSelect[Any]:
+    """The syncs with a failed transaction of this cause, or that failed of it as a whole."""
+    whole = syncs.alias("whole")
+    return union_all(
+        select(transactions.c.sync).where(transactions.c.cause == cause),
+        select(whole.c.id).where(whole.c.cause == cause),
+    )
 
 
 def _one_of(column: ColumnElement[Any], values: Sequence[Any]) -> list[ColumnElement[bool]]:
@@ -216,6 +234,7 @@ def _kept(row: RowMapping) -> KeptSync:
         updated_at=row["updated_at"],
         company_name=row["company_name"],
         fetch=_fetch(row),
+        cause=row["cause"],
     )
 
 

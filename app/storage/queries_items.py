@@ -118,6 +118,7 @@ class KeptItem:
     failed: bool
     correlation_id: str | None
     cause: str | None
+    fingerprint: str | None
     at: datetime
     current: ItemOutcome
     cured_by: str | None

@@ -5,8 +5,10 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from app.rules.causes import Rules
 from app.rules.items import Counts
 from app.rules.sync import Heard, Sync
+from app.storage.items import because
 
 _SAME = (
     "company_id",
@@ -42,16 +44,28 @@ def to_sync(row: RowMapping) -> Sync:
     )
 
 
-def to_row(sync: Sync, *, updated_at: datetime) -> dict[str, Any]:
+def to_row(sync: Sync, *, updated_at: datetime, rules: Rules) -> dict[str, Any]:
     """The column values of a sync, with what is derived from them for filters and sorting."""
     values: dict[str, Any] = {name: getattr(sync, name) for name in _SAME}
     values |= {name: getattr(sync.counts, name, None) for name in _COUNTED}
-    return values | {
-        "heard": int(sync.heard),
-        "unsettled": int(sync.unsettled),
-        "state": sync.state,
-        "outcome": sync.outcome,
-        "finished_at": sync.finished_at,
-        "occurred_at": sync.occurred_at,
-        "updated_at": updated_at,
-    }
+    return (
+        values
+        | why_as_a_whole(rules, sync)
+        | {
+            "heard": int(sync.heard),
+            "unsettled": int(sync.unsettled),
+            "state": sync.state,
+            "outcome": sync.outcome,
+            "finished_at": sync.finished_at,
+            "occurred_at": sync.occurred_at,
+            "updated_at": updated_at,
+        }
+    )
+
+
+def why_as_a_whole(rules: Rules, sync: Sync) -> dict[str, str | None]:
+    """The columns that say why a sync failed, where none of its transactions does."""
+    if sync.counts and sync.counts.failed:
+        return because(rules, None, None)
+    cause = rules.of_sync(sync.status_code, sync.error_message, sync.exception_message)
+    return because(rules, cause, sync.error_message or sync.exception_message)

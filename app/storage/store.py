@@ -9,7 +9,7 @@ from app.errors import Conflicting
 from app.rules.news import CodatStatus, Item
 from app.rules.sync import Sync, settle, with_items
 from app.storage import announce, changes, owed
-from app.storage.database import insert
+from app.storage.database import insert, rules_of
 from app.storage.items import are_kept, replace_items
 from app.storage.owed import Claim
 from app.storage.rows import to_row, to_sync
@@ -55,13 +55,14 @@ def record(
     before = to_sync(row)
     answer = _believed(connection, claimed.sync, before, answer)
     after = _answered(before, answer, fresh=fresh, now=now)
-    values = to_row(after, updated_at=now if after != before else row["updated_at"])
+    changed_at = now if after != before else row["updated_at"]
+    values = to_row(after, updated_at=changed_at, rules=rules_of(connection))
     connection.execute(update(syncs).where(syncs.c.id == claimed.sync).values(values))
     changed = changes.of_sync(row, values, now)
     if answer.items is not None:
         had = changes.kept_items(connection, claimed.sync)
         changed += changes.of_items(after, had, answer.items, now)
-        replace_items(connection, claimed.sync, answer.items)
+        replace_items(connection, claimed.sync, answer.items, status_code=after.status_code)
         listed = had if before.items_from == "codat" else []
         announce.cured(connection, claimed.sync, after, listed, answer.items, now)
     changes.write(connection, changed)

@@ -5,6 +5,10 @@ item set, `fetches` what we owe ourselves to ask, `notes` why things were done, 
 names, `alerts` what somebody must look at, `gates` when all calls must rest, `duties` when a
 periodic duty is due, `heartbeats` which workers live. What leaves us is in `tables_told`.
 
+`cause` and `fingerprint` say why something failed; `cause_rules` is the version of the rules that
+said so, and empty where they must be asked anew. A sync has a cause of its own only where no failed
+transaction tells one.
+
 Ids from Codat are text: its schema types them as plain strings. A sync is known by company and
 sync id; `syncs.id` is ours and keeps the item rows narrow.
 """
@@ -61,6 +65,13 @@ class UtcTime(TypeDecorator[datetime]):
 
 # SQLite counts up by itself only on a plain INTEGER primary key.
 Key = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _index_of_known(name: str, *columns: str) -> Index:
+    """An index of the rows whose first column is known, on both databases."""
+    known = text(f"{columns[0]} IS NOT NULL")
+    return Index(name, *columns, postgresql_where=known, sqlite_where=known)
+
 
 events = Table(
     "events",
@@ -121,6 +132,9 @@ syncs = Table(
     Column("expected", Integer),
     Column("fetched_at", UtcTime),
     Column("announced", Text),
+    Column("cause", Text),
+    Column("fingerprint", Text),
+    Column("cause_rules", Text),
     UniqueConstraint("company_id", "sync_id"),
     Index("ix_syncs_sync_id", "sync_id"),
     Index("ix_syncs_updated_at", "updated_at", "id"),
@@ -147,6 +161,8 @@ syncs = Table(
     Index("ix_syncs_status_updated", "status_code", "updated_at", "id"),
     Index("ix_syncs_outcome", "outcome", "updated_at", "id"),
     Index("ix_syncs_state", "state", "updated_at", "id"),
+    _index_of_known("ix_syncs_cause", "cause", "id"),
+    _index_of_known("ix_syncs_cause_rules", "cause_rules", "id"),
 )
 
 transactions = Table(
@@ -162,21 +178,13 @@ transactions = Table(
     Column("failed", Boolean, nullable=False),
     Column("correlation_id", Text),
     Column("cause", Text),
+    Column("fingerprint", Text),
+    Column("cause_rules", Text),
     UniqueConstraint("sync", "position"),
     Index("ix_transactions_transaction_id", "transaction_id"),
-    Index(
-        "ix_transactions_correlation_id",
-        "correlation_id",
-        postgresql_where=text("correlation_id IS NOT NULL"),
-        sqlite_where=text("correlation_id IS NOT NULL"),
-    ),
-    Index(
-        "ix_transactions_cause",
-        "cause",
-        "sync",
-        postgresql_where=text("cause IS NOT NULL"),
-        sqlite_where=text("cause IS NOT NULL"),
-    ),
+    _index_of_known("ix_transactions_correlation_id", "correlation_id"),
+    _index_of_known("ix_transactions_cause", "cause", "sync"),
+    _index_of_known("ix_transactions_cause_rules", "cause_rules", "id"),
 )
 
 fetches = Table(

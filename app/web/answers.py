@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.rules.causes import SendAgain, Who
 from app.rules.sync import ErrorsState, Outcome, State
 from app.storage.queries_items import ItemOutcome
 
@@ -58,6 +59,9 @@ class SyncAnswer(_Answer):
     source_platform: str | None = Field(description="null while the platform is not known")
     transactions: TransactionCounts
     errors: Errors
+    cause: str | None = Field(
+        description="why it failed as a whole; null where its failed transactions tell, see /causes"
+    )
 
 
 class SyncList(_Answer):
@@ -76,7 +80,7 @@ class TransactionAnswer(_Answer):
     message: str | None
     failed: bool
     correlation_id: str | None
-    cause: str | None
+    cause: str | None = Field(description="why it failed: a key of /causes")
     sync_id: str
     company_id: str
     position: int = Field(description="place in Codat's list, from 0")
@@ -84,6 +88,12 @@ class TransactionAnswer(_Answer):
         description="the outcome in the company's newest sync that has this transaction"
     )
     cured_by: str | None = Field(description="the first later sync that completed it")
+    fingerprint: str | None = Field(description="what equal failures share, over all companies")
+    cause_title: str | None = Field(description="the cause in a few words")
+    cause_who: Who | None = Field(description="who must act")
+    cause_next_step: str | None
+    cause_customer: str | None = Field(description="a sentence for the customer, ready to send")
+    cause_send_again: SendAgain | None = Field(description="whether sending the same again helps")
 
 
 class TransactionList(_Answer):
@@ -234,67 +244,3 @@ class AlertList(_Answer):
 
     items: list[AlertAnswer]
     next: str | None
-
-
-class SyncState(_Answer):
-    """What a sync is from a change on."""
-
-    state: State
-    outcome: Outcome
-    status_code: int | None
-    status_text: str | None
-    failure_stage: str | None
-    error_message: str | None
-    exception_message: str | None
-    data_pushed: bool | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    first_seen_at: datetime | None
-    transactions: TransactionCounts
-
-
-class RowState(_Answer):
-    """One row of a transaction from a change on."""
-
-    integration_type: str | None
-    status: str | None
-    message: str | None
-    failed: bool
-    correlation_id: str | None
-
-
-class ChangeAnswer(_Answer):
-    """One change; `cursor` is the place right after it."""
-
-    cursor: str
-    kind: Literal["sync", "transaction"]
-    company_id: str
-    sync_id: str
-    transaction_id: str | None
-    at: datetime
-    sync: SyncState | None = Field(description="its new state; null for a transaction")
-    rows: list[RowState] | None = Field(
-        description="all rows the transaction has now in this sync, none when Codat no longer "
-        "lists it; null for a sync"
-    )
-
-
-class ChangeList(_Answer):
-    """Changes, oldest first. `next` is null when there are no more yet: go on with the last
-    one's `cursor` then.
-    """
-
-    items: list[ChangeAnswer]
-    next: str | None
-
-
-class RetryAnswer(_Answer):
-    """A retry that was handed on, or will be."""
-
-    company_id: str
-    sync_id: str
-    message_id: str = Field(description="the `webhook-id` under which it is sent")
-    transactions: int = Field(description="how many failed rows were handed on")
-    already_requested: bool = Field(
-        description="true: the same was asked for less than a minute ago, and is not sent again"
-    )

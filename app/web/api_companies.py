@@ -90,4 +90,4 @@ def get_history(
     """The current outcome, and the rows of all syncs (the newest 1000), newest sync first."""
     with database.reading() as connection:
         items = queries_items.history(connection, company_id, transaction_id)
-    return tagged(request, history_answer(items))
+    return tagged(request, history_answer(items, database.rules))

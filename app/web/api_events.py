@@ -20,7 +20,7 @@ from app.web.filters import Between, BodyQuery, ErrorQuery, EventQuery, Nothing
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
 from app.web.replies import CSV_TYPE, as_csv, tagged, wants_csv
-from app.web.telling import event_answer, event_with_body, stats_answer
+from app.web.telling import event_answer, event_with_body, item_answer, stats_answer
 
 ERROR_COLUMNS = tuple(TransactionAnswer.model_fields)
 
@@ -43,7 +43,7 @@ def list_errors(
     def read(cursor: str | None, limit: int) -> tuple[list[TransactionAnswer], str | None]:
         with database.reading() as connection:
             page = queries_items.list_errors(connection, wanted, cursor=cursor, limit=limit)
-        return [TransactionAnswer.model_validate(item) for item in page.items], page.next
+        return [item_answer(item, database.rules) for item in page.items], page.next
 
     if wants_csv(request, query.format):
         return as_csv(read, ERROR_COLUMNS, name="push-errors", cursor=query.cursor, most=query.most)

@@ -11,7 +11,7 @@ from app.errors import BadRequest, Conflicting
 from app.rules.outgoing import name_of
 from app.settings import Settings
 from app.storage import announce, changes, queries, store
-from app.web.answers import ChangeAnswer, ChangeList, RetryAnswer
+from app.web.answers_changes import ChangeAnswer, ChangeList, RetryAnswer
 from app.web.deps import TheDatabase
 from app.web.filters import LONGEST_CURSOR, ChangeQuery, Whose
 from app.web.paths import Id, IdRoute

@@ -12,7 +12,6 @@ from app.web.answers import (
     SyncAnswer,
     SyncList,
     Timeline,
-    TransactionAnswer,
     TransactionList,
     TransactionRows,
 )
@@ -21,7 +20,7 @@ from app.web.filters import ItemQuery, SyncQuery, TimelineQuery, Whose
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
 from app.web.replies import CSV_TYPE, as_csv, tagged, wants_csv
-from app.web.telling import sync_answer
+from app.web.telling import item_answer, sync_answer
 
 SYNC_COLUMNS = (
     "company_id",
@@ -51,6 +50,7 @@ SYNC_COLUMNS = (
     "errors_next_attempt_at",
     "errors_fetched_at",
     "errors_last_error",
+    "cause",
 )
 ONE_SYNC = documented(401, 404, 409, 422, 503)
 
@@ -114,7 +114,7 @@ def list_transactions(
         page = queries_items.list_items(
             connection, kept.number, query.wanted(), cursor=query.cursor, limit=query.limit
         )
-    items = [TransactionAnswer.model_validate(item) for item in page.items]
+    items = [item_answer(item, database.rules) for item in page.items]
     return TransactionList(items=items, next=page.next)
 
 
@@ -135,7 +135,7 @@ def get_transaction(
     with database.reading() as connection:
         kept = queries.get_sync(connection, sync_id, whose.company_id)
         rows = queries_items.items_of(connection, kept.number, transaction_id)
-    items = [TransactionAnswer.model_validate(item) for item in rows]
+    items = [item_answer(item, database.rules) for item in rows]
     return tagged(request, TransactionRows(items=items))
 
 

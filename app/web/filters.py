@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from app.rules.sync import Outcome, State
 from app.storage.queries import MOST_AT_ONCE, SyncFilter
+from app.storage.queries_causes import CauseFilter
 from app.storage.queries_items import ErrorFilter, ItemFilter
 from app.web.paths import plain_text
 
@@ -125,7 +126,7 @@ class SyncQuery(Exported, Between):
     state: list[State] = Field([], max_length=10)
     outcome: list[Outcome] = Field([], max_length=10)
     status_code: list[StatusCode] = Field([], max_length=50)
-    cause: Word | None = Field(None, description="a cause's code: syncs with such a failure")
+    cause: Word | None = Field(None, description="a cause's key: syncs with such a failure")
     q: Search | None = Field(
         None,
         description="a sync, company, transaction or correlation id, or a company name's beginning",
@@ -166,7 +167,7 @@ class ErrorQuery(Exported, Between):
     """The filters of the failed transactions over all syncs."""
 
     company_id: Word | None = None
-    cause: Word | None = None
+    cause: Word | None = Field(None, description="a cause's key, see /causes")
     open: bool | None = Field(None, description="true: no later sync completed it; false: one did")
     q: Search | None = Field(
         None,
@@ -195,6 +196,16 @@ class ChangeQuery(Nothing):
         max_length=LONGEST_CURSOR,
         description="the `cursor` of the last change known, or `next`; without it the oldest kept",
     )
+
+
+class CauseQuery(Between):
+    """The filters of the causes."""
+
+    company_id: Word | None = None
+
+    def wanted(self, cause: str | None = None) -> CauseFilter:
+        """The filter for storage."""
+        return CauseFilter(company_id=self.company_id, cause=cause, since=self.from_, until=self.to)
 
 
 class CompanyQuery(Paged):

@@ -67,5 +67,5 @@ def get_transaction(
     with database.reading() as connection:
         items = queries_items.history(connection, company_id, transaction_id)
         company = queries_companies.get_company(connection, company_id)
-    history = history_answer(items)
+    history = history_answer(items, database.rules)
     return page(request, "transaction.html", history=history, company=company_answer(company))

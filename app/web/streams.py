@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import log
 from app.errors import ServiceError
-from app.web.answers import ChangeAnswer
+from app.web.answers_changes import ChangeAnswer
 
 MOST_STREAMS = 50
 LOOK_EVERY_S = 1.0

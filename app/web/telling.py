@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from typing import Any, get_args
 
+from app.rules.causes import Rules
 from app.rules.status import status_text
 from app.rules.sync import Outcome
 from app.storage.changes import KeptChange
@@ -13,7 +14,6 @@ from app.storage.queries_companies import KeptCompany, Stats
 from app.storage.queries_events import KeptEvent
 from app.storage.queries_items import KeptItem
 from app.web.answers import (
-    ChangeAnswer,
     CompanyAnswer,
     DayTotals,
     Errors,
@@ -23,11 +23,14 @@ from app.web.answers import (
     StatsAnswer,
     StatusCodeTotal,
     SyncAnswer,
-    SyncState,
     SyncTotals,
+    TransactionAnswer,
     TransactionCounts,
     TransactionHistory,
 )
+from app.web.answers_changes import ChangeAnswer, SyncState
+
+_CAUSE_WORDS = ("who", "next_step", "customer", "send_again")
 
 
 def sync_answer(kept: KeptSync) -> SyncAnswer:
@@ -42,6 +45,7 @@ def sync_answer(kept: KeptSync) -> SyncAnswer:
         source_platform=None,
         transactions=_counts(kept),
         errors=_errors(kept),
+        cause=kept.cause,
     )
 
 
@@ -63,7 +67,24 @@ def _errors(kept: KeptSync) -> Errors:
     )
 
 
-def history_answer(items: list[KeptItem]) -> TransactionHistory:
+def item_answer(item: KeptItem, rules: Rules) -> TransactionAnswer:
+    """A kept row of a transaction list, its cause in words."""
+    return TransactionAnswer(**_item(item, rules))
+
+
+def _item(item: KeptItem, rules: Rules) -> dict[str, Any]:
+    same = {name: getattr(item, name) for name in KeptItem.__slots__}
+    return same | _cause(item.cause, rules)
+
+
+def _cause(key: str | None, rules: Rules) -> dict[str, str | None]:
+    """A cause's words; a key that no rule knows any more stands for itself."""
+    cause = rules.causes.get(key or "")
+    told = {f"cause_{name}": getattr(cause, name, None) for name in _CAUSE_WORDS}
+    return told | {"cause_title": cause.title if cause else key}
+
+
+def history_answer(items: list[KeptItem], rules: Rules) -> TransactionHistory:
     """A transaction's rows over all syncs, newest first, and what they add up to."""
     failures = [item for item in items if item.failed]
     newest = items[0]
@@ -72,7 +93,7 @@ def history_answer(items: list[KeptItem]) -> TransactionHistory:
         transaction_id=newest.transaction_id or "",
         current=newest.current,
         cured_by=failures[0].cured_by if failures else None,
-        history=[PastTransaction.model_validate(item) for item in items],
+        history=[PastTransaction(**_item(item, rules)) for item in items],
     )
 
 

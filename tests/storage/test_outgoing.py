@@ -26,7 +26,11 @@ BAD, DONE = Item("t1", "PushError", "closed", "expense"), Item("t1", "Completed"
 
 @pytest.fixture(autouse=True)
 def telling(database: Database) -> None:
-    database.recipients = Recipients(webhooks=("webhook:a", "webhook:b"), words=("words:w",))
+    tell(database, Recipients(webhooks=("webhook:a", "webhook:b"), words=("words:w",)))
+
+
+def tell(database: Database, recipients: Recipients) -> None:
+    database.engine.update_execution_options(recipients=recipients)
 
 
 def told(database: Database, recipient: str = "webhook:a") -> list[tuple[str, dict[str, Any]]]:
@@ -157,7 +161,7 @@ def test_an_alert_is_told_to_programs_and_to_people(database: Database) -> None:
 
 def test_nothing_is_owed_when_nobody_is_to_be_told(database: Database) -> None:
     """No address is set."""
-    database.recipients = Recipients()
+    tell(database, Recipients())
     hear(database, "m1")
     answer(database, BAD)
     with database.writing() as connection:

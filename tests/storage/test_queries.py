@@ -116,7 +116,7 @@ def test_filters_narrow_and_combine(shelf: Shelf) -> None:
     assert found(database, states=["failed"]) == ["f1"]
     assert found(database, outcomes=["all_written", "failed"]) == ["d2", "f1"]
     assert found(database, status_codes=[2000]) == ["d2"]
-    assert found(database, cause="closed-account") == ["f1"]
+    assert found(database, cause="unclassified") == ["f1"]
     assert found(database, since=after(days=1), until=after(days=2)) == ["d2"]
     assert found(database, company_id="c2", states=["started"]) == ["r2"]
     assert found(database, company_id="nobody") == []

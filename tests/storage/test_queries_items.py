@@ -89,7 +89,7 @@ def test_errors_are_searched_by_any_id(shelf: Shelf) -> None:
     for q in ("t2", "corr-t2"):
         assert [row.transaction_id for row in errors(shelf.database, q=q)] == ["t2"]
     assert len(errors(shelf.database, q="s1")) == 2
-    assert len(errors(shelf.database, cause="closed-account", company_id="c1")) == 2
+    assert len(errors(shelf.database, cause="unclassified", company_id="c1")) == 2
     assert errors(shelf.database, since=after(days=1)) == []
 
 

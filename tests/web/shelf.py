@@ -8,7 +8,8 @@ from sqlalchemy import Connection, insert
 from app.rules.items import Counts, count, is_failing
 from app.rules.news import Item
 from app.rules.sync import Heard, Sync
-from app.storage.database import Database
+from app.storage.database import Database, rules_of
+from app.storage.items import why
 from app.storage.rows import to_row
 from app.storage.tables import companies, events, fetches, notes, syncs, transactions
 
@@ -60,7 +61,8 @@ class Shelf:
         sync = Sync(company_id=company_id, sync_id=sync_id, **told | more)
         with self.database.writing() as connection:
             made = connection.execute(
-                insert(syncs).returning(syncs.c.id), to_row(sync, updated_at=updated_at)
+                insert(syncs).returning(syncs.c.id),
+                to_row(sync, updated_at=updated_at, rules=self.database.rules),
             )
             number: int = made.scalar_one()
             _put_items(connection, number, items or ())
@@ -113,7 +115,7 @@ def _put_items(connection: Connection, number: int, items: tuple[Item, ...]) -> 
             "message": item.message,
             "failed": is_failing(item.status),
             "correlation_id": f"corr-{item.transaction_id}" if is_failing(item.status) else None,
-            "cause": "closed-account" if is_failing(item.status) else None,
+            **why(rules_of(connection), item, status_code=None),
         }
         for position, item in enumerate(items)
     ]

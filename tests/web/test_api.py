@@ -17,6 +17,7 @@ NAMES = {
     "company_id", "company_name", "sync_id", "state", "status_code", "status_text", "outcome",
     "failure_stage", "error_message", "exception_message", "data_pushed", "started_at",
     "finished_at", "first_seen_at", "updated_at", "source_platform", "transactions", "errors",
+    "cause",
 }  # fmt: skip
 
 
