@@ -18,10 +18,12 @@ from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
 from app.web import api, health, mirror, problems
 from app.web.webhooks import Door
+from app.work import retention
 from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
 from app.work.reconcile import COMPANIES_PER_PASS, Reconciler
+from app.work.retention import Retention
 from app.work.watch import Watch
 from app.work.worker import Worker
 
@@ -95,6 +97,9 @@ def make_duties(
         )
         watch = Watch(database, codat, clock)
         duties += [Duty("reconcile", every, reconciler.run), Duty("watch", every, watch.run)]
+    if settings.keep_events_days:
+        keep = timedelta(days=settings.keep_events_days)
+        duties.append(Duty("prune", retention.EVERY, Retention(database, clock, keep).run))
     return duties
 
 

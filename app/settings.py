@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         60, ge=1, description="a sync in progress for longer is asked about"
     )
     fetch_max_attempts: int = Field(12, ge=1, description="then a fetch is given up, visibly")
+    keep_events_days: int = Field(
+        30, ge=0, le=36_500, description="raw bodies; syncs and errors stay; 0 keeps them for ever"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much is logged"
     )

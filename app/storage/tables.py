@@ -84,6 +84,12 @@ events = Table(
         postgresql_where=text("reading <> 'ok'"),
         sqlite_where=text("reading <> 'ok'"),
     ),
+    Index(
+        "ix_events_bodies",
+        "received_at",
+        postgresql_where=text("body IS NOT NULL"),
+        sqlite_where=text("body IS NOT NULL"),
+    ),
 )
 
 syncs = Table(
