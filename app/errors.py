@@ -27,6 +27,10 @@ class ServiceError(Exception):
 class SettingsError(ServiceError):
     """A setting is missing or wrong. The text names it and never its value."""
 
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
 
 class SchemaError(ServiceError):
     """The database schema is not the one this code was written for."""

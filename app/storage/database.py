@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.errors import StorageRefused, StorageUnavailable
+from app.errors import SettingsError, StorageRefused, StorageUnavailable
 
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
@@ -78,11 +78,29 @@ def _as_unavailable() -> Iterator[None]:
 
 
 def open_database(url: str, *, pool_size: int = 12) -> Database:
-    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used."""
-    address = _with_driver(make_url(url))
+    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
+
+    Raises SettingsError for an address that cannot be read, and does not show it.
+    """
+    address = _with_driver(_address(url))
     if address.get_backend_name() == "sqlite":
         return Database(_sqlite_engine(address, pool_size))
     return Database(_postgresql_engine(address, pool_size))
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The absolute path of SQLite's file; None for another database, or one in memory."""
+    address = _address(url)
+    if address.get_backend_name() != "sqlite" or address.database in (None, "", ":memory:"):
+        return None
+    return Path(str(address.database)).resolve()
+
+
+def _address(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise SettingsError("DATABASE_URL: cannot be read as an address") from None
 
 
 def _with_driver(address: URL) -> URL:
