@@ -1,4 +1,4 @@
-"""The verbs by which an operator looks after the service: prune, doctor."""
+"""The verbs by which an operator looks after the service: prune, erase, doctor."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import typer
 from app import log
 from app.errors import SettingsError
 from app.settings import Settings, load_settings
-from app.terminal import check_schema, database_of, one_line, progress, read_settings
+from app.terminal import can_ask, check_schema, database_of, one_line, progress, read_settings
 
 if TYPE_CHECKING:
     from app.rules.diagnosis import Misconfigured
@@ -44,6 +44,33 @@ async def _prune(settings: Settings) -> None:
     keep = timedelta(days=settings.keep_events_days)
     with database_of(settings) as database:
         typer.echo(str(await Retention(database, utc_now, keep, tell=progress).run()))
+
+
+def erase(
+    company: Annotated[str, typer.Option(help="The company's id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove every trace of a company, and print a receipt. Delete it at Codat first."""
+    if not yes and not can_ask():
+        raise typer.BadParameter("there is nobody to ask: say --yes", param_hint="--yes")
+    with one_line():
+        settings = read_settings()
+        check_schema(settings)
+        _erase(settings, company, ask=not yes)
+
+
+def _erase(settings: Settings, company: str, *, ask: bool) -> None:
+    from app.main import utc_now
+    from app.work.erasure import Eraser
+
+    with database_of(settings) as database:
+        eraser = Eraser(database, utc_now, tell=progress)
+        eraser.require_known(company)
+        if ask:
+            question = f"Erase everything about company {company}? This cannot be undone."
+            typer.confirm(question, abort=True, err=True)
+        for line in eraser.erase(company).lines():
+            typer.echo(line)
 
 
 def doctor(
@@ -127,4 +154,4 @@ async def _codat_wrong(settings: Settings, database: "Database | None") -> "list
         return await codat_wrong(codat, settings.host)
 
 
-VERBS: tuple[Callable[..., None], ...] = (prune, doctor)
+VERBS: tuple[Callable[..., None], ...] = (prune, erase, doctor)

@@ -91,3 +91,19 @@ def test_the_doctor_goes_on_where_settings_cannot_be_read(tmp_path: Path) -> Non
     unreadable = run(tmp_path, "doctor", DATABASE_URL="postgresql://u:canary@h:port/x")
     assert "setting_wrong: DATABASE_URL" in unreadable.stdout
     assert "canary" not in unreadable.stdout + unreadable.stderr
+
+
+def test_erase_asks_first_and_prints_a_receipt(playing: Stage) -> None:
+    """Without anybody to ask it is wrong use; and an unknown company is said to be unknown."""
+    put(playing, "m1", company_id="c-1")
+    put(playing, "m2", company_id="c-2")
+    where = {"DATABASE_URL": playing.database_url}
+    assert run(playing.folder, "erase", "--company", "c-1", **where).returncode == 2
+    done = run(playing.folder, "erase", "--company", "c-1", "--yes", **where)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert {"companies: 1", "events: 1", "fetches: 1", "syncs: 1", "notes: 0"} <= set(lines)
+    assert lines[-1].startswith("erased 4 rows of company c-1, ")
+    again = run(playing.folder, "erase", "--company", "c-1", "--yes", **where)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == "error: nothing of a company c-1 is kept here\n"
