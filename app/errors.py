@@ -9,6 +9,7 @@
     ├── NotKnown                 the thing asked for is not kept here
     ├── BadRequest               a caller's filter, cursor or body is wrong
     ├── Conflicting              the request is fine but the moment is not
+    ├── Declined                 Codat will not do for us what a caller asked for
     └── CodatError
         ├── CodatRefused         final until a human acts (400, 401, 402, 403, 404, 422 …)
         ├── CodatRateLimited     429: wait, this costs no attempt
@@ -63,6 +64,10 @@ class BadRequest(ServiceError):
 
 class Conflicting(ServiceError):
     """The request is understood, but the present state forbids it."""
+
+
+class Declined(ServiceError):
+    """Codat will not do what a caller asked for through us. The text is ours and may be shown."""
 
 
 class CodatError(ServiceError):

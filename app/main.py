@@ -19,11 +19,13 @@ from app.storage.inbox import Inbox
 from app.web import api, health, mirror, problems
 from app.web.webhooks import Door
 from app.work import retention
+from app.work.asking import Asking
 from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
 from app.work.reconcile import COMPANIES_PER_PASS, Reconciler
 from app.work.retention import Retention
+from app.work.start import Starter
 from app.work.watch import Watch
 from app.work.worker import Worker
 
@@ -113,12 +115,13 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     """The application. Raises SettingsError when something it needs is not set."""
     verifier = check_settings(settings)
     database = open_database(settings.database_url)
+    codat = make_codat(settings, database, clock)
     registry = CollectorRegistry()
     running = Running()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with _alive(settings, database, running, clock):
+        async with _alive(settings, database, codat, running, clock):
             gc.collect()
             gc.freeze()  # start-up objects live for ever: collections need not walk them
             yield
@@ -128,6 +131,9 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.database = database
     app.state.registry = registry
     app.state.owe = _owe(database, running, clock)
+    app.state.codat = codat
+    app.state.asking = Asking(database, clock)
+    app.state.starter = Starter(database, codat, clock)
     app.add_middleware(
         Door,
         verifier=verifier,
@@ -155,12 +161,15 @@ def _owe(
 
 @asynccontextmanager
 async def _alive(
-    settings: Settings, database: Database, running: Running, clock: Callable[[], datetime]
+    settings: Settings,
+    database: Database,
+    codat: CodatClient,
+    running: Running,
+    clock: Callable[[], datetime],
 ) -> AsyncIterator[None]:
     """The inbox, and the worker where it lives in this process, from start to clean end."""
     running.loop = asyncio.get_running_loop()
     running.inbox = Inbox(database, on_owed=running.wake)
-    codat = make_codat(settings, database, clock)
     work = None
     if settings.worker_in_web:
         running.worker = make_worker(settings, database, codat, clock)

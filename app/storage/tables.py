@@ -3,7 +3,8 @@
 `events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
 item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
 names, `alerts` what somebody must look at, `gates` when all calls must rest, `duties` when a
-periodic duty is due, `heartbeats` which workers live.
+periodic duty is due, `starts` for which company a sync is just being started, `heartbeats` which
+workers live.
 
 Ids from Codat are text: its schema types them as plain strings. A sync is known by company and
 sync id; `syncs.id` is ours and keeps the item rows narrow.
@@ -269,6 +270,15 @@ duties = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("due", UtcTime, nullable=False),
+)
+
+starts = Table(
+    "starts",
+    metadata,
+    Column("company_id", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("wanted", Text, nullable=False),
+    Column("until", UtcTime, nullable=False),
 )
 
 heartbeats = Table(

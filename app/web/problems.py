@@ -60,6 +60,7 @@ TABLE: tuple[tuple[type[errors.ServiceError], int, str | None], ...] = (
     (errors.NotKnown, 404, None),
     (errors.BadRequest, 422, None),
     (errors.Conflicting, 409, None),
+    (errors.Declined, 502, None),
     (errors.StorageRefused, 422, "the database refuses a value of this request"),
     (errors.StorageUnavailable, 503, "the database cannot answer now; ask again later"),
     (errors.SchemaError, 503, "the database schema is not the one this version needs"),

@@ -1,4 +1,4 @@
-"""What upkeep needs: finding old bodies, and the state of each company's connection."""
+"""What upkeep needs: old bodies are found, a sync is started once, a connection's state is kept."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +11,14 @@ depends_on = None
 
 def upgrade() -> None:
     """Bring the schema to this revision."""
+    op.create_table(
+        "starts",
+        sa.Column("company_id", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("wanted", sa.Text(), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("company_id", name=op.f("pk_starts")),
+    )
     op.create_index(
         "ix_events_bodies",
         "events",
@@ -29,3 +37,4 @@ def downgrade() -> None:
         postgresql_where=sa.text("body IS NOT NULL"),
         sqlite_where=sa.text("body IS NOT NULL"),
     )
+    op.drop_table("starts")
