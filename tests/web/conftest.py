@@ -10,7 +10,10 @@ from prometheus_client import CollectorRegistry
 from app.settings import load_settings
 from app.storage.database import Database
 from app.web import api, health, mirror, problems
-from tests.web.shelf import BEARER, KEY, Shelf
+from app.work.asking import Asking
+from app.work.start import Starter
+from tests.web.shelf import BEARER, KEY, T0, Shelf
+from tests.work.test_start import Codat
 
 
 @pytest.fixture
@@ -33,6 +36,9 @@ def app(database: Database) -> FastAPI:
         return True
 
     made.state.owe = owe
+    made.state.codat = Codat()
+    made.state.asking = Asking(database, lambda: T0)
+    made.state.starter = Starter(database, made.state.codat, lambda: T0)
     for part in (problems, health, api, mirror):
         part.install(made)
     return made
