@@ -7,6 +7,7 @@
     ├── StorageUnavailable       the database cannot keep or answer now
     │   └── StorageRefused       it is there, but refuses these very values
     ├── NotKnown                 the thing asked for is not kept here
+    ├── NoLongerKept             it is known, but what is asked for was removed by retention
     ├── BadRequest               a caller's filter, cursor or body is wrong
     ├── Conflicting              the request is fine but the moment is not
     ├── Declined                 Codat will not do for us what a caller asked for
@@ -51,6 +52,10 @@ class StorageRefused(StorageUnavailable):
 
 class NotKnown(ServiceError):
     """The company, sync, transaction or event asked for is not kept here."""
+
+
+class NoLongerKept(ServiceError):
+    """The thing is known here, but the part asked for has been removed by retention."""
 
 
 class BadRequest(ServiceError):

@@ -24,6 +24,7 @@ from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
 from app.work.reconcile import COMPANIES_PER_PASS, Reconciler
+from app.work.replay import Replayer
 from app.work.retention import Retention
 from app.work.start import Starter
 from app.work.watch import Watch
@@ -133,6 +134,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.owe = _owe(database, running, clock)
     app.state.codat = codat
     app.state.asking = Asking(database, clock)
+    app.state.replayer = Replayer(database, clock, running.wake)
     app.state.starter = Starter(database, codat, clock)
     app.add_middleware(
         Door,

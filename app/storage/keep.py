@@ -71,6 +71,19 @@ def keep_raw(connection: Connection, delivery: Delivery, reason: str) -> None:
     connection.execute(insert(connection, events).on_conflict_do_nothing(), row)
 
 
+def keep_again(connection: Connection, delivery: Delivery) -> bool:
+    """Give a kept event the meaning it has now, and let it cause what it would have caused.
+
+    True when that makes a fetch owed. The caller holds the event's row.
+    """
+    row = _event_row(delivery)
+    del row["body"]
+    known = events.c.message_id == delivery.message_id
+    connection.execute(update(events).where(known).values(row))
+    gate.heed(connection, delivery)
+    return _merge_news(connection, [delivery])
+
+
 def _insert_events(connection: Connection, deliveries: Iterable[Delivery]) -> set[str]:
     rows = [_event_row(delivery) for delivery in sorted(deliveries, key=lambda d: d.message_id)]
     new = insert_new(connection, events, rows, unless=("message_id",), returning=("message_id",))

@@ -220,6 +220,13 @@ class EventWithBody(EventAnswer):
     body_encoding: Literal["utf-8", "base64"] | None
 
 
+class Replayed(EventAnswer):
+    """A kept webhook as it is read now, and the sync it speaks of."""
+
+    changed: bool = Field(description="it has another meaning now, which has been applied")
+    sync: SyncAnswer | None
+
+
 class AlertAnswer(_Answer):
     """Something that somebody must look at; `company_id` is empty where it is about us."""
 

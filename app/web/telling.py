@@ -17,6 +17,7 @@ from app.web.answers import (
     EventAnswer,
     EventWithBody,
     PastTransaction,
+    Replayed,
     StatsAnswer,
     StatusCodeTotal,
     SyncAnswer,
@@ -116,6 +117,12 @@ def event_with_body(event: KeptEvent) -> EventWithBody:
     except UnicodeDecodeError:
         coded = base64.b64encode(event.body).decode()
         return EventWithBody(**_told(event), body=coded, body_encoding="base64")
+
+
+def replayed(event: KeptEvent, *, changed: bool, sync: KeptSync | None) -> Replayed:
+    """A kept webhook that was read again, and what the sync has become."""
+    told = sync_answer(sync) if sync else None
+    return Replayed(**_told(event), changed=changed, sync=told)
 
 
 def _told(event: KeptEvent) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from app.settings import load_settings
 from app.storage.database import Database
 from app.web import api, health, mirror, problems
 from app.work.asking import Asking
+from app.work.replay import Replayer
 from app.work.start import Starter
 from tests.web.shelf import BEARER, KEY, T0, Shelf
 from tests.work.test_start import Codat
@@ -38,6 +39,7 @@ def app(database: Database) -> FastAPI:
     made.state.owe = owe
     made.state.codat = Codat()
     made.state.asking = Asking(database, lambda: T0)
+    made.state.replayer = Replayer(database, lambda: T0, lambda: None)
     made.state.starter = Starter(database, made.state.codat, lambda: T0)
     for part in (problems, health, api, mirror):
         part.install(made)
