@@ -203,12 +203,14 @@ async def _reconcile(
     settings: Settings, company: str | None, since: datetime | None, dry_run: bool
 ) -> None:
     from app.main import make_codat, utc_now
+    from app.work.connections import NotingConnections
     from app.work.reconcile import Reconciler
 
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
     with database_of(settings) as database:
         async with make_codat(settings, database, utc_now) as codat:
-            ours = Reconciler(database, codat, utc_now, stuck_after, tell=progress)
+            lists = codat if dry_run else NotingConnections(database, codat, utc_now)
+            ours = Reconciler(database, lists, utc_now, stuck_after, tell=progress)
             report = await ours.run(
                 company_id=company,
                 since=since.replace(tzinfo=UTC) if since else None,

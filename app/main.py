@@ -16,10 +16,11 @@ from app.settings import Settings, require
 from app.storage import compare, store
 from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
-from app.web import api, health, mirror, problems
+from app.web import api, described, health, mirror, problems
 from app.web.webhooks import Door
 from app.work import retention
 from app.work.asking import Asking
+from app.work.connections import NotingConnections
 from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
@@ -95,8 +96,9 @@ def make_duties(
     duties = [Duty("stuck", min(stuck_after, timedelta(minutes=1)), ask_about_stuck)]
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
+        lists = NotingConnections(database, codat, clock)
         reconciler = Reconciler(
-            database, codat, clock, stuck_after, most_companies=COMPANIES_PER_PASS
+            database, lists, clock, stuck_after, most_companies=COMPANIES_PER_PASS
         )
         watch = Watch(database, codat, clock)
         duties += [Duty("reconcile", every, reconciler.run), Duty("watch", every, watch.run)]
@@ -144,7 +146,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
         clock=clock,
         registry=registry,
     )
-    for part in (problems, health, api, mirror):
+    for part in (problems, health, api, mirror, described):
         part.install(app)
     return app
 

@@ -2,8 +2,8 @@
 
 One transaction holds the raw events, the syncs they speak of, and the fetches those owe. A known
 message id is no news; it only starts again what was left undone. Rows are always locked in the
-same order (events, companies, syncs, fetches; by key within each), so that two replicas that
-write at once wait for each other and never deadlock.
+same order (events, companies, connections, syncs, fetches; by key within each), so that two
+replicas that write at once wait for each other and never deadlock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,6 +24,7 @@ from app.rules.sync import (
 )
 from app.storage import gate
 from app.storage.bulk import insert_new
+from app.storage.connections import merge_told
 from app.storage.database import insert
 from app.storage.items import replace_items
 from app.storage.owed import owe, owe_again
@@ -110,6 +111,7 @@ def _event_row(delivery: Delivery) -> dict[str, Any]:
 def _merge_news(connection: Connection, news: Sequence[Delivery]) -> bool:
     """Fold the news into companies and syncs; True when that makes a fetch owed."""
     _merge_companies(connection, news)
+    merge_told(connection, news)
     by_sync: dict[SyncKey, list[Delivery]] = {}
     for delivery in news:
         if delivery.event.speaks_of_a_sync:

@@ -36,7 +36,7 @@ def sync_answer(kept: KeptSync) -> SyncAnswer:
         company_name=kept.company_name,
         status_text=status_text(sync.status_code),
         updated_at=kept.updated_at,
-        source_platform=None,
+        source_platform=kept.source_platform,
         transactions=_counts(kept),
         errors=_errors(kept),
     )
@@ -81,7 +81,7 @@ def company_answer(company: KeptCompany) -> CompanyAnswer:
         syncs=SyncTotals(**_totals(company.by_outcome)),
         open_failures=company.open_failures,
         last_sync=sync_answer(company.last_sync) if company.last_sync else None,
-        connection_state=None,
+        connection_state=company.connection_state,
     )
 
 

@@ -19,6 +19,18 @@ def upgrade() -> None:
         sa.Column("until", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("company_id", name=op.f("pk_starts")),
     )
+    op.create_table(
+        "connections",
+        sa.Column("company_id", sa.Text(), nullable=False),
+        sa.Column("connection_id", sa.Text(), nullable=False),
+        sa.Column("platform", sa.Text(), nullable=True),
+        sa.Column("source_type", sa.Text(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=True),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("company_id", "connection_id", name=op.f("pk_connections")),
+    )
+    for name in ("platform", "connection_state"):
+        op.add_column("companies", sa.Column(name, sa.Text(), nullable=True))
     op.create_index(
         "ix_events_bodies",
         "events",
@@ -37,4 +49,7 @@ def downgrade() -> None:
         postgresql_where=sa.text("body IS NOT NULL"),
         sqlite_where=sa.text("body IS NOT NULL"),
     )
+    for name in ("connection_state", "platform"):
+        op.drop_column("companies", name)
+    op.drop_table("connections")
     op.drop_table("starts")
