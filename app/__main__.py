@@ -4,20 +4,18 @@ import asyncio
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from app import log
+from app import log, upkeep
 from app.errors import ServiceError
-from app.settings import Settings, in_a_container, load_settings, require
-
-if TYPE_CHECKING:  # imported when needed: a verb must not load what it does not use
-    from app.storage.database import Database
+from app.settings import Settings, load_settings, require
+from app.terminal import check_schema, database_of, one_line, progress, read_settings
 
 cli = typer.Typer(
     name="app",
@@ -26,6 +24,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+for verb in upkeep.VERBS:
+    cli.command()(verb)
 
 
 class Shape(StrEnum):
@@ -35,29 +35,11 @@ class Shape(StrEnum):
     new = "new"
 
 
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """An error we foresaw is one line on stderr and exit code 1, never a traceback."""
-    try:
-        yield
-    except ServiceError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-def _settings() -> Settings:
-    settings = load_settings()
-    log.configure(
-        settings.log_level, settings.log_format or ("json" if in_a_container() else "console")
-    )
-    return settings
-
-
 @cli.command()
 def serve() -> None:
     """Serve: Codat's door, the API, health; and the worker unless WORKER_IN_WEB is false."""
-    with _one_line():
-        _serve(_settings())
+    with one_line():
+        _serve(read_settings())
 
 
 def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
@@ -65,7 +47,7 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
     from app.server import make_server
 
     app = create_app(settings)
-    _check_schema(settings)
+    check_schema(settings)
     _end_well_on_signals()
     server = make_server(app, settings)
     app.state.is_ending = lambda: server.should_exit  # streams must end before it waits for them
@@ -74,31 +56,6 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
         server.run()
     if not server.started:
         raise ServiceError(f"cannot listen on {settings.host}:{settings.port}")
-
-
-@contextmanager
-def _database(settings: Settings) -> Iterator["Database"]:
-    """The database, closed at the end of the block."""
-    from app.main import recipients_of
-    from app.storage.database import open_database
-    from app.work.causes import team_rules
-
-    database = open_database(
-        settings.database_url,
-        recipients=recipients_of(settings),
-        rules=team_rules(settings.causes_file),
-    )
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-def _check_schema(settings: Settings) -> None:
-    from app.storage import schema
-
-    with _database(settings) as database, database.reading() as connection:
-        schema.check(connection)
 
 
 def _end_well_on_signals() -> None:
@@ -110,17 +67,18 @@ def _end_well_on_signals() -> None:
 @cli.command()
 def worker() -> None:
     """Carry out what is owed, without serving."""
-    with _one_line():
-        settings = _settings()
-        _check_schema(settings)
+    with one_line():
+        settings = read_settings()
+        check_schema(settings)
         asyncio.run(_work(settings))
 
 
 async def _work(settings: Settings) -> None:
     from app.ending import end_for_certain
-    from app.main import make_codat, make_worker, utc_now
+    from app.main import make_worker, utc_now
+    from app.opening import make_codat
 
-    with _database(settings) as database:
+    with database_of(settings) as database:
         async with make_codat(settings, database, utc_now) as codat:
             ours = make_worker(settings, database, codat, utc_now)
 
@@ -137,14 +95,14 @@ async def _work(settings: Settings) -> None:
 @cli.command()
 def migrate() -> None:
     """Bring the database up to date. Safe to run twice, and from two hosts at once."""
-    with _one_line():
-        _migrate(_settings())
+    with one_line():
+        _migrate(read_settings())
 
 
 def _migrate(settings: Settings, tell: Callable[[str], None] = typer.echo) -> None:
     from app.storage import schema
 
-    with _database(settings) as database:
+    with database_of(settings) as database:
         before, after = schema.migrate(database)
     tell(f"schema {after}: " + ("was up to date" if before == after else f"was {before}"))
 
@@ -154,7 +112,7 @@ def demo(port: Annotated[int, typer.Option(help="First port to try.")] = 8000) -
     """The whole service on SQLite with a simulated Codat; nothing else is needed."""
     from app import demo as scene
 
-    with _one_line(), scene.demo_folder() as folder:
+    with one_line(), scene.demo_folder() as folder:
         ours = scene.free_port(port)
         settings = scene.demo_settings(folder, ours, scene.free_port(ours + 1))
         log.configure(settings.log_level, "console")
@@ -180,7 +138,7 @@ def send(
         raise typer.BadParameter(f"{event!r} is no sync event", param_hint="EVENT")
     if shape is Shape.new and meaning == "started":
         raise typer.BadParameter("there is no started event in the new shape", param_hint="EVENT")
-    with _one_line():
+    with one_line():
         _send(meaning, to, secret, sync, company, shape)
 
 
@@ -231,22 +189,25 @@ def reconcile(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
 ) -> None:
     """Ask Codat what it knows, and mend what differs. The worker then fetches what is owed."""
-    with _one_line():
-        settings = _settings()
-        _check_schema(settings)
+    with one_line():
+        settings = read_settings()
+        check_schema(settings)
         asyncio.run(_reconcile(settings, company, since, dry_run))
 
 
 async def _reconcile(
     settings: Settings, company: str | None, since: datetime | None, dry_run: bool
 ) -> None:
-    from app.main import make_codat, utc_now
+    from app.main import utc_now
+    from app.opening import make_codat
+    from app.work.connections import NotingConnections
     from app.work.reconcile import Reconciler
 
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
-    with _database(settings) as database:
+    with database_of(settings) as database:
         async with make_codat(settings, database, utc_now) as codat:
-            ours = Reconciler(database, codat, utc_now, stuck_after, tell=_to_stderr)
+            lists = codat if dry_run else NotingConnections(database, codat, utc_now)
+            ours = Reconciler(database, lists, utc_now, stuck_after, tell=progress)
             report = await ours.run(
                 company_id=company,
                 since=since.replace(tzinfo=UTC) if since else None,
@@ -255,10 +216,6 @@ async def _reconcile(
     typer.echo(("would mend: " if dry_run else "") + str(report))
     if report.skipped:
         raise ServiceError("some companies could not be read; run it again")
-
-
-def _to_stderr(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 @cli.command()
@@ -270,15 +227,15 @@ def redrive(
     """Put given-up fetches, or given-up messages, back to work."""
     if (sync is not None) + all_dead + messages != 1:
         raise typer.BadParameter("say one of --sync ID, --all-dead, --messages")
-    with _one_line():
-        _redrive(_settings(), sync, messages)
+    with one_line():
+        _redrive(read_settings(), sync, messages)
 
 
 def _redrive(settings: Settings, sync: str | None, messages: bool) -> None:
     from app.main import utc_now
     from app.storage import outgoing, owed
 
-    with _database(settings) as database, database.writing() as connection:
+    with database_of(settings) as database, database.writing() as connection:
         if messages:
             typer.echo(f"given-up messages due again: {outgoing.redrive(connection, utc_now())}")
             return

@@ -8,8 +8,10 @@
     │   ├── StorageAway          it cannot be reached, or is locked, full or shutting down
     │   └── StorageRefused       it is there, but refuses these very values
     ├── NotKnown                 the thing asked for is not kept here
+    ├── NoLongerKept             it is known, but what is asked for was removed by retention
     ├── BadRequest               a caller's filter, cursor or body is wrong
     ├── Conflicting              the request is fine but the moment is not
+    ├── Declined                 Codat will not do for us what a caller asked for
     └── CodatError
         ├── CodatRefused         final until a human acts (400, 401, 402, 403, 404, 422 …)
         ├── CodatRateLimited     429: wait, this costs no attempt
@@ -27,6 +29,10 @@ class ServiceError(Exception):
 
 class SettingsError(ServiceError):
     """A setting is missing or wrong. The text names it and never its value."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class SchemaError(ServiceError):
@@ -53,6 +59,10 @@ class NotKnown(ServiceError):
     """The company, sync, transaction or event asked for is not kept here."""
 
 
+class NoLongerKept(ServiceError):
+    """The thing is known here, but the part asked for has been removed by retention."""
+
+
 class BadRequest(ServiceError):
     """A value the caller sent is wrong; `name` is the parameter's name."""
 
@@ -64,6 +74,10 @@ class BadRequest(ServiceError):
 
 class Conflicting(ServiceError):
     """The request is understood, but the present state forbids it."""
+
+
+class Declined(ServiceError):
+    """Codat will not do what a caller asked for through us. The text is ours and may be shown."""
 
 
 class CodatError(ServiceError):

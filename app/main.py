@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,26 +10,28 @@ from datetime import UTC, datetime, timedelta
 import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
 
 from app.codat.client import CodatClient
-from app.codat.limits import Limits
 from app.codat.signature import Verifier
-from app.rules.outgoing import Recipients, Way, name_of
+from app.opening import address_names, check_recipients, make_codat, make_senders, open_for
 from app.settings import Settings, require
 from app.storage import compare, store
-from app.storage.database import Database, open_database
+from app.storage.database import Database
 from app.storage.inbox import Inbox
-from app.web import api, health, mirror, pages, problems
+from app.web import api, described, health, mirror, pages, problems
 from app.web.webhooks import Door
-from app.work.causes import Reclassifier, team_rules
+from app.work import retention
+from app.work.asking import Asking
+from app.work.causes import Reclassifier
+from app.work.connections import NotingConnections
 from app.work.duties import Duties, Duty
 from app.work.failures import LOOK_EVERY, Failures
 from app.work.fetch import Fetcher
-from app.work.gate import Gate
 from app.work.notify import Notifier
 from app.work.reconcile import COMPANIES_PER_PASS, Reconciler
-from app.work.senders import Send, WebhookSender, WordsSender
+from app.work.replay import Replayer
+from app.work.retention import Retention
+from app.work.start import Starter
 from app.work.watch import Watch
 from app.work.worker import Worker
 
@@ -62,55 +64,10 @@ class Running:
         return self.inbox
 
 
-def recipients_of(settings: Settings) -> Recipients:
-    """Whom a transaction owes news of what it changes."""
-    named = {name: way for name, (way, _) in address_names(settings).items()}
-    return Recipients(
-        webhooks=tuple(name for name, way in named.items() if way == "webhook"),
-        words=tuple(name for name, way in named.items() if way == "words"),
-    )
-
-
-def plain(secret: SecretStr) -> str:
-    """A secret as it is."""
-    return secret.get_secret_value()
-
-
-def address_names(settings: Settings) -> dict[str, tuple[Way, str]]:
-    """Every address that messages may go to, by its name."""
-    retry = [settings.retry_webhook_url] if settings.retry_webhook_url else []
-    ways: tuple[tuple[Way, Sequence[SecretStr]], ...] = (
-        ("webhook", settings.notify_webhook_urls),
-        ("retry", retry),
-        ("words", settings.notify_urls),
-    )
-    every = [(way, plain(each)) for way, addresses in ways for each in addresses]
-    return {name_of(way, address): (way, address) for way, address in every}
-
-
-def make_senders(settings: Settings, http: httpx.AsyncClient) -> dict[str, Send]:
-    """How each recipient is reached. Raises SettingsError for an address nobody understands."""
-    secrets = [plain(each) for each in settings.notify_signing_secret]
-    return {
-        name: WordsSender(address) if way == "words" else WebhookSender(http, address, secrets)
-        for name, (way, address) in address_names(settings).items()
-    }
-
-
 def check_settings(settings: Settings) -> Verifier:
     """The verifier, when all that serving needs is set; else raises SettingsError."""
     require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
     return Verifier([secret.get_secret_value() for secret in settings.codat_webhook_secrets])
-
-
-def make_codat(
-    settings: Settings, database: Database, clock: Callable[[], datetime]
-) -> CodatClient:
-    """The client for Codat's API as the settings say; it rests while the gate is closed."""
-    require(settings, "codat_api_key")
-    key = settings.codat_api_key.get_secret_value() if settings.codat_api_key else ""
-    limits = Limits(per_minute=settings.codat_calls_per_minute)
-    return CodatClient(settings.codat_base_url, key, limits=limits, gate=Gate(database, clock))
 
 
 def make_worker(
@@ -148,11 +105,15 @@ def make_duties(
     ]
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
+        lists = NotingConnections(database, codat, clock)
         reconciler = Reconciler(
-            database, codat, clock, stuck_after, most_companies=COMPANIES_PER_PASS
+            database, lists, clock, stuck_after, most_companies=COMPANIES_PER_PASS
         )
         watch = Watch(database, codat, clock)
         duties += [Duty("reconcile", every, reconciler.run), Duty("watch", every, watch.run)]
+    if settings.keep_events_days:
+        keep = timedelta(days=settings.keep_events_days)
+        duties.append(Duty("prune", retention.EVERY, Retention(database, clock, keep).run))
     return duties
 
 
@@ -165,20 +126,15 @@ def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], d
 def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> FastAPI:
     """The application. Raises SettingsError when something it needs is not set."""
     verifier = check_settings(settings)
-    if settings.worker_in_web:
-        for each in settings.notify_urls:
-            WordsSender(plain(each))  # raises now, not when it already serves
-    database = open_database(
-        settings.database_url,
-        recipients=recipients_of(settings),
-        rules=team_rules(settings.causes_file),
-    )
+    check_recipients(settings)
+    database = open_for(settings)
+    codat = make_codat(settings, database, clock)
     registry = CollectorRegistry()
     running = Running()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with _alive(settings, database, running, clock):
+        async with _alive(settings, database, codat, running, clock):
             gc.collect()
             gc.freeze()  # start-up objects live for ever: collections need not walk them
             yield
@@ -189,6 +145,10 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.registry = registry
     app.state.clock = clock
     app.state.owe = _owe(database, running, clock)
+    app.state.codat = codat
+    app.state.asking = Asking(database, clock)
+    app.state.replayer = Replayer(database, clock, running.wake)
+    app.state.starter = Starter(database, codat, clock)
     app.add_middleware(
         Door,
         verifier=verifier,
@@ -197,7 +157,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
         clock=clock,
         registry=registry,
     )
-    for part in (problems, health, api, mirror, pages):
+    for part in (problems, health, api, mirror, pages, described):
         part.install(app)
     return app
 
@@ -216,12 +176,15 @@ def _owe(
 
 @asynccontextmanager
 async def _alive(
-    settings: Settings, database: Database, running: Running, clock: Callable[[], datetime]
+    settings: Settings,
+    database: Database,
+    codat: CodatClient,
+    running: Running,
+    clock: Callable[[], datetime],
 ) -> AsyncIterator[None]:
     """The inbox, and the worker where it lives in this process, from start to clean end."""
     running.loop = asyncio.get_running_loop()
     running.inbox = Inbox(database, on_owed=running.wake)
-    codat = make_codat(settings, database, clock)
     work = None
     if settings.worker_in_web:
         running.worker = make_worker(settings, database, codat, clock)

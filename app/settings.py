@@ -103,6 +103,9 @@ class Settings(BaseSettings):
     causes_file: Path | None = Field(
         None, description="a TOML file with a team's own causes and rules, tried before ours"
     )
+    keep_events_days: int = Field(
+        30, ge=0, le=36_500, description="raw bodies; syncs and errors stay; 0 keeps them for ever"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much is logged"
     )
@@ -188,15 +191,15 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(_env_file=".env", _secrets_dir=secrets, **given)  # type: ignore[call-arg]  # pydantic-settings' own arguments
     except ValidationError as error:
-        raise SettingsError(_one_line(error)) from None
+        raise SettingsError(*_problems(error)) from None
 
 
-def _one_line(error: ValidationError) -> str:
+def _problems(error: ValidationError) -> list[str]:
     parts = []
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0]).upper() if problem["loc"] else "settings"
         parts.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
-    return "; ".join(parts)
+    return parts
 
 
 def require(settings: Settings, *names: str) -> None:

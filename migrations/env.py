@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from alembic import context
 
-from app.storage.tables import UtcTime, metadata
+from app.storage.columns import UtcTime
+from app.storage.tables import metadata
 
 
 def _render(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:

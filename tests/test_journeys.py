@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 
 from app.storage.database import open_database
 from app.storage.tables import events, fetches
-from tests.processes import SECRET, Process, Stage, ask, run, signed, stage, wait_for
+from tests.processes import API_KEY, SECRET, Process, Stage, ask, run, signed, stage, wait_for
 
 
 @pytest.fixture
@@ -325,3 +325,32 @@ def test_a_port_in_use_is_an_error_and_not_a_silence(playing: Stage) -> None:
     done = run(playing.folder, "serve", DATABASE_URL=playing.database_url, PORT=port)
     assert done.returncode == 1
     assert port in done.stderr
+
+
+def test_a_sync_started_here_is_followed_to_its_end_without_any_webhook(playing: Stage) -> None:
+    """Codat starts it, tells nobody, and its items are known all the same."""
+    codat = playing.simulate()
+    company = control(codat, "/companies", {"name": "Toft stores"})["id"]
+    service = playing.serve()
+    ours = httpx.Client(
+        base_url=f"{service.address}/api/v1/companies/{company}",
+        headers={"authorization": f"Bearer {API_KEY}"},
+        timeout=10,
+    )
+    order = {"dataset_ids": [str(uuid.uuid4())]}
+    with ours:
+        answer = ours.post("/syncs", json=order)
+        assert answer.status_code == 202, answer.text
+        sync_id = answer.json()["sync_id"]
+        assert ours.post("/syncs", json=order).status_code == 409
+        config = ours.get("/config", params={"download": "true"})
+        assert config.json()
+        assert config.headers["content-disposition"].startswith("attachment")
+    assert ask(service, f"/syncs/{sync_id}")["state"] == "started"
+    control(codat, f"/syncs/{sync_id}/advance", {"outcome": "partly_failed", "shapes": []})
+    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": codat}
+    assert "1 disagrees" in run(playing.folder, "reconcile", **where).stdout
+    path = f"/syncs/{sync_id}"
+    wait_for(lambda: ask(service, path)["errors"]["state"] == "fetched")
+    sync = ask(service, path)
+    assert (sync["state"], sync["outcome"]) == ("failed", "partly_failed")

@@ -176,7 +176,11 @@ def _items(told: object) -> tuple[Item, ...] | None:
 
 
 def _connection(details: Fields) -> Connection | None:
+    """The connection a body tells of; the older generation tells its id and new status only."""
     fields = _folded(details.get("connection"))
+    if not fields and "dataconnectionid" in details and "newstatus" in details:
+        status = text(details["newstatus"], LONGEST_NAME)
+        return Connection(identifier(details["dataconnectionid"]), None, None, status)
     if not fields:
         return None
     return Connection(

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Connection, RowMapping, Select, literal, tuple_
 
 from app.errors import BadRequest
-from app.storage.tables import UtcTime
+from app.storage.columns import UtcTime
 
 LONGEST = 4000
 _KEY = "_key_{}"

@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.errors import StorageAway, StorageRefused, StorageUnavailable
+from app.errors import SettingsError, StorageAway, StorageRefused, StorageUnavailable
 from app.rules.cause_file import shipped
 from app.rules.causes import Rules
 from app.rules.outgoing import NOBODY, Recipients
@@ -112,9 +112,10 @@ def open_database(
     """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
 
     Failures are kept with the cause that the rules say; without any, those of this service.
-    `recipients` are those to whom its transactions owe news of what they change.
+    `recipients` are those to whom its transactions owe news of what they change. Raises
+    SettingsError for an address that cannot be read, and does not show it.
     """
-    address = _with_driver(make_url(url))
+    address = _with_driver(_address(url))
     make = _sqlite_engine if address.get_backend_name() == "sqlite" else _postgresql_engine
     return Database(make(address, pool_size), rules or shipped(), recipients)
 
@@ -123,6 +124,21 @@ def rules_of(connection: Connection) -> Rules:
     """The rules of causes that the connection's database was opened with."""
     rules: Rules = connection.get_execution_options()["cause_rules"]
     return rules
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The absolute path of SQLite's file; None for another database, or one in memory."""
+    address = _address(url)
+    if address.get_backend_name() != "sqlite" or address.database in (None, "", ":memory:"):
+        return None
+    return Path(str(address.database)).resolve()
+
+
+def _address(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise SettingsError("DATABASE_URL: cannot be read as an address") from None
 
 
 def _with_driver(address: URL) -> URL:

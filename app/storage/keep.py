@@ -2,8 +2,8 @@
 
 One transaction holds the raw events, the syncs they speak of, and the fetches those owe. A known
 message id is no news; it only starts again what was left undone. Rows are always locked in the
-same order (events, companies, syncs, fetches, the gate; by key within each), so that two replicas
-that write at once wait for each other and never deadlock.
+same order (events, companies, connections, syncs, fetches, the gate; by key within each), so that
+two replicas that write at once wait for each other and never deadlock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,6 +25,7 @@ from app.rules.sync import (
 from app.storage import changes, gate, owed
 from app.storage.bulk import insert_new
 from app.storage.changes import Change
+from app.storage.connections import merge_told
 from app.storage.database import insert, rules_of
 from app.storage.items import replace_items
 from app.storage.rows import to_row, to_sync
@@ -79,6 +80,21 @@ def keep_raw(connection: Connection, delivery: Delivery, reason: str) -> None:
     connection.execute(insert(connection, events).on_conflict_do_nothing(), row)
 
 
+def keep_again(connection: Connection, delivery: Delivery) -> bool:
+    """Give a kept event the meaning it has now, and let it cause what it would have caused.
+
+    True when that makes a fetch owed. The caller holds the event's row.
+    """
+    row = _event_row(delivery)
+    del row["body"]
+    known = events.c.message_id == delivery.message_id
+    connection.execute(update(events).where(known).values(row))
+    ended = _merge_news(connection, [delivery])
+    owed.owe(connection, sorted(ended), delivery.received_at)
+    gate.heed(connection, delivery)
+    return bool(ended)
+
+
 def _insert_events(connection: Connection, deliveries: Iterable[Delivery]) -> set[str]:
     rows = [_event_row(delivery) for delivery in sorted(deliveries, key=lambda d: d.message_id)]
     new = insert_new(connection, events, rows, unless=("message_id",), returning=("message_id",))
@@ -105,6 +121,7 @@ def _event_row(delivery: Delivery) -> dict[str, Any]:
 def _merge_news(connection: Connection, news: Sequence[Delivery]) -> set[int]:
     """Fold the news into companies and syncs; returns the syncs that it says have ended."""
     _merge_companies(connection, news)
+    merge_told(connection, news)
     by_sync: dict[SyncKey, list[Delivery]] = {}
     for delivery in news:
         if delivery.event.speaks_of_a_sync:

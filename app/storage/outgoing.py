@@ -59,6 +59,7 @@ def owe(
             "message_id": message_id,
             "recipient": recipient,
             "kind": kind,
+            "company_id": told.get("company_id"),
             "sync": sync,
             "content": content,
             "body": message(kind, at, told),

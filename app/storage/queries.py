@@ -52,6 +52,7 @@ _FETCH = ("state", "due", "token", "attempts", "last_error")
 _SYNC = select(
     syncs,
     companies.c.name.label("company_name"),
+    companies.c.platform.label("source_platform"),
     *(fetches.c[name].label(f"fetch_{name}") for name in _FETCH),
 ).select_from(
     syncs.outerjoin(companies, companies.c.company_id == syncs.c.company_id).outerjoin(
@@ -79,7 +80,8 @@ class KeptSync:
     updated_at: datetime
     company_name: str | None
     fetch: Fetch | None
-    cause: str | None
+    cause: str | None = None
+    source_platform: str | None = None
 
     @property
     def errors_state(self) -> ErrorsState:
@@ -235,6 +237,7 @@ def _kept(row: RowMapping) -> KeptSync:
         company_name=row["company_name"],
         fetch=_fetch(row),
         cause=row["cause"],
+        source_platform=row["source_platform"],
     )
 
 

@@ -25,9 +25,10 @@ from sqlalchemy import (
     union_all,
 )
 
+from app.storage.columns import Key
 from app.storage.queries import OWN_TIME, within
 from app.storage.queries_items import OPEN
-from app.storage.tables import Key, syncs, transactions
+from app.storage.tables import syncs, transactions
 
 
 @dataclass(frozen=True, slots=True)

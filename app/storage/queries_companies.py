@@ -41,7 +41,10 @@ def _newest_number() -> Any:
 
 
 _COMPANY: Select[Any] = select(
-    companies.c.company_id, companies.c.name, _newest_number().label("newest")
+    companies.c.company_id,
+    companies.c.name,
+    _newest_number().label("newest"),
+    companies.c.connection_state,
 )
 
 
@@ -54,6 +57,7 @@ class KeptCompany:
     by_outcome: Counter[str]
     open_failures: int
     last_sync: KeptSync | None
+    connection_state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ def _with_totals(connection: Connection, rows: Sequence[RowMapping]) -> list[Kep
             by_outcome=totals.get(row["company_id"], Counter()),
             open_failures=failures.get(row["company_id"], 0),
             last_sync=newest.get(row["newest"]),
+            connection_state=row["connection_state"],
         )
         for row in rows
     ]

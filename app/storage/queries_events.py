@@ -85,6 +85,15 @@ def get_event(connection: Connection, message_id: str, *, with_body: bool) -> Ke
     return _event(row)
 
 
+def hold_event(connection: Connection, message_id: str) -> KeptEvent:
+    """A kept webhook with its body, held until the transaction ends. Raises NotKnown."""
+    statement = select(events).where(events.c.message_id == message_id).with_for_update()
+    row = connection.execute(statement).mappings().first()
+    if row is None:
+        raise NotKnown("no such event is kept here")
+    return _event(row)
+
+
 def _event(row: RowMapping) -> KeptEvent:
     return KeptEvent(**{name: row[name] for name in KeptEvent.__slots__ if name in row})
 

@@ -2,8 +2,9 @@
 
 `events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
 item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
-names, `alerts` what somebody must look at, `gates` when all calls must rest, `duties` when a
-periodic duty is due, `heartbeats` which workers live. What leaves us is in `tables_told`.
+names, `connections` their links to platforms, `alerts` what somebody must look at, `gates` when all
+calls must rest, `duties` when a periodic duty is due, `starts` for which company a sync is just
+being started, `heartbeats` which workers live. What leaves us is in `tables_told`.
 
 `cause` and `fingerprint` say why something failed; `cause_rules` is the version of the rules that
 said so, and empty where they must be asked anew. A sync has a cause of its own only where no failed
@@ -13,58 +14,22 @@ Ids from Codat are text: its schema types them as plain strings. A sync is known
 sync id; `syncs.id` is ours and keeps the item rows narrow.
 """
 
-from datetime import UTC, datetime
-
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
-    DateTime,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.engine import Dialect
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from app.storage.columns import Key, UtcTime, metadata
 
-
-class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on both databases (SQLite itself keeps no zone)."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To UTC; without its zone where the database could not keep it."""
-        if value is None:
-            return None
-        in_utc = value.astimezone(UTC)
-        return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
-
-    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Always aware, always UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-# SQLite counts up by itself only on a plain INTEGER primary key.
-Key = BigInteger().with_variant(Integer, "sqlite")
+__all__ = ["metadata"]
 
 
 def _index_of_known(name: str, *columns: str) -> Index:
@@ -94,6 +59,12 @@ events = Table(
         "id",
         postgresql_where=text("reading <> 'ok'"),
         sqlite_where=text("reading <> 'ok'"),
+    ),
+    Index(
+        "ix_events_bodies",
+        "received_at",
+        postgresql_where=text("body IS NOT NULL"),
+        sqlite_where=text("body IS NOT NULL"),
     ),
 )
 
@@ -236,7 +207,20 @@ companies = Table(
     Column("name", Text),
     Column("name_as_of", UtcTime),
     Column("reconciled_at", UtcTime),
+    Column("platform", Text),
+    Column("connection_state", Text),
     Index("ix_companies_name", "name"),
+)
+
+connections = Table(
+    "connections",
+    metadata,
+    Column("company_id", Text, primary_key=True),
+    Column("connection_id", Text, primary_key=True),
+    Column("platform", Text),
+    Column("source_type", Text),
+    Column("state", Text),
+    Column("as_of", UtcTime, nullable=False),
 )
 
 alerts = Table(
@@ -273,6 +257,15 @@ duties = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("due", UtcTime, nullable=False),
+)
+
+starts = Table(
+    "starts",
+    metadata,
+    Column("company_id", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("wanted", Text, nullable=False),
+    Column("until", UtcTime, nullable=False),
 )
 
 heartbeats = Table(

@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-from app.storage.tables import Key, UtcTime, metadata
+from app.storage.columns import Key, UtcTime, metadata
 
 # Ids must never be used again, or a reader's cursor would point past rows that are new.
 changes = Table(
@@ -48,6 +48,7 @@ outgoing = Table(
     Column("message_id", Text, nullable=False),
     Column("recipient", Text, nullable=False),
     Column("kind", Text, nullable=False),
+    Column("company_id", Text),
     Column("sync", Key, ForeignKey("syncs.id", ondelete="CASCADE")),
     Column("content", Text),
     Column("body", Text, nullable=False),
@@ -67,5 +68,6 @@ outgoing = Table(
         sqlite_where=text("due IS NOT NULL"),
     ),
     Index("ix_outgoing_sync", "sync", "kind"),
+    Index("ix_outgoing_company", "company_id"),
     Index("ix_outgoing_ended", "state", "ended_at"),
 )

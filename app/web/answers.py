@@ -56,7 +56,9 @@ class SyncAnswer(_Answer):
     finished_at: datetime | None
     first_seen_at: datetime | None
     updated_at: datetime
-    source_platform: str | None = Field(description="null while the platform is not known")
+    source_platform: str | None = Field(
+        description="of the company's connection to its accounting software; null while not known"
+    )
     transactions: TransactionCounts
     errors: Errors
     cause: str | None = Field(
@@ -168,7 +170,9 @@ class CompanyAnswer(_Answer):
     syncs: SyncTotals
     open_failures: int = Field(description="failed transactions no later sync completed")
     last_sync: SyncAnswer | None
-    connection_state: str | None = Field(description="null while it is not known")
+    connection_state: str | None = Field(
+        description="Codat's word (`Linked`, `Deauthorized` …) or `Deleted`; null while not known"
+    )
 
 
 class CompanyList(_Answer):
@@ -228,6 +232,13 @@ class EventWithBody(EventAnswer):
 
     body: str | None
     body_encoding: Literal["utf-8", "base64"] | None
+
+
+class Replayed(EventAnswer):
+    """A kept webhook as it is read now, and the sync it speaks of."""
+
+    changed: bool = Field(description="it has another meaning now, which has been applied")
+    sync: SyncAnswer | None
 
 
 class AlertAnswer(_Answer):

@@ -2,7 +2,14 @@
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from app.web import api_causes, api_companies, api_events, api_outgoing, api_syncs
+from app.web import (
+    api_causes,
+    api_codat,
+    api_companies,
+    api_events,
+    api_outgoing,
+    api_syncs,
+)
 from app.web.deps import require_key
 from app.web.streams import Streams
 
@@ -12,7 +19,8 @@ PREFIX = "/api/v1"
 def install(app: FastAPI) -> None:
     """Add the calls of `/api/v1` to the application."""
     door = APIRouter(prefix=PREFIX, dependencies=[Depends(require_key)])
-    for subject in (api_syncs, api_companies, api_events, api_causes, api_outgoing):
+    subjects = (api_syncs, api_companies, api_codat, api_events, api_causes, api_outgoing)
+    for subject in subjects:
         door.include_router(subject.router)
     app.include_router(door)
     app.state.streams = Streams()

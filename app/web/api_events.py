@@ -11,16 +11,17 @@ from app.web.answers import (
     EventAnswer,
     EventList,
     EventWithBody,
+    Replayed,
     StatsAnswer,
     TransactionAnswer,
     TransactionList,
 )
-from app.web.deps import TheDatabase
+from app.web.deps import TheDatabase, TheReplayer
 from app.web.filters import Between, BodyQuery, ErrorQuery, EventQuery, Nothing
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
 from app.web.replies import CSV_TYPE, as_csv, tagged, wants_csv
-from app.web.telling import event_answer, event_with_body, item_answer, stats_answer
+from app.web.telling import event_answer, event_with_body, item_answer, replayed, stats_answer
 
 ERROR_COLUMNS = tuple(TransactionAnswer.model_fields)
 
@@ -109,3 +110,21 @@ def get_event(
     with database.reading() as connection:
         event = queries_events.get_event(connection, event_id, with_body=query.body)
     return tagged(request, event_with_body(event) if query.body else event_answer(event))
+
+
+@router.post(
+    "/events/{event_id}/replay",
+    tags=["events"],
+    summary="Read a kept webhook again",
+    responses=documented(401, 404, 410, 422, 503),
+)
+def replay_event(
+    replayer: TheReplayer, event_id: Id, _query: Annotated[Nothing, Query()]
+) -> Replayed:
+    """Read its body anew, as by the code of today, and apply it if its meaning has changed.
+
+    Safe to repeat: an event that was understood before changes nothing, but work of its sync that
+    was given up starts again. 410 when its body has been removed by retention.
+    """
+    done = replayer.replay(event_id)
+    return replayed(done.event, changed=done.changed, sync=done.sync)

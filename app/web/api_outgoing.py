@@ -7,16 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from pydantic import Field
 
-from app.errors import BadRequest, Conflicting
-from app.rules.outgoing import name_of
+from app.errors import BadRequest
 from app.settings import Settings
-from app.storage import announce, changes, queries, store
+from app.storage import changes
 from app.web.answers_changes import ChangeAnswer, ChangeList, RetryAnswer
 from app.web.deps import TheDatabase
 from app.web.filters import LONGEST_CURSOR, ChangeQuery, Whose
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
 from app.web.replies import prefers
+from app.web.retries import hand_on
 from app.web.streams import STREAM_TYPE, ChangeStream, Streams, Watcher
 from app.web.telling import change_answer
 
@@ -86,14 +86,7 @@ def retry(
     within a minute are sent once, under one message id.
     """
     settings: Settings = request.app.state.settings
-    if settings.retry_webhook_url is None:
-        raise Conflicting("RETRY_WEBHOOK_URL is not set: nobody is there to retry anything")
-    to = name_of("retry", settings.retry_webhook_url.get_secret_value())
-    now = datetime.now(UTC)
-    with database.writing() as connection:
-        kept = queries.get_sync(connection, sync_id, whose.company_id)
-        asked = announce.request_retry(connection, kept.number, kept.sync, now, to=to)
-        store.note(connection, kept.number, "retry", _noted(asked), now)
+    kept, asked = hand_on(database, settings, sync_id, whose.company_id, datetime.now(UTC))
     return RetryAnswer(
         company_id=kept.sync.company_id,
         sync_id=kept.sync.sync_id,
@@ -101,9 +94,3 @@ def retry(
         transactions=asked.transactions,
         already_requested=asked.again,
     )
-
-
-def _noted(asked: announce.Requested) -> str:
-    if asked.again:
-        return f"somebody asked again for a retry that is on its way ({asked.message_id})"
-    return f"somebody asked to retry {asked.transactions} failed rows ({asked.message_id})"

@@ -12,6 +12,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from app.settings import Settings
 from app.storage.database import Database
+from app.work.replay import Replayer
 
 Owe = Callable[[str | None, str], bool]
 _BEARER = HTTPBearer(auto_error=False, description="One of the keys in `API_KEYS`.")
@@ -33,8 +34,14 @@ async def _owe(request: Request) -> Owe:
     return owe
 
 
+async def _replayer(request: Request) -> Replayer:
+    replayer: Replayer = request.app.state.replayer
+    return replayer
+
+
 TheDatabase = Annotated[Database, Depends(_database)]
 TheOwing = Annotated[Owe, Depends(_owe)]
+TheReplayer = Annotated[Replayer, Depends(_replayer)]
 
 
 async def require_key(

@@ -7,12 +7,11 @@ import hashlib
 import mimetypes
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -21,6 +20,7 @@ from app.web import pages_words as words
 from app.web.pages_asked import here, path, segment
 from app.web.paths import IdRoute
 from app.web.problems import Fault
+from app.web.retries import is_possible
 from app.web.sessions import session_of
 
 PLACE = Path(__file__).parent
@@ -44,14 +44,6 @@ TITLES = {
     500: "Something went wrong here",
     503: "This cannot be answered now",
 }
-
-
-def brought(app: FastAPI, name: str) -> Any:
-    """What the wiring has put into `app.state` under this name; None where there is no such thing.
-
-    `retry`, `read_causes`, `cause_titles` and `read_config` depend on what is installed and set.
-    """
-    return getattr(app.state, name, None)
 
 
 class PageRoute(IdRoute):
@@ -130,7 +122,8 @@ def page(
     html = templates.get_template(name).render(
         here=here(request),
         session=session_of(request),
-        has=partial(brought, request.app),
+        causes_known=request.app.state.database.rules.causes,
+        can_retry=is_possible(request.app.state.settings),
         **told,
     )
     return HTMLResponse(html, status, {"Cache-Control": "no-store", **(headers or {})})

@@ -1,25 +1,22 @@
 """One sync: what happened, its items, its timeline; asking Codat again, retrying what failed."""
 
-from collections.abc import Callable
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.errors import Conflicting, NotKnown
+from app.errors import NotKnown
 from app.storage import queries, queries_events, queries_items
 from app.storage.database import Database
 from app.web.deps import TheDatabase, TheOwing
 from app.web.filters import Whose
 from app.web.pages_asked import SyncPageQuery, asked, path
-from app.web.pages_frame import PageRoute, brought, page
+from app.web.pages_frame import PageRoute, page
 from app.web.paths import Id
 from app.web.replies import tagged
+from app.web.retries import hand_on
 from app.web.sessions import OwnForm, SignedIn
 from app.web.telling import sync_answer
 
 STEPS_AT_ONCE = 100
-Retry = Callable[[str, str], object]
-"""Hands the failed transactions of (company_id, sync_id) to be sent again. Raises Conflicting."""
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -77,11 +74,9 @@ def post_retry(
     request: Request, database: TheDatabase, sync_id: Id, _session: SignedIn, form: OwnForm
 ) -> Response:
     """Hand the failed items of this sync over to be sent again, and show its page again."""
-    company_id = _company_of(database, sync_id, form)
-    retry: Retry | None = brought(request.app, "retry")
-    if retry is None:
-        raise Conflicting("there is nothing here that would send failed items again")
-    retry(company_id, sync_id)
+    settings, now = request.app.state.settings, request.app.state.clock()
+    kept, _ = hand_on(database, settings, sync_id, form.get("company_id") or None, now)
+    company_id = kept.sync.company_id
     return RedirectResponse(path("syncs", sync_id, company_id=company_id, asked="retry"), 303)
 
 

@@ -72,6 +72,13 @@ WHO: dict[str, str] = {
 }
 """Who must act on a cause."""
 
+SEND_AGAIN: dict[str, str] = {
+    "helps": "can help as it is",
+    "after_next_step": "helps after the next step",
+    "never_helps": "never helps",
+}
+"""Whether sending the same again can help."""
+
 ITEM_STATUSES = ("Completed", "Pending", "PushError", "ValidationError", "Failed")
 STEPS: dict[str, str] = {
     "delivery": "Webhook",

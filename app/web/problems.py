@@ -58,8 +58,10 @@ Shape = Callable[[Request, Fault], Response]
 # Error, status, and what to say of it; None where the error's own text may be shown.
 TABLE: tuple[tuple[type[errors.ServiceError], int, str | None], ...] = (
     (errors.NotKnown, 404, None),
+    (errors.NoLongerKept, 410, None),
     (errors.BadRequest, 422, None),
     (errors.Conflicting, 409, None),
+    (errors.Declined, 502, None),
     (errors.StorageRefused, 422, "the database refuses a value of this request"),
     (errors.StorageUnavailable, 503, "the database cannot answer now; ask again later"),
     (errors.SchemaError, 503, "the database schema is not the one this version needs"),

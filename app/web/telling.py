@@ -20,6 +20,7 @@ from app.web.answers import (
     EventAnswer,
     EventWithBody,
     PastTransaction,
+    Replayed,
     StatsAnswer,
     StatusCodeTotal,
     SyncAnswer,
@@ -42,7 +43,7 @@ def sync_answer(kept: KeptSync) -> SyncAnswer:
         company_name=kept.company_name,
         status_text=status_text(sync.status_code),
         updated_at=kept.updated_at,
-        source_platform=None,
+        source_platform=kept.source_platform,
         transactions=_counts(kept),
         errors=_errors(kept),
         cause=kept.cause,
@@ -105,7 +106,7 @@ def company_answer(company: KeptCompany) -> CompanyAnswer:
         syncs=SyncTotals(**_totals(company.by_outcome)),
         open_failures=company.open_failures,
         last_sync=sync_answer(company.last_sync) if company.last_sync else None,
-        connection_state=None,
+        connection_state=company.connection_state,
     )
 
 
@@ -156,6 +157,12 @@ def change_answer(change: KeptChange) -> ChangeAnswer:
         sync=SyncState.model_validate(told) if change.kind == "sync" else None,
         rows=told["rows"] if change.kind == "transaction" else None,
     )
+
+
+def replayed(event: KeptEvent, *, changed: bool, sync: KeptSync | None) -> Replayed:
+    """A kept webhook that was read again, and what the sync has become."""
+    told = sync_answer(sync) if sync else None
+    return Replayed(**_told(event), changed=changed, sync=told)
 
 
 def _told(event: KeptEvent) -> dict[str, Any]:

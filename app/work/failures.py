@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import log
+from app.rules.causes import Rules
 from app.rules.silence import Finding
 from app.storage import alerts, outgoing
 from app.storage.alerts import OpenFailures
@@ -35,7 +36,8 @@ class Failures:
     def _look(self) -> str:
         now = self.clock()
         with self.database.reading() as connection:
-            found = [_failed(each) for each in alerts.open_failures(connection, now - LOOKS_BACK)]
+            open_now = alerts.open_failures(connection, now - LOOKS_BACK)
+        found = [_failed(each, self.database.rules) for each in open_now]
         with self.database.writing() as connection:
             before = now - ADDRESS_MISSED_FOR
             outgoing.abandon(connection, self.names, before=before, now=now)
@@ -47,10 +49,12 @@ class Failures:
         return f"{len(turned.opened)} alerts opened, {turned.resolved} resolved"
 
 
-def _failed(failures: OpenFailures) -> Finding:
+def _failed(failures: OpenFailures, rules: Rules) -> Finding:
     count = failures.transactions
     said = "transaction has" if count == 1 else "transactions have"
-    text = f"{count} {said} not reached the books: {failures.cause.replace('_', ' ')}"
+    cause = rules.causes.get(failures.cause)
+    why = cause.title if cause else failures.cause
+    text = f"{count} {said} not reached the books: {why}"
     return Finding(f"{PREFIX}{failures.cause}", failures.company_id, text)
 
 

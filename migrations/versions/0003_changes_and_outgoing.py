@@ -49,6 +49,7 @@ def _outgoing() -> None:
         sa.Column("message_id", sa.Text(), nullable=False),
         sa.Column("recipient", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("company_id", sa.Text(), nullable=True),
         sa.Column("sync", KEY, nullable=True),
         sa.Column("content", sa.Text(), nullable=True),
         sa.Column("body", sa.Text(), nullable=False),
@@ -76,6 +77,7 @@ def _outgoing() -> None:
         sqlite_where=sa.text("due IS NOT NULL"),
     )
     op.create_index("ix_outgoing_sync", "outgoing", ["sync", "kind"], unique=False)
+    op.create_index("ix_outgoing_company", "outgoing", ["company_id"], unique=False)
     op.create_index("ix_outgoing_ended", "outgoing", ["state", "ended_at"], unique=False)
 
 

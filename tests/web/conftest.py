@@ -10,8 +10,12 @@ from prometheus_client import CollectorRegistry
 from app.settings import load_settings
 from app.storage.database import Database
 from app.web import api, health, mirror, pages, problems
+from app.work.asking import Asking
+from app.work.replay import Replayer
+from app.work.start import Starter
 from tests.web.people import enter
-from tests.web.shelf import BEARER, KEY, NOW, Shelf
+from tests.web.shelf import BEARER, KEY, NOW, T0, Shelf
+from tests.work.test_start import Codat
 
 
 @pytest.fixture
@@ -35,6 +39,10 @@ def app(database: Database) -> FastAPI:
         return True
 
     made.state.owe = owe
+    made.state.codat = Codat()
+    made.state.asking = Asking(database, lambda: T0)
+    made.state.replayer = Replayer(database, lambda: T0, lambda: None)
+    made.state.starter = Starter(database, made.state.codat, lambda: T0)
     for part in (problems, health, api, mirror, pages):
         part.install(made)
     return made

@@ -15,7 +15,7 @@ from app.settings import load_settings
 from app.storage.database import Database
 from app.storage.keep import keep_all
 from app.storage.tables_told import outgoing
-from app.web.answers import ChangeAnswer
+from app.web.answers_changes import ChangeAnswer
 from app.web.streams import Streams, Watcher
 from tests.processes import SECRET
 from tests.told import delivery

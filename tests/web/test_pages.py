@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
-from app.errors import Conflicting, StorageUnavailable
+from app.errors import CodatUnavailable, StorageUnavailable
 from app.rules.news import Item
 from app.rules.silence import Finding
 from app.storage import alerts
@@ -42,12 +43,15 @@ def links(html: str) -> list[str]:
     return [unescape(found) for found in re.findall(r'href="([^"]*)"', html)]
 
 
+CONNECTED = "Feed Connection failed(409): it is already connected to another Xero Bank Account"
+
+
 def a_morning(shelf: Shelf) -> None:
     """One sync of each outcome, a minute apart."""
     shelf.company("c1", "Toft stores")
     shelf.company("c2", "Old Mill")
     shelf.failed("bad")
-    shelf.failed("part", items=(failed_item("t2"), done_item("t3")), at=after(minutes=1))
+    shelf.failed("part", items=(failed_item("t2", CONNECTED), done_item("t3")), at=after(minutes=1))
     shelf.done("good", "c2", at=after(minutes=2))
     shelf.sync("none", "c2", code=2040, items=(), at=after(minutes=3))
     shelf.sync("running", at=after(minutes=4))
@@ -127,7 +131,7 @@ def test_a_sync_shows_each_item_with_why_it_failed(shelf: Shelf, reader: TestCli
     assert "1 of 2 rows did not reach the accounting software; 1 did." in told
     assert "Account code '429' is not active. Codat's whole message An error occurred" in told
     assert "Correlation ID corr-t1" in told
-    assert "Cause Closed account" in told
+    assert "The account is inactive" in told
     assert "t2 expenses none ✓ In the books" in told
     assert "Asked Codat Codat says 5130" in told
     assert "Status code 5130 Data write error" in told
@@ -172,7 +176,7 @@ def test_a_sync_id_of_two_companies_asks_whose(shelf: Shelf, reader: TestClient)
         ("status_code=2040&status_code=5130", {"none", "bad", "part"}),
         ("state=started", {"running"}),
         ("outcome=failed&outcome=unknown", {"bad", "odd"}),
-        ("cause=closed-account", {"bad", "part"}),
+        ("cause=bank_feed_connected", {"part"}),
         ("company_id=c2", {"good", "none"}),
         ("from=2026-01-01&to=2026-01-01", set(OUTCOMES)),
         ("from=2026-01-02", set()),
@@ -415,26 +419,20 @@ def test_retry_is_offered_only_where_something_failed_and_something_would_take_i
 ) -> None:
     """Else the button is off and says why; a form that is sent all the same is refused."""
     shelf.failed()
-    shelf.done("s2")
+    shelf.done("s2", items=(done_item("t9"),))
     off = re.compile(r"<button[^>]*disabled[^>]*>Retry failed items")
     assert off.search(reader.get("/syncs/s1").text)
     assert "Retry is off" in read(reader, "/syncs/s1")
     assert "no item failed" in read(reader, "/syncs/s2")
     token = form_token(reader)
     assert reader.post("/syncs/s1/retry", data={"csrf": token}).status_code == 409
-    handed: list[tuple[str, str]] = []
-
-    def retry(company_id: str, sync_id: str) -> None:
-        if sync_id == "s2":
-            raise Conflicting("no item of this sync failed")
-        handed.append((company_id, sync_id))
-
-    app.state.retry = retry
+    address = SecretStr("https://retry.test/hook")
+    app.state.settings = app.state.settings.model_copy(update={"retry_webhook_url": address})
     assert not off.search(reader.get("/syncs/s1").text)
     assert off.search(reader.get("/syncs/s2").text)
     answer = reader.post("/syncs/s1/retry", data={"csrf": token})
     assert "The failed items were handed over" in text(answer.text)
-    assert handed == [("c1", "s1")]
+    assert "somebody asked to retry 1 failed rows" in read(reader, "/syncs/s1")
     refused = reader.post("/syncs/s2/retry", data={"csrf": token})
     assert refused.status_code == 409
     assert "That cannot be done now" in text(refused.text)
@@ -461,51 +459,40 @@ def test_ids_with_any_character_have_pages_that_links_reach(
 
 
 def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
-    shelf: Shelf, app: FastAPI, reader: TestClient
+    shelf: Shelf, reader: TestClient
 ) -> None:
-    """Only where failed items are sorted by cause; else nothing points there."""
+    """Every failure is under a cause, also one that nobody recognises."""
+    assert "No failure is known" in read(reader, "/causes")
     a_morning(shelf)
-    assert "/causes" not in links(reader.get("/").text)
-    assert reader.get("/causes").status_code == 404
-    group = {
-        "key": "closed-account", "title": EVIL, "who": "customer", "next_step": "Open it again",
-        "text": EVIL, "companies": 1, "transactions": 1234, "open": 2, "first_seen": T0,
-        "last_seen": after(hours=1),
-    }  # fmt: skip
-    app.state.read_causes = lambda: [group, group | {"open": 0, "text": None}]
     answer = reader.get("/causes")
     told = text(answer.text)
-    assert "Who must act The customer Next step Open it again" in told
-    assert "1,234 transactions of 1 company" in told
-    assert "2 open" in told
-    assert "all written since" in told
-    assert "<script>" not in answer.text
+    assert "The bank account is already connected to a feed 1 open" in told
+    assert "Who must act The customer" in told
+    assert "1 transaction of 1 company" in told
+    assert "please disconnect the old feed first." in told
     found = links(answer.text)
-    assert "/causes" in found
-    assert "/syncs/part" in reader.get(found[found.index("/?cause=closed-account")]).text
-    app.state.cause_titles = {"closed-account": "The account is closed", "other": "Another"}
-    chosen = reader.get("/?cause=closed-account").text
-    assert '<option value="closed-account" selected>The account is closed</option>' in chosen
-    assert "Cause The account is closed" in read(reader, "/syncs/part")
-    app.state.read_causes = list
-    assert "No failed item is known" in read(reader, "/causes")
+    chosen = "/?cause=bank_feed_connected"
+    assert "/syncs/part" in reader.get(found[found.index(chosen)]).text
+    title = "The bank account is already connected to a feed"
+    assert f"selected>{title}</option>" in reader.get(chosen).text
+    assert title in read(reader, "/syncs/part")
+    assert "The customer must act." in read(reader, "/syncs/part")
+    assert title not in read(reader, "/causes?company_id=nobody")
 
 
 def test_a_companys_configuration_is_shown_and_downloaded(
     shelf: Shelf, app: FastAPI, reader: TestClient, person: TestClient
 ) -> None:
-    """Read from Codat while one waits, shown as text; nothing points there where it cannot be."""
+    """Read from Codat while one waits, shown as text."""
     shelf.company("c/1", "Toft stores")
     shelf.failed(company_id="c/1")
-    assert not [each for each in links(reader.get("/companies/c%2F1").text) if "config" in each]
-    assert reader.get("/companies/c%2F1/config").status_code == 404
 
-    async def read_config(company_id: str) -> dict[str, Any]:
+    async def get_config(company_id: str) -> dict[str, Any]:
         if company_id != "c/1":
-            raise Conflicting("Codat cannot do this now")
+            raise CodatUnavailable("Codat cannot do this now", status=503)
         return {"configuration": {"note": EVIL}}
 
-    app.state.read_config = read_config
+    app.state.codat.get_config = get_config
     assert "/companies/c%2F1/config" in links(reader.get("/companies/c%2F1").text)
     assert "/companies/c%2F1/config" in links(reader.get("/syncs/s1").text)
     answer = reader.get("/companies/c%2F1/config")
@@ -514,6 +501,6 @@ def test_a_companys_configuration_is_shown_and_downloaded(
     file = reader.get("/companies/c%2F1/config.json")
     assert file.json() == {"configuration": {"note": EVIL}}
     assert file.headers["content-disposition"] == 'attachment; filename="codat-config-c_1.json"'
-    assert "Codat cannot do this now" in read(reader, "/companies/c2/config", 409)
+    assert "Codat cannot answer now" in read(reader, "/companies/c2/config", 502)
     person.cookies.clear()
     assert person.get("/companies/c%2F1/config.json").url.path == "/sign-in"

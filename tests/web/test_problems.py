@@ -94,6 +94,7 @@ def test_an_unknown_path_is_a_problem_too(client: TestClient) -> None:
         (errors.NotKnown("no such sync"), 404, True),
         (errors.BadRequest("q", "too odd"), 422, True),
         (errors.Conflicting("not now"), 409, True),
+        (errors.Declined("our key is wrong"), 502, True),
         (errors.StorageUnavailable("host=db user=secret"), 503, False),
         (errors.StorageRefused("value secret"), 422, False),
         (errors.SchemaError("at 0001"), 503, False),
