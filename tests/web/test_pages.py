@@ -466,7 +466,7 @@ def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
     a_morning(shelf)
     answer = reader.get("/causes")
     told = text(answer.text)
-    assert "The bank account is already connected to a feed 1 open" in told
+    assert "The bank account is already connected to a feed ✕ 1 open" in told
     assert "Who must act The customer" in told
     assert "1 transaction of 1 company" in told
     assert "please disconnect the old feed first." in told
