@@ -5,6 +5,7 @@ is the sentence itself, and its hash is the fingerprint.
 """
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 
 FORM = 1
@@ -23,6 +24,7 @@ _QUOTED = re.compile(
 _HEX = re.compile(
     r"\b(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{8,64})\b", re.IGNORECASE
 )
+_CORRELATION = re.compile(r"correlation ?id: ?[0-9a-f-]{32,36}\b", re.IGNORECASE)
 _TOKEN = re.compile(r"[^\s'\"<>()\[\]{}=;]+")
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
@@ -35,14 +37,23 @@ _SEVERAL = re.compile(r"#(?:(?:, ?| and |[ /;-])#)+")
 
 
 def plain(message: str | None) -> str:
-    """The message as rules compare it: lower case, single blanks, plain quotes, at most 2000."""
-    return _one_line(message).lower()
+    """The message as rules compare it: lower case, single blanks, plain quotes, at most 2000.
+
+    Correlation ids are left out: equal failures then are one question to the rules.
+    """
+    return _CORRELATION.sub("correlation id", _one_line(message)).lower()
 
 
 def masked(message: str | None) -> str:
     """The message with `#` for everything particular; the same for all that share a fingerprint."""
-    text = _one_line(message)
-    for pattern in (_EMAIL, _QUOTED, _HEX):
+    return _masked(_CORRELATION.sub(f"correlation id: {SOMETHING}", _one_line(message)))
+
+
+@lru_cache(maxsize=4096)
+def _masked(text: str) -> str:
+    if "@" in text:
+        text = _EMAIL.sub(SOMETHING, text)
+    for pattern in (_QUOTED, _HEX):
         text = pattern.sub(SOMETHING, text)
     text = _TOKEN.sub(_without_digits, text)
     for pattern in (_CURRENCY, _DATE, _CLOCK, _SEVERAL):

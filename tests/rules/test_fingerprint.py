@@ -102,3 +102,11 @@ def test_the_plain_form_is_what_rules_are_written_against() -> None:
     """Lower case, single blanks, straight quotes, and not without end."""
     assert plain("You’re\u00a0 “HERE” – now") == 'you\'re "here" - now'
     assert len(plain("x" * 5000)) == 2000
+
+
+@given(st.uuids(), st.uuids())
+def test_rules_do_not_see_correlation_ids(one: object, other: object) -> None:
+    """So what was decided for one failure is known for all equal ones."""
+    said = "Failed. Correlation ID: {}. Message: Oops"
+    assert plain(said.format(one)) == plain(said.format(other))
+    assert plain(said.format(one)).endswith("message: oops")
