@@ -12,12 +12,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 ORDINARY_USERS = ("postgres", "nobody")
-SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
 class NoPostgreSQL(Exception):
@@ -62,8 +62,11 @@ def _in_the_wheel() -> Path:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """A throwaway server on loopback; the address of its maintenance database."""
+def server(settings: Sequence[str] = FAST) -> Iterator[str]:
+    """A throwaway server on loopback; the address of its maintenance database.
+
+    By default it would not survive a power cut; a benchmark passes other settings.
+    """
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_reachable_by_all()))
     try:
         run_as = _ordinary_user(folder)
@@ -71,7 +74,7 @@ def server() -> Iterator[str]:
         port = _free_port()
         _run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
              "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
-        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in SETTINGS)
+        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in settings)
         start = ("-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
         _run(run_as, bin_dir / "pg_ctl", *start)
         try:
