@@ -123,16 +123,17 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.database = database
     app.state.registry = registry
     app.state.owe = _owe(database, running, clock)
-    app.add_middleware(
-        Door,
+    for part in (problems, health, api, mirror):
+        part.install(app)
+    # outermost: a delivery shall not pay for what it does not need
+    app.middleware_stack = Door(
+        app.build_middleware_stack(),
         verifier=verifier,
         inbox=running.open_inbox,
         max_body_bytes=settings.max_body_bytes,
         clock=clock,
         registry=registry,
     )
-    for part in (problems, health, api, mirror):
-        part.install(app)
     return app
 
 

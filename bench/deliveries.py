@@ -74,10 +74,7 @@ def _stage(failed: bool) -> dict[str, str]:
 
 
 def _new(company: str, now: datetime, *, failed: bool) -> dict[str, Any]:
-    items = [{"id": str(uuid.uuid4()), "status": "Completed", "errorMessage": None}]
-    if failed:
-        refused = {"status": "Failed", "errorMessage": "Insufficient funds"}
-        items.append({"id": str(uuid.uuid4())} | refused)
+    items = [_item("Completed", None)] + ([_item("Failed", "Insufficient funds")] * failed)
     return {
         "id": str(uuid.uuid4()),
         "eventType": "expenses.sync." + ("unsuccessful" if failed else "successful"),
@@ -92,3 +89,7 @@ def _new(company: str, now: datetime, *, failed: bool) -> dict[str, Any]:
             "transactions": items,
         },
     }
+
+
+def _item(status: str, message: str | None) -> dict[str, str | None]:
+    return {"id": str(uuid.uuid4()), "status": status, "errorMessage": message}

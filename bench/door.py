@@ -90,7 +90,9 @@ def medians(turns: Turns) -> dict[tuple[str, int], Turn]:
 
 def tell(middle: dict[tuple[str, int], Turn]) -> None:
     """The table: each contender beside the null application and the afternoon's receiver."""
-    print("| contender | connections | per second | of null | × afternoon | p50 ms | p99 ms | refused |")
+    print(
+        "| contender | connections | per second | of null | × afternoon | p50 ms | p99 ms | refused |"
+    )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for (name, connections), turn in sorted(middle.items(), key=lambda each: each[0][1]):
         null = middle["null app", connections].per_second

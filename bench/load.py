@@ -1,6 +1,6 @@
-"""The load, in a process of its own: raw connections, requests that were made beforehand.
+r"""The load, in a process of its own: raw connections, requests that were made beforehand.
 
-    python -m bench.load --port 8000 --path /webhooks/codat --connections 64 --seconds 2 \\
+    python -m bench.load --port 8000 --path /webhooks/codat --connections 64 --seconds 2 \
         --supply 20000 --secret whsec_… --acknowledged FILE
 
 Each connection sends its next request when the last was answered. Nothing is made, signed or parsed

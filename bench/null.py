@@ -1,6 +1,6 @@
 """The ceiling: an ASGI application that reads the body and answers 204, and does nothing.
 
-    python -m bench.null PORT
+python -m bench.null PORT
 """
 
 import sys

@@ -31,9 +31,11 @@ def per_second(server: str, connections: int, seconds: float) -> float:
     with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
         script = Path(folder) / "insert.sql"
         script.write_text(INSERT)
-        options = ["-n", "-M", "prepared", "-f", script, "-c", connections, "-T", round(seconds)]
+        threads = min(connections, 2)
+        command = [binaries() / "pgbench", "-n", "-M", "prepared", "-f", script, "-c", connections,
+                   "-j", threads, "-T", round(seconds), server]  # fmt: skip
         said = subprocess.run(
-            [str(each) for each in (binaries() / "pgbench", *options, "-j", min(connections, 2), server)],
+            [str(word) for word in command],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
     found = re.search(r"^tps = ([0-9.]+)", said.stdout, re.MULTILINE)

@@ -1,7 +1,7 @@
 """A signed sample event, as Codat would post it: to try a receiver out.
 
 Bodies follow Codat's published webhook schemas, in the older shape (`RuleType`) and in the newer
-one (`eventType`). The signature is made by the svix library.
+one (`eventType`). The signature is made by the library that svix's own uses.
 """
 
 import json
@@ -9,7 +9,7 @@ import uuid
 from datetime import datetime
 from typing import Any, Literal
 
-from svix.webhooks import Webhook
+from standardwebhooks import Webhook
 
 Shape = Literal["legacy", "new"]
 
@@ -74,7 +74,7 @@ def _legacy(event: str, company_id: str, sync_id: str) -> dict[str, Any]:
 
 
 def signed(body: dict[str, Any], secret: str, now: datetime) -> tuple[bytes, dict[str, str]]:
-    """The bytes and the headers of one delivery. Raises svix's errors for a bad secret."""
+    """The bytes and the headers of one delivery. Raises the library's errors for a bad secret."""
     text = json.dumps(body)
     message_id = f"msg_{uuid.uuid4().hex}"
     return text.encode(), {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import uvicorn
-from svix.webhooks import Webhook
+from standardwebhooks import Webhook
 
 from app.simulator.server import create_simulator
 from app.simulator.settings import (
@@ -64,7 +64,7 @@ def secret_problem(secrets: list[str]) -> str | None:
     for secret in secrets:
         try:
             Webhook(secret)
-        except Exception:  # svix lets several libraries' errors through
+        except Exception:  # the library lets others' errors through
             return "a --secret is not of the form whsec_ and base64"
     return None
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import httpx
-from svix.webhooks import Webhook
+from standardwebhooks import Webhook
 
 from app.simulator.clock import Clock
 from app.simulator.deliveries import ARRIVED, HELD_BACK, LOST, Attempt, DeliveryLog, Message, Plan

@@ -1,24 +1,51 @@
 """Many rows in one statement, as fast as each database can take them.
 
-PostgreSQL gets one array per column (`INSERT … SELECT FROM unnest(…)`): the statement is the same
-for any number of rows, so neither we nor it must read it anew for every batch. SQLite gets one row
-of values per row, as SQLAlchemy batches them.
+All rows go as one JSON text, and the database takes it apart (`INSERT … SELECT FROM
+json_to_recordset(…)`, on SQLite `json_each`). The statement is the same for any number of rows, so
+neither we nor the database must read it anew for every batch; the text is made by one call into C,
+without what is empty; and taking it apart happens beside our thread, not in it.
+
+Making a statement costs us more than carrying it out: whoever is called for every batch makes it
+once per kind of database.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from datetime import UTC, datetime
+from functools import lru_cache, partial
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Table, bindparam, column, func, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import (
+    JSON,
+    Column,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    FromClause,
+    LargeBinary,
+    Row,
+    Table,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
-from app.storage.database import insert
+Insert = postgresql.Insert | sqlite.Insert
+Rows = Sequence[Mapping[str, Any]]
 
 
 def insert_new(
     connection: Connection,
     table: Table,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     *,
     unless: tuple[str, ...],
     returning: tuple[str, ...],
@@ -29,21 +56,81 @@ def insert_new(
     """
     if not rows:
         return []
-    wanted = [table.c[name] for name in returning]
-    if connection.dialect.name == "sqlite":
-        statement = insert(connection, table).on_conflict_do_nothing(index_elements=list(unless))
-        return connection.execute(statement.returning(*wanted), list(rows)).all()
-    names = tuple(rows[0])
-    columns = {name: [row[name] for row in rows] for name in names}
-    statement = _from_arrays(table, names).on_conflict_do_nothing(index_elements=list(unless))
-    return connection.execute(statement.returning(*wanted), columns).all()
+    statement = _inserting_new(connection.dialect.name, table, tuple(rows[0]), unless, returning)
+    return put(connection, statement, rows).all()
 
 
-@lru_cache(maxsize=32)
-def _from_arrays(table: Table, names: tuple[str, ...]) -> postgresql.Insert:
-    """An INSERT that takes one array per column."""
-    arrays = [bindparam(name, type_=ARRAY(table.c[name].type)) for name in names]
+def insert_all(connection: Connection, table: Table, rows: Rows) -> None:
+    """Insert the rows, which all name the same columns."""
+    if rows:
+        put(connection, inserting(connection.dialect.name, table, tuple(rows[0])), rows)
+
+
+def update_all(connection: Connection, table: Table, rows: Rows) -> None:
+    """Update the rows with these ids; all must name the same columns."""
+    if rows:
+        put(connection, _updating(connection.dialect.name, table, tuple(rows[0])), rows)
+
+
+def put(connection: Connection, statement: Any, rows: Rows, **more: Any) -> CursorResult[Any]:
+    """Carry out a statement made for rows like these; `more` are its other parameters."""
+    told = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    spell = partial(_spelled, connection.dialect.name)
+    return connection.execute(
+        statement, {"rows": json.dumps(told, ensure_ascii=False, default=spell), **more}
+    )
+
+
+@lru_cache(maxsize=64)
+def inserting(kind: str, table: Table, names: tuple[str, ...]) -> Insert:
+    """An INSERT for rows of these columns, to say ON CONFLICT of; `put` carries it out."""
+    statement = sqlite.insert(table) if kind == "sqlite" else postgresql.insert(table)
+    # without a WHERE, SQLite would take the ON of ON CONFLICT for a join's
+    given = select(*_given(kind, table, names).c).where(text("true"))
+    return statement.from_select(list(names), given)
+
+
+@lru_cache(maxsize=64)
+def _inserting_new(
+    kind: str,
+    table: Table,
+    names: tuple[str, ...],
+    unless: tuple[str, ...],
+    returning: tuple[str, ...],
+) -> Any:
+    statement = inserting(kind, table, names).on_conflict_do_nothing(index_elements=list(unless))
+    return statement.returning(*(table.c[name] for name in returning))
+
+
+@lru_cache(maxsize=64)
+def _updating(kind: str, table: Table, names: tuple[str, ...]) -> Update:
+    given = _given(kind, table, names)
+    new = {name: given.c[name] for name in names if name != "id"}
+    return update(table).where(table.c.id == given.c.id).values(new)
+
+
+def _given(kind: str, table: Table, names: tuple[str, ...]) -> FromClause:
+    """The rows that came as JSON; an absent member is NULL."""
+    rows = bindparam("rows", type_=Text)
+    if kind == "sqlite":
+        each = func.json_each(rows).table_valued("value", name="each")
+        return select(*(_member(each.c.value, table.c[name]) for name in names)).subquery("given")
     kinds = [column(name, table.c[name].type) for name in names]
-    given = func.unnest(*arrays).table_valued(*kinds, name="given").render_derived()
-    chosen = select(*(given.c[name] for name in names))
-    return postgresql.insert(table).from_select(list(names), chosen)
+    given = func.json_to_recordset(cast(rows, JSON)).table_valued(*kinds, name="given")
+    return given.render_derived(with_types=True)
+
+
+def _member(row: ColumnElement[Any], wanted: Column[Any]) -> ColumnElement[Any]:
+    value = func.json_extract(row, literal_column(f"'$.{wanted.name}'"))
+    is_bytes = isinstance(wanted.type, LargeBinary)
+    return (func.from_hex(value) if is_bytes else value).label(wanted.name)
+
+
+def _spelled(kind: str, value: object) -> str:
+    """What JSON has no word for, as the database spells it."""
+    if isinstance(value, bytes):
+        return value.hex() if kind == "sqlite" else "\\x" + value.hex()
+    if isinstance(value, datetime):
+        told = value.astimezone(UTC).isoformat(" ", "microseconds")
+        return told.removesuffix("+00:00") if kind == "sqlite" else told
+    raise TypeError(f"a {type(value).__name__} cannot be kept")

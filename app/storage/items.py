@@ -1,6 +1,6 @@
 """The item rows of a sync: written as a whole set, never row by row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, select
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, select
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
-from app.storage.database import chunked
+from app.storage.bulk import insert_all
 from app.storage.tables import transactions
 
 _AS_TOLD = ("transaction_id", "status", "message", "integration_type")
@@ -33,9 +33,16 @@ def replace_items(
 ) -> None:
     """Put these rows in place of all the sync has, in the order Codat lists them."""
     connection.execute(delete(transactions).where(transactions.c.sync == sync))
-    rows = [_row(sync, n, item) for n, item in enumerate(items)]
-    for some in chunked(rows):
-        connection.execute(transactions.insert(), some)
+    insert_items(connection, {sync: items})
+
+
+def insert_items(connection: Connection, items: Mapping[int, Sequence[Item]]) -> None:
+    """Write the rows of these syncs, which have none yet."""
+    insert_all(
+        connection,
+        transactions,
+        [_row(sync, n, item) for sync, rows in items.items() for n, item in enumerate(rows)],
+    )
 
 
 def _row(sync: int, position: int, item: Item) -> dict[str, Any]:

@@ -9,13 +9,14 @@ write at once wait for each other and never deadlock.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, or_, select, tuple_, update
+from sqlalchemy import Connection, or_, select, tuple_
 
 from app.rules.news import Delivery, Item
 from app.rules.sync import (
-    TERMINAL,
+    ENDINGS,
     Sync,
     inline_key,
     inline_wins,
@@ -23,9 +24,9 @@ from app.rules.sync import (
     with_items,
 )
 from app.storage import gate
-from app.storage.bulk import insert_new
+from app.storage.bulk import Insert, insert_all, insert_new, inserting, put, update_all
 from app.storage.database import insert
-from app.storage.items import replace_items
+from app.storage.items import insert_items, replace_items
 from app.storage.owed import owe, owe_again
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import companies, events, notes, syncs
@@ -118,7 +119,7 @@ def _key(delivery: Delivery) -> SyncKey:
 
 
 def _is_terminal(told: Iterable[Delivery]) -> bool:
-    return any(tell(_blank(d), d.event, d.received_at).heard & TERMINAL for d in told)
+    return any(delivery.event.event in ENDINGS for delivery in told)
 
 
 def _blank(delivery: Delivery) -> Sync:
@@ -147,8 +148,8 @@ def _insert_syncs(
     key = ("company_id", "sync_id")
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
-    for key, number in ids.items():
-        _write_inline_items(connection, number, merged[key])
+    told = {number: merged[key].items for key, number in ids.items()}
+    insert_items(connection, {number: items for number, items in told.items() if items})
     return ids
 
 
@@ -170,16 +171,11 @@ def _update_syncs(
         before = to_sync(row)
         merged = _fold(before, by_sync[key])
         if merged.sync != before:
-            changed.append(to_row(merged.sync, updated_at=now) | {"row_id": row["id"]})
-            _write_inline_items(connection, row["id"], merged)
-    if changed:
-        connection.execute(update(syncs).where(syncs.c.id == bindparam("row_id")), changed)
+            changed.append(to_row(merged.sync, updated_at=now) | {"id": row["id"]})
+            if merged.items is not None:
+                replace_items(connection, row["id"], merged.items)
+    update_all(connection, syncs, changed)
     return ids
-
-
-def _write_inline_items(connection: Connection, number: int, merged: _Merged) -> None:
-    if merged.items is not None:
-        replace_items(connection, number, merged.items)
 
 
 def _merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:
@@ -198,34 +194,31 @@ def _merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:
 
 
 def _insert_companies(connection: Connection, company_ids: Sequence[str]) -> None:
-    if company_ids:
-        connection.execute(
-            insert(connection, companies).on_conflict_do_nothing(),
-            [{"company_id": company_id} for company_id in company_ids],
-        )
+    rows = [{"company_id": company_id} for company_id in company_ids]
+    insert_new(connection, companies, rows, unless=("company_id",), returning=("company_id",))
 
 
 def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str]]) -> None:
-    if not named:
-        return
-    statement = insert(connection, companies)
+    rows = [
+        {"company_id": company_id, "name": name, "name_as_of": as_of}
+        for company_id, (as_of, name) in sorted(named.items())
+    ]
+    if rows:
+        put(connection, _naming(connection.dialect.name), rows)
+
+
+@lru_cache
+def _naming(kind: str) -> Insert:
+    """A company's name is replaced only by one told later."""
+    statement = inserting(kind, companies, ("company_id", "name", "name_as_of"))
     told = statement.excluded
     later = or_(
         companies.c.name_as_of.is_(None),
         companies.c.name_as_of < told.name_as_of,
         (companies.c.name_as_of == told.name_as_of) & (companies.c.name < told.name),
     )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["company_id"],
-            set_={"name": told.name, "name_as_of": told.name_as_of},
-            where=later,
-        ),
-        [
-            {"company_id": company_id, "name": name, "name_as_of": as_of}
-            for company_id, (as_of, name) in sorted(named.items())
-        ],
-    )
+    new = {"name": told.name, "name_as_of": told.name_as_of}
+    return statement.on_conflict_do_update(index_elements=["company_id"], set_=new, where=later)
 
 
 def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> bool:
@@ -242,8 +235,7 @@ def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> bool:
     ids = {(row.company_id, row.sync_id): row.id for row in found}
     now = max(delivery.received_at for delivery in spoken)
     rows = [_repeat_note(ids[_key(d)], d) for d in spoken if _key(d) in ids]
-    if rows:
-        connection.execute(notes.insert(), rows)
+    insert_all(connection, notes, rows)
     return owe_again(connection, sorted(ids.values()), now)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from app.rules.items import Counts
-from app.rules.sync import Heard, Sync
+from app.rules.sync import Sync
 
 _SAME = (
     "company_id",
@@ -36,8 +36,8 @@ def to_sync(row: RowMapping) -> Sync:
     counted = row["total"] is not None
     return Sync(
         **{name: row[name] for name in _SAME},
-        heard=Heard(row["heard"]),
-        unsettled=Heard(row["unsettled"]),
+        heard=row["heard"],
+        unsettled=row["unsettled"],
         counts=Counts(**{name: row[name] for name in _COUNTED}) if counted else None,
     )
 
@@ -47,8 +47,8 @@ def to_row(sync: Sync, *, updated_at: datetime) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(sync, name) for name in _SAME}
     values |= {name: getattr(sync.counts, name, None) for name in _COUNTED}
     return values | {
-        "heard": int(sync.heard),
-        "unsettled": int(sync.unsettled),
+        "heard": sync.heard,
+        "unsettled": sync.unsettled,
         "state": sync.state,
         "outcome": sync.outcome,
         "finished_at": sync.finished_at,
