@@ -24,7 +24,7 @@ class Signed:
 
 
 def signed(count: int, secret: str, path: str) -> list[Signed]:
-    """This many unique deliveries, signed now; they verify for five minutes."""
+    """Unique deliveries, as many as asked for, signed now; they verify for five minutes."""
     webhook = Webhook(secret)
     now = datetime.now(UTC)
     return [_one(webhook, number, now, path) for number in range(count)]

@@ -2,10 +2,10 @@
 
     python -m bench.door --rounds 7 --plot docs/door.svg
 
-All in one go on one machine: in every round each contender has its turn at 1, 16 and 64 connections,
-so that whatever else the machine does hits all alike. Medians of the rounds, and their ratios, are
-what counts; a number alone says more about the machine. Afterwards every acknowledged event must be
-in the database.
+All in one go on one machine: in every round each contender has its turn at 1, 16 and 64
+connections, so that whatever else the machine does hits all alike. Medians of the rounds, and their
+ratios, are what counts; a number alone says more about the machine. Afterwards every acknowledged
+event must be in the database.
 """
 
 import argparse
@@ -90,9 +90,8 @@ def medians(turns: Turns) -> dict[tuple[str, int], Turn]:
 
 def tell(middle: dict[tuple[str, int], Turn]) -> None:
     """The table: each contender beside the null application and the afternoon's receiver."""
-    print(
-        "| contender | connections | per second | of null | × afternoon | p50 ms | p99 ms | refused |"
-    )
+    heads = ("contender", "connections", "per second", "of null", "× afternoon", "p50 ms", "p99 ms")
+    print("| " + " | ".join((*heads, "refused")) + " |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for (name, connections), turn in sorted(middle.items(), key=lambda each: each[0][1]):
         null = middle["null app", connections].per_second

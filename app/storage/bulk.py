@@ -75,10 +75,10 @@ def update_all(connection: Connection, table: Table, rows: Rows) -> None:
 def put(connection: Connection, statement: Any, rows: Rows, **more: Any) -> CursorResult[Any]:
     """Carry out a statement made for rows like these; `more` are its other parameters."""
     told = [{name: value for name, value in row.items() if value is not None} for row in rows]
-    spell = partial(_spelled, connection.dialect.name)
-    return connection.execute(
-        statement, {"rows": json.dumps(told, ensure_ascii=False, default=spell), **more}
-    )
+    spelled = partial(_spelled, connection.dialect.name)
+    # not in ASCII: half a character (a lone surrogate) must fail here, and not become bad text
+    as_json = json.dumps(told, ensure_ascii=False, check_circular=False, default=spelled)
+    return connection.execute(statement, {"rows": as_json, **more})
 
 
 @lru_cache(maxsize=64)
@@ -131,6 +131,12 @@ def _spelled(kind: str, value: object) -> str:
     if isinstance(value, bytes):
         return value.hex() if kind == "sqlite" else "\\x" + value.hex()
     if isinstance(value, datetime):
-        told = value.astimezone(UTC).isoformat(" ", "microseconds")
-        return told.removesuffix("+00:00") if kind == "sqlite" else told
+        return _spelled_time(kind, value)
     raise TypeError(f"a {type(value).__name__} cannot be kept")
+
+
+@lru_cache(maxsize=1024)
+def _spelled_time(kind: str, value: datetime) -> str:
+    """Kept, because one moment stands in many columns."""
+    told = value.astimezone(UTC).isoformat(" ", "microseconds")
+    return told.removesuffix("+00:00") if kind == "sqlite" else told

@@ -1,6 +1,7 @@
 """A sync as a row, and a row as a sync. The one place that knows both shapes."""
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -29,6 +30,9 @@ _SAME = (
     "fetched_at",
 )
 _COUNTED = ("total", "completed", "failed", "pending", "other")
+_UNCOUNTED = (None,) * len(_COUNTED)
+_same = attrgetter(*_SAME)
+_counted = attrgetter(*_COUNTED)
 
 
 def to_sync(row: RowMapping) -> Sync:
@@ -44,8 +48,9 @@ def to_sync(row: RowMapping) -> Sync:
 
 def to_row(sync: Sync, *, updated_at: datetime) -> dict[str, Any]:
     """The column values of a sync, with what is derived from them for filters and sorting."""
-    values: dict[str, Any] = {name: getattr(sync, name) for name in _SAME}
-    values |= {name: getattr(sync.counts, name, None) for name in _COUNTED}
+    values = dict(zip(_SAME, _same(sync), strict=True))
+    counted = _counted(sync.counts) if sync.counts else _UNCOUNTED
+    values |= zip(_COUNTED, counted, strict=True)
     return values | {
         "heard": sync.heard,
         "unsettled": sync.unsettled,
