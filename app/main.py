@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-
-from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
+from typing import TYPE_CHECKING
 
 from app.codat.client import CodatClient
 from app.codat.signature import Verifier
@@ -16,14 +14,15 @@ from app.settings import Settings, require
 from app.storage import compare, store
 from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
-from app.web import api, health, mirror, problems
-from app.web.webhooks import Door
 from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
 from app.work.gate import Gate
 from app.work.reconcile import COMPANIES_PER_PASS, Reconciler
 from app.work.watch import Watch
 from app.work.worker import Worker
+
+if TYPE_CHECKING:  # the worker is wired here too, and needs no web framework
+    from fastapi import FastAPI
 
 TITLE = "Codat Sync for Expenses receiver"
 VERSION = "0.1.0"
@@ -104,8 +103,14 @@ def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], d
         return compare.owe_stuck(connection, before=now - stuck_after, now=now)
 
 
-def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> FastAPI:
+def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> "FastAPI":
     """The application. Raises SettingsError when something it needs is not set."""
+    from fastapi import FastAPI
+    from prometheus_client import CollectorRegistry
+
+    from app.web import api, health, mirror, problems
+    from app.web.webhooks import Door
+
     verifier = check_settings(settings)
     database = open_database(settings.database_url)
     registry = CollectorRegistry()
