@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app.codat.client import CodatClient
@@ -105,10 +106,10 @@ def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], d
 
 def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> "FastAPI":
     """The application. Raises SettingsError when something it needs is not set."""
-    from fastapi import FastAPI
     from prometheus_client import CollectorRegistry
 
     from app.web import api, health, mirror, problems
+    from app.web.service import Service
     from app.web.webhooks import Door
 
     verifier = check_settings(settings)
@@ -117,28 +118,28 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     running = Running()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: "FastAPI") -> AsyncIterator[None]:
         async with _alive(settings, database, running, clock):
             gc.collect()
             gc.freeze()  # start-up objects live for ever: collections need not walk them
             yield
 
-    app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan, redirect_slashes=False)
+    app = Service(title=TITLE, version=VERSION, lifespan=lifespan, redirect_slashes=False)
     app.state.settings = settings
     app.state.database = database
     app.state.registry = registry
     app.state.owe = _owe(database, running, clock)
     for part in (problems, health, api, mirror):
         part.install(app)
-    # outermost: a delivery shall not pay for what it does not need
-    app.middleware_stack = Door(
-        app.build_middleware_stack(),
+    door = partial(
+        Door,
         verifier=verifier,
         inbox=running.open_inbox,
         max_body_bytes=settings.max_body_bytes,
         clock=clock,
         registry=registry,
     )
+    app.stand_behind(door)
     return app
 
 

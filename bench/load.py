@@ -31,6 +31,7 @@ class Run:
 
     supply: list[Signed]
     seconds: float
+    again: bool = False
     began: float = 0.0
     ended: float = 0.0
     sent: int = 0
@@ -42,10 +43,11 @@ class Run:
 
     def next(self) -> Signed | None:
         """The next request, None when the time or the supply is at its end."""
-        if self.sent >= len(self.supply) or time.perf_counter() - self.began > self.seconds:
+        at_an_end = self.sent >= len(self.supply) and not self.again
+        if at_an_end or time.perf_counter() - self.began > self.seconds:
             return None
         self.sent += 1
-        return self.supply[self.sent - 1]
+        return self.supply[(self.sent - 1) % len(self.supply)]
 
 
 class Sender(asyncio.Protocol):
@@ -123,7 +125,7 @@ def figures(run: Run) -> dict[str, object]:
         "p99_ms": waits[len(waits) * 99 // 100] * 1000,
         "acknowledged": len(run.acknowledged),
         "refused": dict(run.refused),
-        "exhausted": run.sent == len(run.supply),
+        "exhausted": run.sent == len(run.supply) and not run.again,
     }
 
 
@@ -137,8 +139,9 @@ def main() -> None:
     parser.add_argument("--supply", type=int, default=20_000)
     parser.add_argument("--secret", required=True)
     parser.add_argument("--acknowledged", type=Path, required=True)
+    parser.add_argument("--again", action="store_true", help="use up the supply more than once")
     told = parser.parse_args()
-    run = Run(signed(told.supply, told.secret, told.path), told.seconds)
+    run = Run(signed(told.supply, told.secret, told.path), told.seconds, told.again)
     uvloop.run(play(run, told.port, told.connections))
     with told.acknowledged.open("a") as out:
         out.writelines(f"{message_id}\n" for message_id in run.acknowledged)
