@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test run migrate check format lint types floors lock chaos screenshots
+.PHONY: help install demo test run migrate check format lint types floors lock chaos screenshots bench bench-start
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -66,3 +66,9 @@ screenshots: $(VENV)/.installed-dev ## pictures of the pages into docs/screensho
 
 chaos: $(VENV)/.installed-dev ## webhooks lost, Codat refusing, kill -9: are we equal to Codat?
 	$(BIN)/python -m bench.storm --syncs $(or $(SYNCS),200) --seeds $(or $(SEEDS),3)
+
+bench: $(VENV)/.installed-dev ## the door's speed, beside a null application and others
+	$(BIN)/python -m bench.door --rounds $(or $(ROUNDS),7) --plot docs/door.svg
+
+bench-start: $(VENV)/.installed-dev ## what a process loads, how soon it is there, its memory
+	$(BIN)/python -m bench.start

@@ -6,20 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
 
 import httpx
-from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from app.codat.client import CodatClient
-from app.codat.signature import Verifier
 from app.opening import address_names, check_recipients, make_codat, make_senders, open_for
 from app.settings import Settings, require
 from app.storage import compare, store
 from app.storage.database import Database
 from app.storage.inbox import Inbox
-from app.web import api, described, health, mirror, pages, problems
-from app.web.webhooks import Door
 from app.work import retention
 from app.work.asking import Asking
 from app.work.causes import Reclassifier
@@ -34,6 +31,11 @@ from app.work.retention import Retention
 from app.work.start import Starter
 from app.work.watch import Watch
 from app.work.worker import Worker
+
+if TYPE_CHECKING:  # the worker is wired here too, and needs no web framework
+    from fastapi import FastAPI
+
+    from app.codat.signature import Verifier
 
 TITLE = "Codat Sync for Expenses receiver"
 VERSION = "0.1.0"
@@ -64,8 +66,10 @@ class Running:
         return self.inbox
 
 
-def check_settings(settings: Settings) -> Verifier:
+def check_settings(settings: Settings) -> "Verifier":
     """The verifier, when all that serving needs is set; else raises SettingsError."""
+    from app.codat.signature import Verifier
+
     require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
     return Verifier([secret.get_secret_value() for secret in settings.codat_webhook_secrets])
 
@@ -123,8 +127,14 @@ def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], d
         return compare.owe_stuck(connection, before=now - stuck_after, now=now)
 
 
-def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> FastAPI:
+def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> "FastAPI":
     """The application. Raises SettingsError when something it needs is not set."""
+    from prometheus_client import CollectorRegistry
+
+    from app.web import api, described, health, mirror, pages, problems
+    from app.web.service import Service
+    from app.web.webhooks import Door
+
     verifier = check_settings(settings)
     check_recipients(settings)
     database = open_for(settings)
@@ -133,13 +143,13 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     running = Running()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: "FastAPI") -> AsyncIterator[None]:
         async with _alive(settings, database, codat, running, clock):
             gc.collect()
             gc.freeze()  # start-up objects live for ever: collections need not walk them
             yield
 
-    app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan, redirect_slashes=False)
+    app = Service(title=TITLE, version=VERSION, lifespan=lifespan, redirect_slashes=False)
     app.state.settings = settings
     app.state.database = database
     app.state.registry = registry
@@ -149,7 +159,9 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.asking = Asking(database, clock)
     app.state.replayer = Replayer(database, clock, running.wake)
     app.state.starter = Starter(database, codat, clock)
-    app.add_middleware(
+    for part in (problems, health, api, mirror, pages, described):
+        part.install(app)
+    door = partial(
         Door,
         verifier=verifier,
         inbox=running.open_inbox,
@@ -157,8 +169,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
         clock=clock,
         registry=registry,
     )
-    for part in (problems, health, api, mirror, pages, described):
-        part.install(app)
+    app.stand_behind(door)
     return app
 
 

@@ -12,13 +12,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 ORDINARY_USERS = ("postgres", "nobody")
 ROOM_IN_MEMORY = 2 * 1024**3
-SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
 class NoPostgreSQL(Exception):
@@ -63,16 +63,19 @@ def _in_the_wheel() -> Path:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """A throwaway server on loopback; the address of its maintenance database."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_reachable_by_all()))
+def server(settings: Sequence[str] = FAST) -> Iterator[str]:
+    """A throwaway server on loopback; the address of its maintenance database.
+
+    By default it would not survive a power cut; a benchmark passes other settings.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_reachable_by_all(in_memory=settings is FAST)))
     try:
         run_as = _ordinary_user(folder)
         bin_dir = _reachable(binaries(), folder, run_as)
         port = _free_port()
         _run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
              "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
-        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in SETTINGS)
+        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in settings)
         start = ("-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
         _run(run_as, bin_dir / "pg_ctl", *start)
         try:
@@ -83,13 +86,13 @@ def server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _reachable_by_all() -> str:
+def _reachable_by_all(*, in_memory: bool) -> str:
     """A folder for temporary files that another user can enter too; in memory where there is room.
 
     The suite makes and drops a database for every test, and most of that is waiting for a disk.
     """
     memory = Path("/dev/shm")
-    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_IN_MEMORY:
+    if in_memory and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_IN_MEMORY:
         return str(memory)
     return "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()
 

@@ -10,12 +10,15 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from svix.webhooks import Webhook
+
+from app.storage import store
+from app.storage.database import open_database
 
 ROOT = Path(__file__).parents[1]
 SECRET = "whsec_" + b64encode(b"j" * 32).decode()
@@ -146,6 +149,15 @@ def answers(process: Process, path: str) -> bool:
         return httpx.get(process.address + path, timeout=2).is_success
     except httpx.HTTPError:
         return False
+
+
+def a_worker_lives(playing: Stage) -> bool:
+    """True once a worker has said that it lives."""
+    database = open_database(playing.database_url)
+    with database.reading() as connection:
+        alive = store.workers_alive(connection, datetime.now(UTC) - timedelta(minutes=1))
+    database.close()
+    return alive > 0
 
 
 @contextmanager

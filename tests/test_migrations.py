@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from app.errors import SchemaError, StorageUnavailable
@@ -28,6 +30,13 @@ def test_an_empty_database_is_brought_up_down_and_up_again(empty_database_url: s
     schema.migrate(database)
     assert schema.drift(database) == []
     database.close()
+
+
+def test_the_newest_file_is_the_newest_migration() -> None:
+    """Who only serves goes by the names of the files, and does not load Alembic for it."""
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.head()]
 
 
 def test_migrating_twice_does_nothing_the_second_time(database: Database) -> None:

@@ -5,6 +5,7 @@ Deleted" and "Data sync completed" are no expense syncs.
 """
 
 import re
+from functools import lru_cache
 
 from app.rules.news import (
     RATE_LIMIT_REACHED,
@@ -78,6 +79,7 @@ _KNOWN = {fold(name): event for event, names in _SPELLINGS.items() for name in n
 _KNOWN |= {fold(name): name for name in reversed(_OTHERS)}
 
 
+@lru_cache(maxsize=256)
 def canonical(name: str) -> str | None:
     """Our name for an event type as Codat may spell it; None for one in no catalog."""
     known = _KNOWN.get(fold(name))

@@ -195,10 +195,7 @@ def _folded(told: object) -> Fields:
     """An object with its keys in lower case; anything else is empty. The first spelling wins."""
     if not isinstance(told, dict):
         return {}
-    folded: dict[str, Any] = {}
-    for key, value in told.items():
-        folded.setdefault(key.lower(), value)
-    return folded
+    return {key.lower(): value for key, value in reversed(told.items())}
 
 
 def identifier(value: object) -> str | None:

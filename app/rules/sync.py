@@ -12,7 +12,6 @@ asked for is *unsettled*: it is believed, failure first, until Codat is asked ag
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import IntFlag
 from typing import Literal
 
 from app.rules.items import Counts, count
@@ -35,8 +34,11 @@ FetchState = Literal["owed", "settled", "dead"]
 ItemsFrom = Literal["webhook", "codat"]
 
 
-class Heard(IntFlag):
-    """Which of the three sync events have been heard."""
+class Heard:
+    """Which of the three sync events have been heard, as bits of a number.
+
+    Plain numbers: an enumeration of flags makes an object for every `&` and `|`.
+    """
 
     NOTHING = 0
     STARTED = 1
@@ -45,6 +47,7 @@ class Heard(IntFlag):
 
 
 TERMINAL = Heard.FAILED | Heard.COMPLETED
+ENDINGS = frozenset({SYNC_FAILED, SYNC_COMPLETED})
 _FLAGS = {
     SYNC_STARTED: Heard.STARTED,
     SYNC_FAILED: Heard.FAILED,
@@ -58,8 +61,8 @@ class Sync:
 
     company_id: str
     sync_id: str
-    heard: Heard = Heard.NOTHING
-    unsettled: Heard = Heard.NOTHING
+    heard: int = Heard.NOTHING
+    unsettled: int = Heard.NOTHING
     failure_stage: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -150,7 +153,7 @@ def tell(sync: Sync, event: Event, received_at: datetime) -> Sync:
         heard=sync.heard | flag,
         unsettled=sync.unsettled | (flag & TERMINAL),
         failure_stage=_greatest(sync.failure_stage, event.failure_stage),
-        started_at=_earliest(sync.started_at, at if flag is Heard.STARTED else None),
+        started_at=_earliest(sync.started_at, at if flag == Heard.STARTED else None),
         ended_at=_earliest(sync.ended_at, at if flag & TERMINAL else None),
         first_seen_at=_earliest(sync.first_seen_at, received_at),
     )

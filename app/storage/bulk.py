@@ -1,36 +1,51 @@
 """Many rows in one statement, as fast as each database can take them.
 
-PostgreSQL gets one array per column (`INSERT … SELECT FROM unnest(…)`): the statement is the same
-for any number of rows, so neither we nor it must read it anew for every batch. SQLite gets one row
-of values per row, as SQLAlchemy batches them.
+All rows go as one JSON text, and the database takes it apart (`INSERT … SELECT FROM
+json_to_recordset(…)`, on SQLite `json_each`). The statement is the same for any number of rows, so
+neither we nor the database must read it anew for every batch; the text is made by one call into C,
+without what is empty; and taking it apart happens beside our thread, not in it.
+
+Making a statement costs us more than carrying it out: whoever is called for every batch makes it
+once per kind of database.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from datetime import UTC, datetime
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
+    JSON,
+    Column,
     ColumnElement,
     Connection,
+    CursorResult,
+    FromClause,
+    LargeBinary,
     Row,
     Table,
     Text,
+    Update,
     bindparam,
+    cast,
     column,
     func,
     literal_column,
     select,
+    text,
+    update,
 )
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 
-from app.storage.database import insert
+Insert = postgresql.Insert | sqlite.Insert
+Rows = Sequence[Mapping[str, Any]]
 
 
 def insert_new(
     connection: Connection,
     table: Table,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     *,
     unless: tuple[str, ...],
     returning: tuple[str, ...],
@@ -41,57 +56,104 @@ def insert_new(
     """
     if not rows:
         return []
-    wanted = [table.c[name] for name in returning]
-    if connection.dialect.name == "sqlite":
-        statement = insert(connection, table).on_conflict_do_nothing(index_elements=list(unless))
-        return connection.execute(statement.returning(*wanted), list(rows)).all()
-    names = tuple(rows[0])
-    columns = {name: [row[name] for row in rows] for name in names}
-    statement = _from_arrays(table, names).on_conflict_do_nothing(index_elements=list(unless))
-    return connection.execute(statement.returning(*wanted), columns).all()
+    statement = _inserting_new(connection.dialect.name, table, tuple(rows[0]), unless, returning)
+    return put(connection, statement, rows).all()
 
 
 def insert_all(
-    connection: Connection,
-    table: Table,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    lines: tuple[str, ...] = (),
-    **computed: ColumnElement[Any],
+    connection: Connection, table: Table, rows: Rows, **computed: ColumnElement[Any]
 ) -> None:
-    """Insert the rows in their order; PostgreSQL computes the columns that are `computed`.
+    """Insert the rows in their order; all must name the same columns.
 
-    All rows must name the same columns. SQLite takes the computed ones from the rows too. `lines`
-    are columns whose texts have no line break: they go as one text, because an array of JSON texts
-    costs more to quote than all the rest of the statement.
+    PostgreSQL computes the columns that are `computed`; SQLite takes those from the rows too.
     """
-    if not rows:
-        return
-    if connection.dialect.name == "sqlite":
-        connection.execute(table.insert(), list(rows))
-        return
-    names = tuple(name for name in rows[0] if name not in computed)
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
-    columns |= {name: "\n".join(columns[name]) for name in lines}
-    connection.execute(_from_arrays(table, names, lines, tuple(computed.items())), columns)
+    if rows:
+        kind = connection.dialect.name
+        more = () if kind == "sqlite" else tuple(computed.items())
+        put(connection, inserting(kind, table, tuple(rows[0]), more), rows)
 
 
-@lru_cache(maxsize=32)
-def _from_arrays(
+def update_all(connection: Connection, table: Table, rows: Rows) -> None:
+    """Update the rows with these ids; all must name the same columns."""
+    if rows:
+        put(connection, _updating(connection.dialect.name, table, tuple(rows[0])), rows)
+
+
+def put(connection: Connection, statement: Any, rows: Rows, **more: Any) -> CursorResult[Any]:
+    """Carry out a statement made for rows like these; `more` are its other parameters."""
+    told = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    spelled = partial(_spelled, connection.dialect.name)
+    # not in ASCII: half a character (a lone surrogate) must fail here, and not become bad text
+    as_json = json.dumps(told, ensure_ascii=False, check_circular=False, default=spelled)
+    return connection.execute(statement, {"rows": as_json, **more})
+
+
+@lru_cache(maxsize=64)
+def inserting(
+    kind: str,
     table: Table,
     names: tuple[str, ...],
-    lines: tuple[str, ...] = (),
     computed: tuple[tuple[str, ColumnElement[Any]], ...] = (),
-) -> postgresql.Insert:
-    """An INSERT that takes one array (or text of lines) per column, and computes the others."""
-    arrays = [
-        func.string_to_array(bindparam(name, type_=Text), literal_column("chr(10)"))
-        if name in lines
-        else bindparam(name, type_=ARRAY(table.c[name].type))
-        for name in names
-    ]
+) -> Insert:
+    """An INSERT for rows of these columns, to say ON CONFLICT of; `put` carries it out.
+
+    A computed column is taken from its expression and not from the rows.
+    """
+    statement = sqlite.insert(table) if kind == "sqlite" else postgresql.insert(table)
+    # without a WHERE, SQLite would take the ON of ON CONFLICT for a join's
+    instead = dict(computed)
+    given = _given(kind, table, names).c
+    chosen = select(*(instead.get(name, given[name]) for name in names)).where(text("true"))
+    return statement.from_select(list(names), chosen)
+
+
+@lru_cache(maxsize=64)
+def _inserting_new(
+    kind: str,
+    table: Table,
+    names: tuple[str, ...],
+    unless: tuple[str, ...],
+    returning: tuple[str, ...],
+) -> Any:
+    statement = inserting(kind, table, names).on_conflict_do_nothing(index_elements=list(unless))
+    return statement.returning(*(table.c[name] for name in returning))
+
+
+@lru_cache(maxsize=64)
+def _updating(kind: str, table: Table, names: tuple[str, ...]) -> Update:
+    given = _given(kind, table, names)
+    new = {name: given.c[name] for name in names if name != "id"}
+    return update(table).where(table.c.id == given.c.id).values(new)
+
+
+def _given(kind: str, table: Table, names: tuple[str, ...]) -> FromClause:
+    """The rows that came as JSON; an absent member is NULL."""
+    rows = bindparam("rows", type_=Text)
+    if kind == "sqlite":
+        each = func.json_each(rows).table_valued("value", name="each")
+        return select(*(_member(each.c.value, table.c[name]) for name in names)).subquery("given")
     kinds = [column(name, table.c[name].type) for name in names]
-    given = func.unnest(*arrays).table_valued(*kinds, name="given").render_derived()
-    chosen = select(*(given.c[name] for name in names), *(value for _, value in computed))
-    into = [*names, *(name for name, _ in computed)]
-    return postgresql.insert(table).from_select(into, chosen)
+    given = func.json_to_recordset(cast(rows, JSON)).table_valued(*kinds, name="given")
+    return given.render_derived(with_types=True)
+
+
+def _member(row: ColumnElement[Any], wanted: Column[Any]) -> ColumnElement[Any]:
+    value = func.json_extract(row, literal_column(f"'$.{wanted.name}'"))
+    is_bytes = isinstance(wanted.type, LargeBinary)
+    return (func.from_hex(value) if is_bytes else value).label(wanted.name)
+
+
+def _spelled(kind: str, value: object) -> str:
+    """What JSON has no word for, as the database spells it."""
+    if isinstance(value, bytes):
+        return value.hex() if kind == "sqlite" else "\\x" + value.hex()
+    if isinstance(value, datetime):
+        return _spelled_time(kind, value)
+    raise TypeError(f"a {type(value).__name__} cannot be kept")
+
+
+@lru_cache(maxsize=1024)
+def _spelled_time(kind: str, value: datetime) -> str:
+    """Kept, because one moment stands in many columns."""
+    told = value.astimezone(UTC).isoformat(" ", "microseconds")
+    return told.removesuffix("+00:00") if kind == "sqlite" else told

@@ -162,7 +162,7 @@ def write(connection: Connection, changed: Sequence[Change]) -> None:
         }
         for each in changed
     ]
-    insert_all(connection, changes, rows, lines=("told",), txid=_THIS)
+    insert_all(connection, changes, rows, txid=_THIS)
 
 
 def read_changes(connection: Connection, after: str | None, limit: int) -> ChangePage:

@@ -1,6 +1,6 @@
 """The item rows of a sync: written as a whole set, never row by row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, select
@@ -10,7 +10,8 @@ from app.rules.fingerprint import fingerprint
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
-from app.storage.database import chunked, rules_of
+from app.storage.bulk import insert_all
+from app.storage.database import rules_of
 from app.storage.tables import transactions
 
 _AS_TOLD = ("transaction_id", "status", "message", "integration_type")
@@ -40,13 +41,22 @@ def replace_items(
     The sync's status code tells the cause of failed rows whose message does not.
     """
     connection.execute(delete(transactions).where(transactions.c.sync == sync))
+    insert_items(connection, {sync: items}, {sync: status_code})
+
+
+def insert_items(
+    connection: Connection,
+    items: Mapping[int, Sequence[Item]],
+    status_codes: Mapping[int, int | None],
+) -> None:
+    """Write the rows of these syncs, which have none yet."""
     rules = rules_of(connection)
     rows = [
-        _row(sync, n, item) | why(rules, item, status_code=status_code)
-        for n, item in enumerate(items)
+        _row(sync, n, item) | why(rules, item, status_code=status_codes[sync])
+        for sync, listed in items.items()
+        for n, item in enumerate(listed)
     ]
-    for some in chunked(rows):
-        connection.execute(transactions.insert(), some)
+    insert_all(connection, transactions, rows)
 
 
 def _row(sync: int, position: int, item: Item) -> dict[str, Any]:

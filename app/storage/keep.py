@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, or_, select, tuple_, update
+from sqlalchemy import Connection, select, tuple_, update
 
 from app.rules.news import Delivery, Item
 from app.rules.sync import (
-    TERMINAL,
+    ENDINGS,
     Sync,
     inline_key,
     inline_wins,
@@ -23,13 +23,14 @@ from app.rules.sync import (
     with_items,
 )
 from app.storage import changes, gate, owed
-from app.storage.bulk import insert_new
+from app.storage.bulk import insert_all, insert_new, update_all
 from app.storage.changes import Change
+from app.storage.companies import merge_companies
 from app.storage.connections import merge_told
 from app.storage.database import insert, rules_of
-from app.storage.items import replace_items
+from app.storage.items import insert_items, replace_items
 from app.storage.rows import to_row, to_sync
-from app.storage.tables import companies, events, notes, syncs
+from app.storage.tables import events, notes, syncs
 
 SyncKey = tuple[str, str]
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -120,7 +121,7 @@ def _event_row(delivery: Delivery) -> dict[str, Any]:
 
 def _merge_news(connection: Connection, news: Sequence[Delivery]) -> set[int]:
     """Fold the news into companies and syncs; returns the syncs that it says have ended."""
-    _merge_companies(connection, news)
+    merge_companies(connection, news)
     merge_told(connection, news)
     by_sync: dict[SyncKey, list[Delivery]] = {}
     for delivery in news:
@@ -143,7 +144,7 @@ def _key(delivery: Delivery) -> SyncKey:
 
 
 def _is_terminal(told: Iterable[Delivery]) -> bool:
-    return any(tell(_blank(d), d.event, d.received_at).heard & TERMINAL for d in told)
+    return any(delivery.event.event in ENDINGS for delivery in told)
 
 
 def _blank(delivery: Delivery) -> Sync:
@@ -180,9 +181,13 @@ def _insert_syncs(
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
     told = dict(zip(merged, rows, strict=True))
-    for key, number in ids.items():
+    for key in ids:
         changed += changes.of_sync(None, told[key], now)
-        _write_inline_items(connection, number, merged[key], [], now, changed)
+        changed += changes.of_items(merged[key].sync, [], merged[key].items or (), now)
+    fresh = {number: merged[key] for key, number in ids.items() if merged[key].items}
+    items = {number: each.items or () for number, each in fresh.items()}
+    codes = {number: each.sync.status_code for number, each in fresh.items()}
+    insert_items(connection, items, codes)
     return ids
 
 
@@ -211,74 +216,15 @@ def _update_syncs(
         merged = _fold(before, by_sync[key])
         if merged.sync != before:
             rules = rules_of(connection)
-            values.append(to_row(merged.sync, updated_at=now, rules=rules) | {"row_id": row["id"]})
+            values.append(to_row(merged.sync, updated_at=now, rules=rules) | {"id": row["id"]})
             changed += changes.of_sync(row, values[-1], now)
             if merged.items is not None:
                 had = changes.kept_items(connection, row["id"])
-                _write_inline_items(connection, row["id"], merged, had, now, changed)
-    if values:
-        connection.execute(update(syncs).where(syncs.c.id == bindparam("row_id")), values)
+                changed += changes.of_items(merged.sync, had, merged.items, now)
+                code = merged.sync.status_code
+                replace_items(connection, row["id"], merged.items, status_code=code)
+    update_all(connection, syncs, values)
     return ids
-
-
-def _write_inline_items(
-    connection: Connection,
-    number: int,
-    merged: _Merged,
-    had: Sequence[Item],
-    now: datetime,
-    changed: list[Change],
-) -> None:
-    if merged.items is not None:
-        changed += changes.of_items(merged.sync, had, merged.items, now)
-        code = merged.sync.status_code
-        replace_items(connection, number, merged.items, status_code=code)
-
-
-def _merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:
-    """Know every company spoken of; its name is the one told last by Codat's clock."""
-    named: dict[str, tuple[datetime, str]] = {}
-    seen: set[str] = set()
-    for delivery in news:
-        event = delivery.event
-        if event.company_id:
-            seen.add(event.company_id)
-        if event.company_id and event.company_name:
-            told = (event.generated_at or delivery.received_at, event.company_name)
-            named[event.company_id] = max(told, named.get(event.company_id, told))
-    _insert_companies(connection, sorted(seen - named.keys()))
-    _name_companies(connection, named)
-
-
-def _insert_companies(connection: Connection, company_ids: Sequence[str]) -> None:
-    if company_ids:
-        connection.execute(
-            insert(connection, companies).on_conflict_do_nothing(),
-            [{"company_id": company_id} for company_id in company_ids],
-        )
-
-
-def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str]]) -> None:
-    if not named:
-        return
-    statement = insert(connection, companies)
-    told = statement.excluded
-    later = or_(
-        companies.c.name_as_of.is_(None),
-        companies.c.name_as_of < told.name_as_of,
-        (companies.c.name_as_of == told.name_as_of) & (companies.c.name < told.name),
-    )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["company_id"],
-            set_={"name": told.name, "name_as_of": told.name_as_of},
-            where=later,
-        ),
-        [
-            {"company_id": company_id, "name": name, "name_as_of": as_of}
-            for company_id, (as_of, name) in sorted(named.items())
-        ],
-    )
 
 
 def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> set[int]:
@@ -294,8 +240,7 @@ def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> set[int]
     ).all()
     ids = {(row.company_id, row.sync_id): row.id for row in found}
     rows = [_repeat_note(ids[_key(d)], d) for d in spoken if _key(d) in ids]
-    if rows:
-        connection.execute(notes.insert(), rows)
+    insert_all(connection, notes, rows)
     return set(ids.values())
 
 

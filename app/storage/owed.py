@@ -10,11 +10,22 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    exists,
+    select,
+    update,
+)
 
 from app.storage import announce, gate
-from app.storage.database import insert
+from app.storage.bulk import Insert, inserting, put
 from app.storage.rows import to_sync
 from app.storage.tables import fetches, gates, syncs
 
@@ -37,24 +48,27 @@ def owe(connection: Connection, sync_ids: Sequence[int], now: datetime) -> None:
 
     A fetch that is running is left to its worker, which will see that it is wanted once more.
     """
-    if not sync_ids:
-        return
-    statement = insert(connection, fetches)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["sync"],
-            set_={
-                "state": "owed",
-                "wanted": fetches.c.wanted + 1,
-                "attempts": case((_running(now), fetches.c.attempts), else_=0),
-                "due": case((_running(now), fetches.c.due), else_=statement.excluded.due),
-                "token": case((_running(now), fetches.c.token), else_=None),
-            },
-        ),
-        [
-            {"sync": sync, "state": "owed", "due": now, "wanted": 1, "attempts": 0}
-            for sync in sorted(sync_ids)
-        ],
+    rows = [
+        {"sync": sync, "state": "owed", "due": now, "wanted": 1, "attempts": 0}
+        for sync in sorted(set(sync_ids))
+    ]
+    if rows:
+        put(connection, _owing(connection.dialect.name), rows, now=now)
+
+
+@lru_cache
+def _owing(kind: str) -> Insert:
+    running = _running(bindparam("now", type_=fetches.c.due.type))
+    statement = inserting(kind, fetches, ("sync", "state", "due", "wanted", "attempts"))
+    return statement.on_conflict_do_update(
+        index_elements=["sync"],
+        set_={
+            "state": "owed",
+            "wanted": fetches.c.wanted + 1,
+            "attempts": case((running, fetches.c.attempts), else_=0),
+            "due": case((running, fetches.c.due), else_=statement.excluded.due),
+            "token": case((running, fetches.c.token), else_=None),
+        },
     )
 
 
@@ -83,7 +97,7 @@ def owe_again(connection: Connection, sync_ids: Sequence[int], now: datetime) ->
     return bool(again.scalars().all())
 
 
-def _running(now: datetime) -> ColumnElement[bool]:
+def _running(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return and_(fetches.c.token.is_not(None), fetches.c.due > now)
 
 

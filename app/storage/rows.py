@@ -1,13 +1,14 @@
 """A sync as a row, and a row as a sync. The one place that knows both shapes."""
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import RowMapping
 
 from app.rules.causes import Rules
 from app.rules.items import Counts
-from app.rules.sync import Heard, Sync
+from app.rules.sync import Sync
 from app.storage.items import because
 
 _SAME = (
@@ -31,6 +32,9 @@ _SAME = (
     "fetched_at",
 )
 _COUNTED = ("total", "completed", "failed", "pending", "other")
+_UNCOUNTED = (None,) * len(_COUNTED)
+_same = attrgetter(*_SAME)
+_counted = attrgetter(*_COUNTED)
 
 
 def to_sync(row: RowMapping) -> Sync:
@@ -38,22 +42,23 @@ def to_sync(row: RowMapping) -> Sync:
     counted = row["total"] is not None
     return Sync(
         **{name: row[name] for name in _SAME},
-        heard=Heard(row["heard"]),
-        unsettled=Heard(row["unsettled"]),
+        heard=row["heard"],
+        unsettled=row["unsettled"],
         counts=Counts(**{name: row[name] for name in _COUNTED}) if counted else None,
     )
 
 
 def to_row(sync: Sync, *, updated_at: datetime, rules: Rules) -> dict[str, Any]:
     """The column values of a sync, with what is derived from them for filters and sorting."""
-    values: dict[str, Any] = {name: getattr(sync, name) for name in _SAME}
-    values |= {name: getattr(sync.counts, name, None) for name in _COUNTED}
+    values = dict(zip(_SAME, _same(sync), strict=True))
+    counted = _counted(sync.counts) if sync.counts else _UNCOUNTED
+    values |= zip(_COUNTED, counted, strict=True)
     return (
         values
         | why_as_a_whole(rules, sync)
         | {
-            "heard": int(sync.heard),
-            "unsettled": int(sync.unsettled),
+            "heard": sync.heard,
+            "unsettled": sync.unsettled,
             "state": sync.state,
             "outcome": sync.outcome,
             "finished_at": sync.finished_at,

@@ -1,25 +1,28 @@
 """The schema's version: bring it up to date, or say that it is not.
 
-The migrations themselves are Alembic scripts in `migrations/` beside the package.
+The migrations themselves are Alembic scripts in `migrations/` beside the package, numbered in their
+order: the newest number is the version this code needs. So only who migrates loads Alembic.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from app.errors import SchemaError
 from app.storage import changes
 from app.storage.database import Database
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 LOCK = 0x0C0DA7  # any number that only this service's migrations use
 
 
-def _config(connection: Connection | None = None) -> Config:
+def _config(connection: Connection) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
@@ -32,6 +35,8 @@ def migrate(database: Database, revision: str = "head") -> tuple[str | None, str
     Safe to run twice and from two hosts at once: the second waits, then finds nothing to do.
     Raises StorageUnavailable when the database is away.
     """
+    from alembic import command
+
     with database.writing() as connection:
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
@@ -48,6 +53,7 @@ def migrate(database: Database, revision: str = "head") -> tuple[str | None, str
 def drift(database: Database) -> list[str]:
     """What the tables in code have that the migrated database has not, and the reverse."""
     from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
 
     from app.storage.tables import metadata
 
@@ -66,10 +72,12 @@ def check(connection: Connection) -> None:
         )
 
 
-def head() -> str | None:
+def head() -> str:
     """The newest version there is a migration for."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+    return max(file.name.partition("_")[0] for file in MIGRATIONS.glob("versions/[0-9]*.py"))
 
 
 def _version(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

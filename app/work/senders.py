@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import httpx
-from svix.webhooks import Webhook
 
 from app.errors import ServiceError, SettingsError
 from app.storage.outgoing import Message
@@ -41,6 +40,8 @@ class WebhookSender:
     """Posts to one address, signed as Standard Webhooks say, with each of the secrets."""
 
     def __init__(self, http: httpx.AsyncClient, address: str, secrets: Sequence[str]) -> None:
+        from svix.webhooks import Webhook  # heavy, and only for who is told anything
+
         self._http = http
         self._address = address
         self._keys = [Webhook(secret) for secret in secrets]

@@ -255,8 +255,8 @@ def test_news_and_redeliveries_from_two_replicas_never_deadlock(database: Databa
 
 
 def test_one_bad_event_hurts_only_itself(database: Database) -> None:
-    """A meaning that the database refuses: its bytes are kept, the others are as if alone."""
-    bad = delivery("bad", failure_stage={"not": "a text"})
+    """A meaning that cannot be written: its bytes are kept, the others are as if alone."""
+    bad = delivery("bad", failure_stage="half a character: \ud800")
     fates, owes = write(database, [delivery("m1"), bad, delivery("m2", sync_id="s2")])
     assert (fates, owes) == ([True, True, True], True)
     with database.reading() as connection:
@@ -264,6 +264,14 @@ def test_one_bad_event_hurts_only_itself(database: Database) -> None:
         kept = row.one()
     assert (kept["reading"], kept["body"]) == ("unreadable", b"{}")
     assert count(database, "syncs") == 2
+
+
+def test_a_meaning_that_the_database_refuses_is_kept_as_bytes(database: Database) -> None:
+    """PostgreSQL has no zero in a text; SQLite keeps it."""
+    assert write(database, [delivery("bad", failure_stage="\x00")])[0] == [True]
+    with database.reading() as connection:
+        reading = connection.execute(select(events.c.reading)).scalar_one()
+    assert reading == ("ok" if database.is_sqlite else "unreadable")
 
 
 class Away:

@@ -1,0 +1,54 @@
+"""Companies as webhooks speak of them: that they are there, and what they are called."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+
+from sqlalchemy import Connection, or_
+
+from app.rules.news import Delivery
+from app.storage.bulk import Insert, insert_new, inserting, put
+from app.storage.tables import companies
+
+
+def merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:
+    """Know every company spoken of; its name is the one told last by Codat's clock."""
+    named: dict[str, tuple[datetime, str]] = {}
+    seen: set[str] = set()
+    for delivery in news:
+        event = delivery.event
+        if event.company_id:
+            seen.add(event.company_id)
+        if event.company_id and event.company_name:
+            told = (event.generated_at or delivery.received_at, event.company_name)
+            named[event.company_id] = max(told, named.get(event.company_id, told))
+    _insert_companies(connection, sorted(seen - named.keys()))
+    _name_companies(connection, named)
+
+
+def _insert_companies(connection: Connection, company_ids: Sequence[str]) -> None:
+    rows = [{"company_id": company_id} for company_id in company_ids]
+    insert_new(connection, companies, rows, unless=("company_id",), returning=("company_id",))
+
+
+def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str]]) -> None:
+    rows = [
+        {"company_id": company_id, "name": name, "name_as_of": as_of}
+        for company_id, (as_of, name) in sorted(named.items())
+    ]
+    if rows:
+        put(connection, _naming(connection.dialect.name), rows)
+
+
+@lru_cache
+def _naming(kind: str) -> Insert:
+    """A company's name is replaced only by one told later."""
+    statement = inserting(kind, companies, ("company_id", "name", "name_as_of"))
+    told = statement.excluded
+    later = or_(
+        companies.c.name_as_of.is_(None),
+        companies.c.name_as_of < told.name_as_of,
+        (companies.c.name_as_of == told.name_as_of) & (companies.c.name < told.name),
+    )
+    new = {"name": told.name, "name_as_of": told.name_as_of}
+    return statement.on_conflict_do_update(index_elements=["company_id"], set_=new, where=later)

@@ -1,0 +1,117 @@
+"""Who is measured: each a process of its own, all alive at once, one loaded at a time."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from sqlalchemy import create_engine, make_url, text
+
+from tests import databases
+from tests.processes import ROOT, SECRET, Stage, free_port, run, stage, wait_for
+
+SAFE = ("max_connections=200",)  # fsync and all the rest as PostgreSQL ships: on
+KINDS = ("PostgreSQL", "SQLite")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One receiver: where it listens, and where what it acknowledged must be."""
+
+    name: str
+    port: int
+    acknowledged: Path
+    database_url: str | None = None
+
+    def lost(self) -> int:
+        """How many acknowledged events are not in the database."""
+        if self.database_url is None or not self.acknowledged.exists():
+            return 0
+        engine = create_engine(_with_driver(self.database_url))
+        with engine.connect() as connection:
+            kept = connection.execute(text("SELECT message_id FROM events")).scalars()
+            lost = set(self.acknowledged.read_text().split()).difference(kept)
+        engine.dispose()
+        return len(lost)
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A server of our own that survives a power cut; its maintenance database's address."""
+    with databases.server(SAFE) as address:
+        yield address
+
+
+@contextmanager
+def contenders(server: str, kinds: tuple[str, ...] = KINDS) -> Iterator[list[Contender]]:
+    """The null application, and on each kind of database the afternoon's receiver and ours."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        found = [_null(stack, folder)]
+        for kind in kinds:
+            url = _database(kind, server, folder, "afternoon")
+            found.append(_afternoon(stack, folder, f"afternoon, {kind}", url))
+            url = _database(kind, server, folder, "ours")
+            playing = stack.enter_context(stage(folder, url))
+            found.append(_ours(playing, f"ours, {kind}"))
+        yield found
+
+
+def _with_driver(url: str) -> str:
+    return re.sub(r"^postgresql:", "postgresql+psycopg:", url)
+
+
+def _database(kind: str, server: str, folder: Path, name: str) -> str:
+    """The address of a new, empty database."""
+    if kind == "SQLite":
+        return f"sqlite:///{folder / name}.db"
+    engine = create_engine(_with_driver(server), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def _ours(playing: Stage, name: str) -> Contender:
+    migrated = run(playing.folder, "migrate", DATABASE_URL=playing.database_url)
+    if migrated.returncode:
+        raise RuntimeError(migrated.stdout + migrated.stderr)
+    process = playing.serve(WORKER_IN_WEB="false")
+    port = httpx.URL(process.address).port or 0
+    return Contender(name, port, playing.folder / name, playing.database_url)
+
+
+def _null(stack: ExitStack, folder: Path) -> Contender:
+    port = _child(stack, "bench.null")
+    return Contender("null app", port, folder / "null app")
+
+
+def _afternoon(stack: ExitStack, folder: Path, name: str, url: str) -> Contender:
+    driver = _with_driver(url).replace("sqlite:", "sqlite+aiosqlite:")
+    return Contender(name, _child(stack, "bench.afternoon", driver, SECRET), folder / name, url)
+
+
+def _child(stack: ExitStack, module: str, *arguments: str) -> int:
+    """Start a module that listens on the port it is told; its port, once it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", module, str(port), *arguments]
+    popen = subprocess.Popen(command, cwd=ROOT)
+    stack.callback(popen.wait)
+    stack.callback(popen.terminate)
+    wait_for(lambda: popen.poll() is not None or _listens(port))
+    if popen.returncode is not None:
+        raise RuntimeError(f"{module} ended at once")
+    return port
+
+
+def _listens(port: int) -> bool:
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/", timeout=2)
+    except httpx.HTTPError:
+        return False
+    return True

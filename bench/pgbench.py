@@ -1,0 +1,44 @@
+"""What the database alone can do: single-row inserts by PostgreSQL's own pgbench."""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from sqlalchemy import create_engine, make_url, text
+
+from tests.databases import binaries
+
+TABLE = "CREATE TABLE IF NOT EXISTS bare (id bigserial PRIMARY KEY, at timestamptz, body bytea)"
+INSERT = "INSERT INTO bare (at, body) VALUES (now(), decode(repeat('ab', 600), 'hex'));\n"
+
+
+def is_here() -> bool:
+    """False where only the wheel's PostgreSQL is, which comes without pgbench."""
+    return (binaries() / "pgbench").exists()
+
+
+def prepare(server: str) -> None:
+    """The table it inserts into."""
+    engine = create_engine(make_url(server).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        connection.execute(text(TABLE))
+    engine.dispose()
+
+
+def per_second(server: str, connections: int, seconds: float) -> float:
+    """Committed inserts per second over this many connections."""
+    with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
+        script = Path(folder) / "insert.sql"
+        script.write_text(INSERT)
+        threads = min(connections, 2)
+        command = [binaries() / "pgbench", "-n", "-M", "prepared", "-f", script, "-c", connections,
+                   "-j", threads, "-T", round(seconds), server]  # fmt: skip
+        said = subprocess.run(
+            [str(word) for word in command],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    found = re.search(r"^tps = ([0-9.]+)", said.stdout, re.MULTILINE)
+    if not found:
+        raise RuntimeError(said.stdout + said.stderr)
+    return float(found[1])
