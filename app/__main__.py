@@ -64,6 +64,7 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
     import uvicorn
 
     from app.main import create_app
+    from app.web import wire
 
     app = create_app(settings)
     _check_schema(settings)
@@ -71,11 +72,13 @@ def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None
         app,
         host=settings.host,
         port=settings.port,
+        http=wire.BoundedProtocol,
+        ws="none",
+        limit_concurrency=wire.most_connections(),
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=4,
-        h11_max_incomplete_event_size=65_536,
         backlog=2048,
     )
     _end_well_on_signals()
