@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test run migrate check format lint types floors lock chaos
+.PHONY: help install demo test run migrate check format lint types floors lock chaos fuzz audit breakage
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -63,3 +63,6 @@ lock: | $(BIN)/python ## pin all dependencies with their hashes
 
 chaos: $(VENV)/.installed-dev ## webhooks lost, Codat refusing, kill -9: are we equal to Codat?
 	$(BIN)/python -m bench.storm --syncs $(or $(SYNCS),200) --seeds $(or $(SEEDS),3)
+
+fuzz: $(VENV)/.installed-dev ## hostile requests against the real process
+	$(BIN)/python -m bench.fuzz --requests $(or $(REQUESTS),100000) $(if $(SEED),--seed $(SEED))
