@@ -66,3 +66,6 @@ chaos: $(VENV)/.installed-dev ## webhooks lost, Codat refusing, kill -9: are we 
 
 fuzz: $(VENV)/.installed-dev ## hostile requests against the real process
 	$(BIN)/python -m bench.fuzz --requests $(or $(REQUESTS),100000) $(if $(SEED),--seed $(SEED))
+
+audit: $(VENV)/.installed-dev ## known weaknesses of what is pinned; asks the network
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt

@@ -16,7 +16,7 @@ from app.settings import Settings, require
 from app.storage import compare, store
 from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
-from app.web import api, health, mirror, problems
+from app.web import api, api_secrets, health, mirror, problems
 from app.web.webhooks import Door
 from app.work.duties import Duties, Duty
 from app.work.fetch import Fetcher
@@ -54,10 +54,11 @@ class Running:
         return self.inbox
 
 
-def check_settings(settings: Settings) -> Verifier:
+def check_settings(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Verifier:
     """The verifier, when all that serving needs is set; else raises SettingsError."""
     require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
-    return Verifier([secret.get_secret_value() for secret in settings.codat_webhook_secrets])
+    secrets = [secret.get_secret_value() for secret in settings.codat_webhook_secrets]
+    return Verifier(secrets, clock)
 
 
 def make_codat(
@@ -106,7 +107,7 @@ def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], d
 
 def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> FastAPI:
     """The application. Raises SettingsError when something it needs is not set."""
-    verifier = check_settings(settings)
+    verifier = check_settings(settings, clock)
     database = open_database(settings.database_url)
     registry = CollectorRegistry()
     running = Running()
@@ -123,6 +124,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.database = database
     app.state.registry = registry
     app.state.owe = _owe(database, running, clock)
+    api_secrets.count(app, verifier, clock())
     app.add_middleware(
         Door,
         verifier=verifier,

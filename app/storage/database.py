@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.errors import StorageRefused, StorageUnavailable
+from app.errors import SettingsError, StorageRefused, StorageUnavailable
 
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
@@ -78,8 +78,15 @@ def _as_unavailable() -> Iterator[None]:
 
 
 def open_database(url: str, *, pool_size: int = 12) -> Database:
-    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used."""
-    address = _with_driver(make_url(url))
+    """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
+
+    Raises SettingsError, which never shows the address, and StorageUnavailable where SQLite's
+    folder cannot be made.
+    """
+    try:
+        address = _with_driver(make_url(url))
+    except (ArgumentError, ValueError):
+        raise SettingsError("DATABASE_URL: is no address of a database") from None
     if address.get_backend_name() == "sqlite":
         return Database(_sqlite_engine(address, pool_size))
     return Database(_postgresql_engine(address, pool_size))
@@ -97,6 +104,7 @@ def _postgresql_engine(address: URL, pool_size: int) -> Engine:
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text must not carry a webhook's body into the log
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
@@ -106,17 +114,25 @@ def _postgresql_engine(address: URL, pool_size: int) -> Engine:
 
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:
     if address.database and address.database != ":memory:":
-        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(Path(address.database).parent)
     engine = create_engine(
         address,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
+        hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnavailable(f"no folder for the database: {error.strerror}") from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
