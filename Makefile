@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test run migrate check format lint types floors lock chaos screenshots bench bench-start
+.PHONY: help install demo test run migrate check format lint types floors lock chaos screenshots
+.PHONY: bench bench-start fuzz audit breakage
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -72,3 +73,9 @@ bench: $(VENV)/.installed-dev ## the door's speed, beside a null application and
 
 bench-start: $(VENV)/.installed-dev ## what a process loads, how soon it is there, its memory
 	$(BIN)/python -m bench.start
+
+fuzz: $(VENV)/.installed-dev ## hostile requests against the real process
+	$(BIN)/python -m bench.fuzz --requests $(or $(REQUESTS),100000) $(if $(SEED),--seed $(SEED))
+
+audit: $(VENV)/.installed-dev ## known weaknesses of what is pinned; asks the network
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt

@@ -3,7 +3,9 @@
 Everything it needs it makes: a fresh database, keys, a signing secret, free ports.
 """
 
+import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from app.settings import Settings, load_settings
 FIRST_PORT = 8000
 PORTS_TRIED = 50
 HOST = "127.0.0.1"
+PREFIX = "codat-demo-"
 
 
 def free_port(first: int) -> int:
@@ -53,13 +56,17 @@ def simulated_codat(settings: Settings) -> Iterator[None]:
     """A simulated Codat that plays a lively morning to the service, until the block ends."""
     key = settings.codat_api_key.get_secret_value() if settings.codat_api_key else ""
     port = settings.codat_base_url.rsplit(":", 1)[1]
+    secret = settings.codat_webhook_secrets[0].get_secret_value()
     command = [
-        *(sys.executable, "-m", "app.simulator", "--port", port, "--key", key),
-        *("--to", f"http://{HOST}:{settings.port}/webhooks/codat"),
-        *("--secret", settings.codat_webhook_secrets[0].get_secret_value()),
-        *("--scenario", "morning"),
+        *(sys.executable, "-m", "app.simulator", "--port", port, "--until-eof"),
+        *("--to", f"http://{HOST}:{settings.port}/webhooks/codat", "--scenario", "morning"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,  # its end says that we are gone, however we went
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "SIMULATOR_KEY": key, "SIMULATOR_SECRETS": secret},
+    )
     try:
         _wait_until_it_listens(int(port))
         yield
@@ -84,9 +91,26 @@ def _wait_until_it_listens(port: int) -> None:
 
 @contextmanager
 def demo_folder() -> Iterator[Path]:
-    """A folder that is gone when the demo ends."""
-    with tempfile.TemporaryDirectory(prefix="codat-demo-") as folder:
+    """A folder that is gone when the demo ends; those of demos that were killed go now."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if _is_left_behind(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
         yield Path(folder)
+
+
+def _is_left_behind(folder: Path) -> bool:
+    """True for a folder of ours whose name tells a process that is no more."""
+    number = folder.name.removeprefix(PREFIX).partition("-")[0]
+    if folder.is_symlink() or not number.isdigit() or folder.stat().st_uid != os.getuid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def greeting(settings: Settings) -> str:

@@ -42,7 +42,9 @@ def configure(level: str, form: str) -> None:
 def _ending(form: str) -> list[Processor]:
     if form == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    # the default would print every local variable with a traceback: keys, bodies
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
 
 
 def get(name: str) -> FilteringBoundLogger:

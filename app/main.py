@@ -66,12 +66,13 @@ class Running:
         return self.inbox
 
 
-def check_settings(settings: Settings) -> "Verifier":
+def check_settings(settings: Settings, clock: Callable[[], datetime] = utc_now) -> "Verifier":
     """The verifier, when all that serving needs is set; else raises SettingsError."""
     from app.codat.signature import Verifier
 
     require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
-    return Verifier([secret.get_secret_value() for secret in settings.codat_webhook_secrets])
+    secrets = [secret.get_secret_value() for secret in settings.codat_webhook_secrets]
+    return Verifier(secrets, clock)
 
 
 def make_worker(
@@ -131,11 +132,11 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     """The application. Raises SettingsError when something it needs is not set."""
     from prometheus_client import CollectorRegistry
 
-    from app.web import api, described, health, mirror, pages, problems
+    from app.web import api, api_secrets, described, health, mirror, pages, problems
     from app.web.service import Service
     from app.web.webhooks import Door
 
-    verifier = check_settings(settings)
+    verifier = check_settings(settings, clock)
     check_recipients(settings)
     database = open_for(settings)
     codat = make_codat(settings, database, clock)
@@ -159,6 +160,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.asking = Asking(database, clock)
     app.state.replayer = Replayer(database, clock, running.wake)
     app.state.starter = Starter(database, codat, clock)
+    api_secrets.count(app, verifier, clock())
     for part in (problems, health, api, mirror, pages, described):
         part.install(app)
     door = partial(

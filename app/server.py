@@ -7,6 +7,7 @@ import uvicorn
 
 from app.ending import end_for_certain
 from app.settings import Settings
+from app.web import wire
 
 GRACE_S = 4  # for requests in hand, once a signal came; then the server answers for them
 
@@ -26,6 +27,9 @@ def make_server(app: Any, settings: Settings) -> Server:
         app,
         host=settings.host,
         port=settings.port,
+        http=wire.BoundedProtocol,
+        ws="none",
+        limit_concurrency=wire.most_connections(),
         log_config=None,
         access_log=False,
         server_header=False,

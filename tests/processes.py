@@ -129,11 +129,15 @@ class Stage:
     def simulate(self, *options: str) -> str:
         """Start the simulated Codat, fifty times as fast as life; its address."""
         port = free_port()
-        command = [sys.executable, "-m", "app.simulator", "--port", str(port), "--key", CODAT_KEY]
+        command = [sys.executable, "-m", "app.simulator", "--port", str(port)]
         log = self.folder / "simulator.log"
         with log.open("wb") as out:
             popen = subprocess.Popen(
-                [*command, "--speed", "50", *options], cwd=ROOT, stdout=out, stderr=out
+                [*command, "--speed", "50", *options],
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "SIMULATOR_KEY": CODAT_KEY},
             )
         process = Process(popen, f"http://127.0.0.1:{port}", log)
         self.processes.append(process)

@@ -73,7 +73,7 @@ def test_every_test_says_its_promise_and_checks_something() -> None:
             if not function.name.startswith("test_"):
                 continue
             body = ast.unparse(function)
-            checks = re.search(r"\bassert\b|raises|refused|expect|check", body)
+            checks = re.search(r"\bassert|raises|refused|expect|check", body)
             if not ast.get_docstring(function) or not checks:
                 idle.append(f"{file.name}: {function.name}")
     assert idle == []

@@ -1,9 +1,15 @@
-"""The command line: `python -m app.simulator` serves a simulated Codat on 127.0.0.1."""
+"""The command line: `python -m app.simulator` serves a simulated Codat on 127.0.0.1.
+
+The key and the secrets may also come as SIMULATOR_KEY and SIMULATOR_SECRETS (comma separated):
+other users of the machine can read a command line, but not an environment.
+"""
 
 import argparse
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -21,6 +27,7 @@ from app.simulator.settings import (
 from app.simulator.story import MORNING_SECONDS
 
 DEMO_SPEED = 400.0
+DEFAULT_KEY = "simulated-api-key"
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -36,27 +43,40 @@ class AnnouncingServer(uvicorn.Server):
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; leaves the process with code 2 on wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m app.simulator", description=__doc__)
-    parser.add_argument("--port", type=int, default=8010, help="0 takes a free one")
-    parser.add_argument("--key", default="simulated-api-key", help="the API key it accepts")
-    parser.add_argument("--to", metavar="URL", help="where webhooks go")
-    parser.add_argument(
-        "--secret",
-        action="append",
-        default=[],
-        metavar="whsec_…",
-        help="signing secret; a second one is for the new event types' own consumer",
-    )
-    parser.add_argument("--speed", type=float, help="simulated seconds per real second")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--scenario", choices=("morning", "none"), default="none")
+    parser = _parser()
     told = parser.parse_args(arguments)
+    told.key = told.key or os.environ.get("SIMULATOR_KEY") or DEFAULT_KEY
+    told.secret = told.secret or _listed(os.environ.get("SIMULATOR_SECRETS", ""))
     if told.to and not told.secret:
         parser.error("--to needs a --secret to sign with")
     problem = secret_problem(told.secret)
     if problem:
         parser.error(problem)
     return told
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app.simulator", description=__doc__)
+    parser.add_argument("--port", type=int, default=8010, help="0 takes a free one")
+    parser.add_argument("--key", help="the API key it accepts")
+    parser.add_argument("--to", metavar="URL", help="where webhooks go")
+    parser.add_argument(
+        "--secret",
+        action="append",
+        metavar="whsec_…",
+        help="signing secret; a second one is for the new event types' own consumer",
+    )
+    parser.add_argument("--speed", type=float, help="simulated seconds per real second")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scenario", choices=("morning", "none"), default="none")
+    parser.add_argument(
+        "--until-eof", action="store_true", help="end when standard input does, as with its parent"
+    )
+    return parser
+
+
+def _listed(told: str) -> list[str]:
+    return [part.strip() for part in told.split(",") if part.strip()]
 
 
 def secret_problem(secrets: list[str]) -> str | None:
@@ -94,12 +114,20 @@ def _leave(*_: object) -> NoReturn:
     sys.exit(0)
 
 
+def _end_with_input() -> None:
+    """A parent that is killed cannot say so, but its end of the pipe is closed."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C, then leave with code 0."""
     told = parsed(arguments)
     simulator = create_simulator(settings_from(told))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
+    if told.until_eof:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     config = uvicorn.Config(
         simulator,
         host="127.0.0.1",

@@ -153,6 +153,7 @@ def _postgresql_engine(address: URL, pool_size: int) -> Engine:
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text must not carry a webhook's body into the log
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             **_LIVELINESS,
@@ -163,17 +164,25 @@ def _postgresql_engine(address: URL, pool_size: int) -> Engine:
 
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:
     if address.database and address.database != ":memory:":
-        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(Path(address.database).parent)
     engine = create_engine(
         address,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
+        hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnavailable(f"no folder for the database: {error.strerror}") from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

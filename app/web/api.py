@@ -8,6 +8,7 @@ from app.web import (
     api_companies,
     api_events,
     api_outgoing,
+    api_secrets,
     api_syncs,
 )
 from app.web.deps import require_key
@@ -19,8 +20,8 @@ PREFIX = "/api/v1"
 def install(app: FastAPI) -> None:
     """Add the calls of `/api/v1` to the application."""
     door = APIRouter(prefix=PREFIX, dependencies=[Depends(require_key)])
-    subjects = (api_syncs, api_companies, api_codat, api_events, api_causes, api_outgoing)
-    for subject in subjects:
+    syncs = (api_syncs, api_companies, api_codat)
+    for subject in (*syncs, api_events, api_causes, api_outgoing, api_secrets):
         door.include_router(subject.router)
     app.include_router(door)
     app.state.streams = Streams()

@@ -10,10 +10,10 @@ from app.web.deps import TheDatabase
 from app.web.filters import CompanyQuery, Nothing
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
-from app.web.replies import tagged
+from app.web.replies import UNCHANGED, tagged
 from app.web.telling import company_answer, history_answer, sync_answer
 
-ONE_COMPANY = documented(401, 404, 422, 503)
+ONE_COMPANY = {**UNCHANGED, **documented(401, 404, 422, 503)}
 NoQuery = Annotated[Nothing, Query()]
 
 router = APIRouter(tags=["companies"], route_class=IdRoute)

@@ -20,7 +20,7 @@ from app.web.deps import TheDatabase, TheReplayer
 from app.web.filters import Between, BodyQuery, ErrorQuery, EventQuery, Nothing
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
-from app.web.replies import CSV_TYPE, as_csv, tagged, wants_csv
+from app.web.replies import CSV_TYPE, UNCHANGED, as_csv, tagged, wants_csv
 from app.web.telling import event_answer, event_with_body, item_answer, replayed, stats_answer
 
 ERROR_COLUMNS = tuple(TransactionAnswer.model_fields)
@@ -98,7 +98,7 @@ def list_events(database: TheDatabase, query: Annotated[EventQuery, Query()]) ->
     tags=["events"],
     summary="One kept webhook",
     response_model=EventWithBody | EventAnswer,
-    responses=documented(401, 404, 422, 503),
+    responses={**UNCHANGED, **documented(401, 404, 422, 503)},
 )
 def get_event(
     request: Request,

@@ -19,7 +19,7 @@ from app.web.deps import TheDatabase, TheOwing
 from app.web.filters import ItemQuery, SyncQuery, TimelineQuery, Whose
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
-from app.web.replies import CSV_TYPE, as_csv, tagged, wants_csv
+from app.web.replies import CSV_TYPE, UNCHANGED, as_csv, tagged, wants_csv
 from app.web.telling import item_answer, sync_answer
 
 SYNC_COLUMNS = (
@@ -86,7 +86,12 @@ def list_syncs(
     return SyncList(items=items, next=after)
 
 
-@router.get("/syncs/{sync_id}", summary="One sync", response_model=SyncAnswer, responses=ONE_SYNC)
+@router.get(
+    "/syncs/{sync_id}",
+    summary="One sync",
+    response_model=SyncAnswer,
+    responses={**UNCHANGED, **ONE_SYNC},
+)
 def get_sync(
     request: Request, database: TheDatabase, sync_id: Id, whose: Annotated[Whose, Query()]
 ) -> Response:
@@ -122,7 +127,7 @@ def list_transactions(
     "/syncs/{sync_id}/transactions/{transaction_id}",
     summary="One transaction's rows in this sync",
     response_model=TransactionRows,
-    responses=ONE_SYNC,
+    responses={**UNCHANGED, **ONE_SYNC},
 )
 def get_transaction(
     request: Request,

@@ -60,7 +60,13 @@ def _moment(given: Any, *, whole_day: bool) -> datetime:
         raise PydanticCustomError("time", "must be a date or an RFC 3339 time") from None
 
 
-_TIME = WithJsonSchema({"type": "string", "examples": ["2026-01-31", "2026-01-31T09:00:00Z"]})
+_TIME = WithJsonSchema(
+    {
+        "type": "string",
+        "anyOf": [{"format": "date"}, {"format": "date-time"}],
+        "examples": ["2026-01-31", "2026-01-31T09:00:00Z"],
+    }
+)
 From = Annotated[datetime, BeforeValidator(partial(_moment, whole_day=False)), _TIME]
 To = Annotated[datetime, BeforeValidator(partial(_moment, whole_day=True)), _TIME]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(plain_text)]

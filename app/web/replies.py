@@ -12,6 +12,10 @@ from pydantic import BaseModel
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CSV_TYPE = "text/csv"
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Nothing has changed since the ETag in `If-None-Match`"}
+}
+"""The `responses` of a route that answers with `tagged`, besides its others."""
 Read = Callable[[str | None, int], tuple[Sequence[BaseModel], str | None]]
 """Reads one page: (cursor, limit) to its rows and the next cursor."""
 
