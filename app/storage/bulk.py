@@ -9,10 +9,20 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Table, bindparam, column, func, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    CursorResult,
+    Row,
+    Table,
+    bindparam,
+    column,
+    func,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
-from app.storage.database import insert
+Insert = postgresql.Insert | sqlite.Insert
 
 
 def insert_new(
@@ -30,13 +40,32 @@ def insert_new(
     if not rows:
         return []
     wanted = [table.c[name] for name in returning]
+    statement = inserting(connection, table, rows).on_conflict_do_nothing(
+        index_elements=list(unless)
+    )
+    return put(connection, statement.returning(*wanted), rows).all()
+
+
+def insert_all(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows, which all name the same columns."""
+    if rows:
+        put(connection, inserting(connection, table, rows), rows)
+
+
+def inserting(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insert:
+    """An INSERT for rows like these, to say ON CONFLICT of; `put` carries it out."""
     if connection.dialect.name == "sqlite":
-        statement = insert(connection, table).on_conflict_do_nothing(index_elements=list(unless))
-        return connection.execute(statement.returning(*wanted), list(rows)).all()
-    names = tuple(rows[0])
-    columns = {name: [row[name] for row in rows] for name in names}
-    statement = _from_arrays(table, names).on_conflict_do_nothing(index_elements=list(unless))
-    return connection.execute(statement.returning(*wanted), columns).all()
+        return sqlite.insert(table)
+    return _from_arrays(table, tuple(rows[0]))
+
+
+def put(
+    connection: Connection, statement: Any, rows: Sequence[Mapping[str, Any]]
+) -> CursorResult[Any]:
+    """Carry out a statement made by `inserting`, with rows that name the same columns."""
+    if connection.dialect.name == "sqlite":
+        return connection.execute(statement, list(rows))
+    return connection.execute(statement, {name: [row[name] for row in rows] for name in rows[0]})
 
 
 @lru_cache(maxsize=32)

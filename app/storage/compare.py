@@ -10,11 +10,13 @@ from sqlalchemy import Connection, and_, or_, select, update
 from app.rules.news import CodatStatus
 from app.rules.status import phase_of
 from app.rules.sync import Sync, settle
+from app.storage.bulk import insert_new
 from app.storage.database import chunked, insert
 from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
 from app.storage.store import note
 from app.storage.tables import companies, duties, fetches, syncs
+from app.storage.tally import Tally
 
 Difference = Literal["never_announced", "disagrees", "given_up", "stuck"]
 
@@ -122,22 +124,21 @@ def _insert_unannounced(
         insert(connection, companies).on_conflict_do_nothing(), {"company_id": company_id}
     )
     blank = {each.sync_id: each.status for each in found}
-    rows = [
-        to_row(
-            settle(
-                Sync(company_id=company_id, sync_id=sync_id, first_seen_at=now),
-                status,
-                asked_at=now,
-                fresh=False,
-            ),
-            updated_at=now,
+    made = {
+        sync_id: settle(
+            Sync(company_id=company_id, sync_id=sync_id, first_seen_at=now),
+            status,
+            asked_at=now,
+            fresh=False,
         )
         for sync_id, status in sorted(blank.items())
-    ]
-    statement = insert(connection, syncs).on_conflict_do_nothing(
-        index_elements=["company_id", "sync_id"]
-    )
-    connection.execute(statement, rows)
+    }
+    rows = [to_row(sync, updated_at=now) for sync in made.values()]
+    key = ("company_id", "sync_id")
+    tally = Tally()
+    for row in insert_new(connection, syncs, rows, unless=key, returning=("id", "sync_id")):
+        tally.sync(row.id, None, made[row.sync_id])
+    tally.write(connection)
 
 
 def owe_stuck(connection: Connection, *, before: datetime, now: datetime, limit: int = 200) -> int:
@@ -193,7 +194,7 @@ def know_company(
 ) -> None:
     """Keep a company that Codat lists, its name as of now, and that it was compared."""
     statement = insert(connection, companies)
-    values = {"name": name, "name_as_of": as_of} if name else {}
+    values = {"name": name, "name_folded": name.casefold(), "name_as_of": as_of} if name else {}
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["company_id"], set_=values | {"reconciled_at": as_of}

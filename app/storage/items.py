@@ -8,8 +8,9 @@ from sqlalchemy import Connection, delete, select
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
-from app.storage.database import chunked
+from app.storage.bulk import insert_all
 from app.storage.tables import transactions
+from app.storage.tally import Items
 
 _AS_TOLD = ("transaction_id", "status", "message", "integration_type")
 
@@ -30,12 +31,19 @@ def replace_items(
     connection: Connection,
     sync: int,
     items: Sequence[Item],
-) -> None:
-    """Put these rows in place of all the sync has, in the order Codat lists them."""
-    connection.execute(delete(transactions).where(transactions.c.sync == sync))
+) -> tuple[Items, Items]:
+    """Put these rows in place of all the sync has, in the order Codat lists them.
+
+    Returns what was there before and what is there now, for the tally.
+    """
+    before = delete(transactions).where(transactions.c.sync == sync)
+    gone = connection.execute(
+        before.returning(transactions.c.transaction_id, transactions.c.failed)
+    )
     rows = [_row(sync, n, item) for n, item in enumerate(items)]
-    for some in chunked(rows):
-        connection.execute(transactions.insert(), some)
+    there = Items.of((row.transaction_id, row.failed) for row in gone)
+    insert_all(connection, transactions, rows)
+    return there, Items.of((row["transaction_id"], row["failed"]) for row in rows)
 
 
 def _row(sync: int, position: int, item: Item) -> dict[str, Any]:

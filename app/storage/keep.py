@@ -23,12 +23,13 @@ from app.rules.sync import (
     with_items,
 )
 from app.storage import gate
-from app.storage.bulk import insert_new
+from app.storage.bulk import insert_new, inserting, put
 from app.storage.database import insert
 from app.storage.items import replace_items
 from app.storage.owed import owe, owe_again
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import companies, events, notes, syncs
+from app.storage.tally import Tally
 
 SyncKey = tuple[str, str]
 
@@ -57,10 +58,12 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     news = [by_id[message_id] for message_id in sorted(new)]
     again += [delivery for message_id, delivery in by_id.items() if message_id not in new]
     kept = Kept(new=new)
-    kept.owes |= _merge_news(connection, news)
+    tally = Tally()
+    kept.owes |= _merge_news(connection, news, tally)
     kept.owes |= _note_repeats(connection, again)
     for delivery in news:
         gate.heed(connection, delivery)
+    tally.write(connection)
     return kept
 
 
@@ -94,7 +97,7 @@ def _event_row(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _merge_news(connection: Connection, news: Sequence[Delivery]) -> bool:
+def _merge_news(connection: Connection, news: Sequence[Delivery], tally: Tally) -> bool:
     """Fold the news into companies and syncs; True when that makes a fetch owed."""
     _merge_companies(connection, news)
     by_sync: dict[SyncKey, list[Delivery]] = {}
@@ -104,10 +107,10 @@ def _merge_news(connection: Connection, news: Sequence[Delivery]) -> bool:
     if not by_sync:
         return False
     now = max(delivery.received_at for delivery in news)
-    ids = _insert_syncs(connection, by_sync, now)
+    ids = _insert_syncs(connection, by_sync, now, tally)
     known = {key: told for key, told in by_sync.items() if key not in ids}
     if known:
-        ids |= _update_syncs(connection, known, now)
+        ids |= _update_syncs(connection, known, now, tally)
     owed = [ids[key] for key, told in by_sync.items() if _is_terminal(told)]
     owe(connection, owed, now)
     return bool(owed)
@@ -139,7 +142,7 @@ def _fold(sync: Sync, told: Iterable[Delivery]) -> _Merged:
 
 
 def _insert_syncs(
-    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime
+    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime, tally: Tally
 ) -> dict[SyncKey, int]:
     """Insert the syncs heard of for the first time; returns their keys' ids."""
     merged = {key: _fold(_blank(told[0]), told) for key, told in sorted(by_sync.items())}
@@ -148,12 +151,13 @@ def _insert_syncs(
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
     for key, number in ids.items():
-        _write_inline_items(connection, number, merged[key])
+        tally.sync(number, None, merged[key].sync)
+        _write_inline_items(connection, number, merged[key], tally)
     return ids
 
 
 def _update_syncs(
-    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime
+    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime, tally: Tally
 ) -> dict[SyncKey, int]:
     """Merge the news into syncs that are already here; returns their keys' ids."""
     rows = connection.execute(
@@ -171,15 +175,17 @@ def _update_syncs(
         merged = _fold(before, by_sync[key])
         if merged.sync != before:
             changed.append(to_row(merged.sync, updated_at=now) | {"row_id": row["id"]})
-            _write_inline_items(connection, row["id"], merged)
+            tally.sync(row["id"], before, merged.sync)
+            _write_inline_items(connection, row["id"], merged, tally)
     if changed:
         connection.execute(update(syncs).where(syncs.c.id == bindparam("row_id")), changed)
     return ids
 
 
-def _write_inline_items(connection: Connection, number: int, merged: _Merged) -> None:
+def _write_inline_items(connection: Connection, number: int, merged: _Merged, tally: Tally) -> None:
     if merged.items is not None:
-        replace_items(connection, number, merged.items)
+        replaced = replace_items(connection, number, merged.items)
+        tally.items(merged.sync.company_id, *replaced)
 
 
 def _merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:
@@ -199,33 +205,34 @@ def _merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:
 
 def _insert_companies(connection: Connection, company_ids: Sequence[str]) -> None:
     if company_ids:
-        connection.execute(
-            insert(connection, companies).on_conflict_do_nothing(),
-            [{"company_id": company_id} for company_id in company_ids],
-        )
+        rows = [{"company_id": company_id} for company_id in company_ids]
+        put(connection, inserting(connection, companies, rows).on_conflict_do_nothing(), rows)
 
 
 def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str]]) -> None:
     if not named:
         return
-    statement = insert(connection, companies)
+    rows = [
+        {
+            "company_id": company_id,
+            "name": name,
+            "name_folded": name.casefold(),
+            "name_as_of": as_of,
+        }
+        for company_id, (as_of, name) in sorted(named.items())
+    ]
+    statement = inserting(connection, companies, rows)
     told = statement.excluded
     later = or_(
         companies.c.name_as_of.is_(None),
         companies.c.name_as_of < told.name_as_of,
         (companies.c.name_as_of == told.name_as_of) & (companies.c.name < told.name),
     )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["company_id"],
-            set_={"name": told.name, "name_as_of": told.name_as_of},
-            where=later,
-        ),
-        [
-            {"company_id": company_id, "name": name, "name_as_of": as_of}
-            for company_id, (as_of, name) in sorted(named.items())
-        ],
+    set_ = {name: told[name] for name in ("name", "name_folded", "name_as_of")}
+    named_later = statement.on_conflict_do_update(
+        index_elements=["company_id"], set_=set_, where=later
     )
+    put(connection, named_later, rows)
 
 
 def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> bool:

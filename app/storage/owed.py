@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, select, update
 
 from app.storage import gate
-from app.storage.database import insert
+from app.storage.bulk import inserting, put
 from app.storage.tables import fetches, gates, syncs
 
 
@@ -37,23 +37,19 @@ def owe(connection: Connection, sync_ids: Sequence[int], now: datetime) -> None:
     """
     if not sync_ids:
         return
-    statement = insert(connection, fetches)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["sync"],
-            set_={
-                "state": "owed",
-                "wanted": fetches.c.wanted + 1,
-                "attempts": case((_running(now), fetches.c.attempts), else_=0),
-                "due": case((_running(now), fetches.c.due), else_=statement.excluded.due),
-                "token": case((_running(now), fetches.c.token), else_=None),
-            },
-        ),
-        [
-            {"sync": sync, "state": "owed", "due": now, "wanted": 1, "attempts": 0}
-            for sync in sorted(sync_ids)
-        ],
-    )
+    rows = [
+        {"sync": sync, "state": "owed", "due": now, "wanted": 1, "attempts": 0}
+        for sync in sorted(set(sync_ids))
+    ]
+    statement = inserting(connection, fetches, rows)
+    again = {
+        "state": "owed",
+        "wanted": fetches.c.wanted + 1,
+        "attempts": case((_running(now), fetches.c.attempts), else_=0),
+        "due": case((_running(now), fetches.c.due), else_=statement.excluded.due),
+        "token": case((_running(now), fetches.c.token), else_=None),
+    }
+    put(connection, statement.on_conflict_do_update(index_elements=["sync"], set_=again), rows)
 
 
 def owe_again(connection: Connection, sync_ids: Sequence[int], now: datetime) -> bool:

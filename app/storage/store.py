@@ -14,6 +14,7 @@ from app.storage.items import are_kept, replace_items
 from app.storage.owed import Claim
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import heartbeats, notes, syncs
+from app.storage.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,11 @@ def record(
         .where(syncs.c.id == claimed.sync)
         .values(to_row(after, updated_at=now if after != before else row["updated_at"]))
     )
+    tally = Tally()
+    tally.sync(claimed.sync, before, after)
     if answer.items is not None:
-        replace_items(connection, claimed.sync, answer.items)
+        tally.items(after.company_id, *replace_items(connection, claimed.sync, answer.items))
+    tally.write(connection)
     return Recorded(before, after, fresh)
 
 

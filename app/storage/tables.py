@@ -3,64 +3,32 @@
 `events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
 item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
 names, `alerts` what somebody must look at, `gates` when all calls must rest, `duties` when a
-periodic duty is due, `heartbeats` which workers live.
+periodic duty is due, `heartbeats` which workers live. What is counted is in `tables_counted`.
 
 Ids from Codat are text: its schema types them as plain strings. A sync is known by company and
 sync id; `syncs.id` is ours and keeps the item rows narrow.
 """
 
-from datetime import UTC, datetime
-
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
-    DateTime,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.engine import Dialect
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on both databases (SQLite itself keeps no zone)."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To UTC; without its zone where the database could not keep it."""
-        if value is None:
-            return None
-        in_utc = value.astimezone(UTC)
-        return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
-
-    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Always aware, always UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-# SQLite counts up by itself only on a plain INTEGER primary key.
-Key = BigInteger().with_variant(Integer, "sqlite")
+from app.storage.columns import Folded, Key
+from app.storage.columns import UtcTime as UtcTime
+from app.storage.columns import metadata as metadata
+from app.storage.tables_counted import company_tallies as company_tallies
+from app.storage.tables_counted import day_tallies as day_tallies
+from app.storage.tables_counted import open_failures as open_failures
+from app.storage.tables_counted import tally_changes as tally_changes
 
 events = Table(
     "events",
@@ -141,6 +109,14 @@ syncs = Table(
         postgresql_where=text("heard = 0"),
         sqlite_where=text("heard = 0"),
     ),
+    Index(
+        "ix_syncs_successful",
+        "company_id",
+        "occurred_at",
+        "id",
+        postgresql_where=text("outcome IN ('all_written', 'nothing_to_write')"),
+        sqlite_where=text("outcome IN ('all_written', 'nothing_to_write')"),
+    ),
     Index("ix_syncs_company_updated", "company_id", "updated_at", "id"),
     Index("ix_syncs_status_code", "status_code", "id"),
     Index("ix_syncs_status_updated", "status_code", "updated_at", "id"),
@@ -163,6 +139,12 @@ transactions = Table(
     Column("cause", Text),
     UniqueConstraint("sync", "position"),
     Index("ix_transactions_transaction_id", "transaction_id"),
+    Index(
+        "ix_transactions_failed",
+        "transaction_id",
+        postgresql_where=text("failed IS true"),
+        sqlite_where=text("failed IS 1"),
+    ),
     Index(
         "ix_transactions_correlation_id",
         "correlation_id",
@@ -224,9 +206,11 @@ companies = Table(
     metadata,
     Column("company_id", Text, primary_key=True),
     Column("name", Text),
+    Column("name_folded", Folded),
     Column("name_as_of", UtcTime),
     Column("reconciled_at", UtcTime),
     Index("ix_companies_name", "name"),
+    Index("ix_companies_name_folded", "name_folded", "company_id"),
 )
 
 alerts = Table(
