@@ -225,6 +225,9 @@ def fill(database: Database, size: int, *, seed: int = 1) -> None:
                 index.create(connection)
     _settle(database)
     counted.recount(database)
+    with database.writing() as connection:
+        while counted.fold(connection):
+            continue
     _settle(database)
 
 

@@ -62,8 +62,8 @@ def _in_the_wheel() -> Path:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """A throwaway server on loopback; the address of its maintenance database."""
+def server(*more: str) -> Iterator[str]:
+    """A throwaway server on loopback, with more settings; the address of its first database."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_reachable_by_all()))
     try:
         run_as = _ordinary_user(folder)
@@ -71,7 +71,7 @@ def server() -> Iterator[str]:
         port = _free_port()
         _run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
              "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
-        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in SETTINGS)
+        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in (*SETTINGS, *more))
         start = ("-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
         _run(run_as, bin_dir / "pg_ctl", *start)
         try:

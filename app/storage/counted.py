@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     Row,
     Select,
@@ -25,6 +26,7 @@ from app.storage.database import Database
 from app.storage.tables import (
     company_tallies,
     day_tallies,
+    open_failures,
     syncs,
     tally_changes,
     transactions,
@@ -56,7 +58,7 @@ def of_companies(connection: Connection, ids: Sequence[str]) -> dict[str, Counte
 
 def of_days(
     connection: Connection, first: str | None, end: str | None
-) -> Sequence[Row[tuple[str, str, int, int]]]:
+) -> Sequence[Row[str, str, int, int]]:
     """Day, outcome, status code and how many syncs, from a day on and before another, by day."""
     folded = select(day_tallies).where(*_within(day_tallies.c.day, first, end))
     recent = select(_changes.day, _changes.what, _changes.status_code, _changes.change).where(
@@ -119,14 +121,22 @@ def recount(database: Database) -> int:
         _no_hurry(connection)
         wrong = _mend(connection, _by_company()) + _mend(connection, _by_day())
     with database.reading() as connection:
-        failing = select(syncs.c.company_id).where(syncs.c.failed > 0)
-        counting = select(company_tallies.c.company_id).where(_counts_open(company_tallies.c))
-        company_ids = sorted(connection.execute(union(failing, counting)).scalars())
+        company_ids = sorted(connection.execute(_with_failures()).scalars())
     for company_id in company_ids:
         with database.writing() as connection:
             _no_hurry(connection)
             wrong += _recount_open(connection, company_id)
     return wrong
+
+
+def _with_failures() -> CompoundSelect[Any]:
+    """The companies that have failures, or are said to."""
+    return union(
+        select(syncs.c.company_id).where(syncs.c.failed > 0),
+        select(open_failures.c.company_id),
+        select(company_tallies.c.company_id).where(_counts_open(company_tallies.c)),
+        select(_changes.company_id).where(_counts_open(_changes)),
+    )
 
 
 def _no_hurry(connection: Connection) -> None:

@@ -145,7 +145,7 @@ def stats(connection: Connection, since: datetime | None, until: datetime | None
     Whole days are counted ahead; only what a range has of its first and last day is counted here.
     """
     days, edges = split(since, until)
-    rows: list[Row[tuple[str, str, int, int]]] = []
+    rows: list[Row[str, str, int, int]] = []
     if days is not None:
         rows += counted.of_days(connection, *days)
     for edge in edges:
@@ -160,8 +160,8 @@ def stats(connection: Connection, since: datetime | None, until: datetime | None
 
 def _counted_now(
     connection: Connection, since: datetime, until: datetime
-) -> Sequence[Row[tuple[str, str, int, int]]]:
-    statement: Select[tuple[str, str, int, int]] = (
+) -> Sequence[Row[str, str, int, int]]:
+    statement: Select[str, str, int, int] = (
         select(counted.DAY, syncs.c.outcome, counted.CODE, func.count())
         .where(*within(OWN_TIME, since, until))
         .group_by(counted.DAY, syncs.c.outcome, counted.CODE)
