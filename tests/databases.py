@@ -71,7 +71,9 @@ def server(*more: str) -> Iterator[str]:
         port = _free_port()
         _run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
              "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
-        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in (*SETTINGS, *more))
+        options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(
+            f"-c {s}" for s in (*SETTINGS, *more)
+        )
         start = ("-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
         _run(run_as, bin_dir / "pg_ctl", *start)
         try:

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, RowMapping, Select, literal, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    literal,
+    tuple_,
+)
 
 from app.errors import BadRequest
 from app.storage.tables import UtcTime
@@ -91,9 +100,14 @@ def _read(
 def _beyond(
     keys: Sequence[ColumnElement[Any]], after: Sequence[Any], descending: bool
 ) -> ColumnElement[bool]:
-    left = tuple_(*keys)
-    right = tuple_(*(literal(value, key.type) for key, value in zip(keys, after, strict=True)))
-    return left < right if descending else left > right
+    """After these values in the order. The first key's own bound lets an index of it serve where
+    the keys are of two tables.
+    """
+    told = [literal(value, key.type) for key, value in zip(keys, after, strict=True)]
+    left, right = tuple_(*keys), tuple_(*told)
+    if descending:
+        return and_(keys[0] <= told[0], left < right)
+    return and_(keys[0] >= told[0], left > right)
 
 
 def _encoded(order: Order, row: RowMapping) -> str:

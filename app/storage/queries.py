@@ -40,15 +40,12 @@ _KEYS: dict[str, tuple[ColumnElement[Any], ...]] = {
 _MAY_BE_UNKNOWN = frozenset({"started_at", "finished_at", "status_code"})
 
 _FETCH = ("state", "due", "token", "attempts", "last_error")
+_NAME = select(companies.c.name).where(companies.c.company_id == syncs.c.company_id)
 _SYNC = select(
     syncs,
-    companies.c.name.label("company_name"),
+    _NAME.correlate(syncs).scalar_subquery().label("company_name"),
     *(fetches.c[name].label(f"fetch_{name}") for name in _FETCH),
-).select_from(
-    syncs.outerjoin(companies, companies.c.company_id == syncs.c.company_id).outerjoin(
-        fetches, fetches.c.sync == syncs.c.id
-    )
-)
+).select_from(syncs.outerjoin(fetches, fetches.c.sync == syncs.c.id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def _on_syncs(connection: Connection, q: str) -> list[ColumnElement[bool]]:
     ids = set(connection.execute(named.limit(FEW + 1)).scalars())
     if len(ids) > FEW:
         return [*found, syncs.c.company_id.in_(named)]
-    if q not in ids and _any(connection, syncs.c.company_id == q):
+    if q not in ids and _any(connection, companies.c.company_id == q):
         ids.add(q)
     return found + _among(sorted(ids))
 

@@ -103,6 +103,14 @@ syncs = Table(
         sqlite_where=text("failed > 0"),
     ),
     Index(
+        "ix_syncs_company_failed",
+        "company_id",
+        "occurred_at",
+        "id",
+        postgresql_where=text("failed > 0"),
+        sqlite_where=text("failed > 0"),
+    ),
+    Index(
         "ix_syncs_untold",
         "occurred_at",
         "company_id",

@@ -110,6 +110,13 @@ def _index() -> None:
         sqlite_where=SUCCESSFUL,
     )
     op.create_index(
+        "ix_syncs_company_failed",
+        "syncs",
+        ["company_id", "occurred_at", "id"],
+        postgresql_where=sa.text("failed > 0"),
+        sqlite_where=sa.text("failed > 0"),
+    )
+    op.create_index(
         "ix_transactions_failed",
         "transactions",
         ["transaction_id"],
@@ -138,6 +145,7 @@ def _fold_names() -> None:
 def downgrade() -> None:
     """Take this revision back."""
     op.drop_index("ix_transactions_failed", table_name="transactions")
+    op.drop_index("ix_syncs_company_failed", table_name="syncs")
     op.drop_index("ix_syncs_successful", table_name="syncs")
     op.drop_index("ix_companies_name_folded", table_name="companies")
     op.drop_column("companies", "name_folded")
