@@ -240,7 +240,7 @@ async def _reconcile(
     settings: Settings, company: str | None, since: datetime | None, dry_run: bool
 ) -> None:
     from app.main import make_codat, utc_now
-    from app.storage import counted
+    from app.storage.recount import recount
     from app.work.reconcile import Reconciler
 
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
@@ -253,7 +253,7 @@ async def _reconcile(
                 dry_run=dry_run,
             )
         if not dry_run:
-            counted.recount(database)
+            recount(database)
     typer.echo(("would mend: " if dry_run else "") + str(report))
     if report.skipped:
         raise ServiceError("some companies could not be read; run it again")

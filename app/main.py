@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 from app.codat.client import CodatClient
 from app.codat.signature import Verifier
 from app.settings import Settings, require
-from app.storage import compare, counted, store
+from app.storage import compare, store
 from app.storage.database import Database, open_database
 from app.storage.inbox import Inbox
+from app.storage.recount import recount
 from app.web import api, health, mirror, problems
 from app.web.webhooks import Door
 from app.work.duties import Duties, Duty
@@ -87,13 +88,13 @@ def make_duties(
     async def ask_about_stuck() -> int:
         return await asyncio.to_thread(_owe_stuck, database, stuck_after, clock)
 
-    async def recount() -> str:
-        wrong = await asyncio.to_thread(counted.recount, database)
+    async def count_anew() -> str:
+        wrong = await asyncio.to_thread(recount, database)
         return f"{wrong} counters were wrong"
 
     duties = [
         Duty("stuck", min(stuck_after, timedelta(minutes=1)), ask_about_stuck),
-        Duty("recount", timedelta(days=1), recount),
+        Duty("recount", timedelta(days=1), count_anew),
     ]
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)

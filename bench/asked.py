@@ -6,15 +6,15 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app.storage.database import Database
-from app.storage.tables import syncs, transactions
+from app.storage.tables import events, syncs, transactions
 from bench.data import SPAN, UNTIL, company_id, company_name
 
 API = "/api/v1"
 SORTS = ("updated_at", "started_at", "finished_at", "company_id", "status_code")
-USUAL, LARGEST = 300, 0
+USUAL, LARGEST = 30, 0
 
 
 async def questions(client: httpx.AsyncClient, database: Database) -> dict[str, str]:
@@ -26,7 +26,7 @@ async def questions(client: httpx.AsyncClient, database: Database) -> dict[str, 
     asked |= _details(database)
     asked |= _companies()
     asked |= await _errors(client)
-    return {name: f"{path}" for name, path in asked.items()}
+    return asked
 
 
 async def _next(client: httpx.AsyncClient, path: str) -> str:
@@ -65,7 +65,8 @@ def _filters() -> dict[str, str]:
         "cause, unheard of": "cause=never_seen",
         "one day": f"from={day}&to={day}",
         "one week": f"from={day}&to={week}",
-        "until the middle": f"to={day}",
+        "until a day": f"to={day}",
+        "since a day": f"from={day}",
         "one day, failed": f"from={day}&to={day}&state=failed",
         "largest company": f"company_id={company_id(LARGEST)}",
         "largest company, failed": f"company_id={company_id(LARGEST)}&state=failed",
@@ -83,7 +84,7 @@ def _filters() -> dict[str, str]:
 
 def _searches(database: Database) -> dict[str, str]:
     """What may be pasted into the search box."""
-    number, own_id, transaction, correlation = _one_failed(database)
+    own_id, transaction, correlation = _one_failed(database)
     wanted = {
         "sync id": own_id,
         "company id, largest": company_id(LARGEST),
@@ -101,12 +102,11 @@ def _searches(database: Database) -> dict[str, str]:
     return paths
 
 
-def _one_failed(database: Database) -> tuple[int, str, str, str]:
-    """The newest failed sync of the largest company: its number and id, an item's ids."""
+def _one_failed(database: Database) -> tuple[str, str, str]:
+    """The newest failed sync of the largest company: its id, an item's ids."""
     with database.reading() as connection:
         row = connection.execute(
             select(
-                syncs.c.id,
                 syncs.c.sync_id,
                 transactions.c.transaction_id,
                 transactions.c.correlation_id,
@@ -117,18 +117,16 @@ def _one_failed(database: Database) -> tuple[int, str, str, str]:
             .order_by(syncs.c.occurred_at.desc())
             .limit(1)
         ).one()
-        return row.id, row.sync_id, row.transaction_id, row.correlation_id
+        return row.sync_id, row.transaction_id, row.correlation_id
 
 
 def _details(database: Database) -> dict[str, str]:
     """One sync and what belongs to it, here and on Codat's own paths; events; statistics."""
-    _, own_id, transaction, _ = _one_failed(database)
-    with database.reading() as connection:
-        total = connection.execute(select(func.max(syncs.c.id))).scalar_one()
+    own_id, transaction, _ = _one_failed(database)
     largest = company_id(LARGEST)
     mirror = f"/codat/companies/{largest}/sync/expenses/syncs"
     day = (UNTIL - timedelta(days=70)).date()
-    event = f"msg_{_event_number(database, total):010}"
+    event = _newest_event(database)
     return {
         "one sync": f"{API}/syncs/{own_id}",
         "its transactions": f"{API}/syncs/{own_id}/transactions",
@@ -138,9 +136,8 @@ def _details(database: Database) -> dict[str, str]:
         "its timeline": f"{API}/syncs/{own_id}/timeline",
         "a transaction's history": f"{API}/companies/{largest}/transactions/{transaction}",
         "mirror: companies": "/codat/companies",
-        "mirror: companies, last page": "/codat/companies?page=20&pageSize=100",
-        "mirror: list of syncs, usual company": mirror.replace(largest, company_id(USUAL))
-        + "/list/status",
+        "mirror: companies, second page": "/codat/companies?page=2&pageSize=100",
+        "mirror: list of syncs": f"{mirror}/list/status",
         "mirror: latest": f"{mirror}/latest/status",
         "mirror: last successful": f"{mirror}/lastSuccessful/status",
         "mirror: one status": f"{mirror}/{own_id}/status",
@@ -158,14 +155,10 @@ def _details(database: Database) -> dict[str, str]:
     }
 
 
-def _event_number(database: Database, _total: int) -> int:
-    from app.storage.tables import events
-
+def _newest_event(database: Database) -> str:
     with database.reading() as connection:
-        newest = connection.execute(
-            select(events.c.message_id).order_by(events.c.id.desc()).limit(1)
-        )
-        return int(newest.scalar_one().removeprefix("msg_"))
+        newest = select(events.c.message_id).order_by(events.c.id.desc()).limit(1)
+        return str(connection.execute(newest).scalar_one())
 
 
 def _companies() -> dict[str, str]:

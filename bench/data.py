@@ -23,6 +23,7 @@ from app.rules.news import Item
 from app.rules.sync import Heard, Sync
 from app.storage import counted
 from app.storage.database import Database, open_database
+from app.storage.recount import recount
 from app.storage.schema import migrate
 from app.storage.tables import companies, events, fetches, notes, syncs, transactions
 
@@ -67,7 +68,7 @@ class Maker:
 
     def __init__(self, size: int, seed: int = 1) -> None:
         self.size = size
-        self.companies = [company_id(n) for n in range(max(1, min(COMPANIES, size // 5)))]
+        self.companies = [company_id(n) for n in range(max(1, min(COMPANIES, size // 50)))]
         self._chance = random.Random(seed)
         self._failing: dict[str, list[str]] = {}
 
@@ -146,6 +147,8 @@ def _sync(company: str, own_id: str, kind: str, at: datetime, items: tuple[Item,
     failed = kind in ("failed", "partly_failed")
     ended = at + timedelta(minutes=3)
     told: dict[str, Any] = {}
+    if kind == "in_progress" or at.second % 3 == 0:
+        told |= {"started_at": at}  # Codat seldom tells a start
     if code is not None:
         told |= {"status_code": code, "asked_at": ended, "codat_utc": ended}
     if kind not in ("in_progress", "untold"):
@@ -157,7 +160,7 @@ def _sync(company: str, own_id: str, kind: str, at: datetime, items: tuple[Item,
         told |= {"unsettled": Heard.COMPLETED}
     if failed:
         told |= {"error_message": "Error writing data", "failure_stage": "Pushing"}
-    return Sync(company, own_id, started_at=at, first_seen_at=at, **told)
+    return Sync(company, own_id, first_seen_at=at, **told)
 
 
 def _row(sync: Sync, updated_at: datetime) -> dict[str, Any]:
@@ -224,7 +227,7 @@ def fill(database: Database, size: int, *, seed: int = 1) -> None:
             for index in table.indexes:
                 index.create(connection)
     _settle(database)
-    counted.recount(database)
+    recount(database)
     with database.writing() as connection:
         while counted.fold(connection):
             continue

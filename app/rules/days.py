@@ -24,6 +24,12 @@ def split(since: datetime | None, until: datetime | None) -> tuple[Days | None, 
     return (_day(first), _day(end)), edges
 
 
+def touched(since: datetime | None, until: datetime | None) -> Days:
+    """The days a range has any part of: the first, and the one after the last."""
+    first = _midnight(since) if since else None
+    return _day(first), _day(_next_midnight(until) if until else None)
+
+
 def _midnight(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 

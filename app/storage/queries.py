@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, RowMapping, Select
 
 from app.errors import Conflicting, NotKnown
 from app.rules.sync import ErrorsState, FetchState, Sync, errors_state
+from app.storage import windows
 from app.storage.cursors import Order, read_page
 from app.storage.rows import to_sync
 from app.storage.search import syncs_found
@@ -90,6 +91,11 @@ class SyncFilter:
     until: datetime | None = None
     q: str | None = None
 
+    @property
+    def has_only_a_range(self) -> bool:
+        """True when nothing but a range of time is asked for."""
+        return self == SyncFilter(since=self.since, until=self.until)
+
 
 @dataclass(frozen=True, slots=True)
 class SyncPage:
@@ -114,7 +120,14 @@ def list_syncs(
     name = sort.removeprefix("-")
     order = Order(f"syncs:{sort}", _KEYS[name], sort.startswith("-"), name in _MAY_BE_UNKNOWN)
     statement = _SYNC.where(*_conditions(connection, wanted))
-    page = read_page(connection, statement, order, cursor=cursor, limit=limit)
+    few = None
+    if wanted.since or wanted.until:
+        inside = within(OWN_TIME, wanted.since, wanted.until)
+        span = windows.Range(wanted.since, wanted.until, inside)
+        alone = name == "updated_at" and wanted.has_only_a_range
+        few, first = windows.plan(connection, order, cursor, limit, span, alone=alone)
+        statement = statement.where(*first)
+    page = read_page(connection, statement, order, cursor=cursor, limit=limit, few=few)
     return SyncPage([_kept(row) for row in page.rows], page.next)
 
 

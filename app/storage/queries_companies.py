@@ -15,7 +15,7 @@ from app.storage.cursors import Order, read_page
 from app.storage.queries import OWN_TIME, KeptSync, syncs_by_number, within
 from app.storage.search import companies_named
 from app.storage.tables import companies, syncs
-from app.storage.tally import NO_CODE, OPEN_FAILURES
+from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 
 _BY_NAME = Order("companies", (companies.c.name_folded, companies.c.company_id), nullable=True)
 

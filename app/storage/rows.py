@@ -53,5 +53,6 @@ def to_row(sync: Sync, *, updated_at: datetime) -> dict[str, Any]:
         "outcome": sync.outcome,
         "finished_at": sync.finished_at,
         "occurred_at": sync.occurred_at,
+        "day": sync.day or "",
         "updated_at": updated_at,
     }

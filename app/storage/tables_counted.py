@@ -10,6 +10,9 @@ from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text
 
 from app.storage.columns import Key, metadata
 
+OPEN_FAILURES = "open_failures"  # counted beside the outcomes
+NO_CODE = -1  # the status code of a sync that has none
+
 tally_changes = Table(
     "tally_changes",
     metadata,

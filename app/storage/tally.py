@@ -33,9 +33,8 @@ from app.storage.bulk import insert_all
 from app.storage.database import chunked
 from app.storage.queries_items import OPEN
 from app.storage.tables import open_failures, syncs, tally_changes, transactions
+from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 
-OPEN_FAILURES = "open_failures"
-NO_CODE = -1
 _LOCKS = 0x0C0DA7  # the first half of our advisory locks' names
 
 Key = tuple[str | None, str | None, str, int]
@@ -91,8 +90,7 @@ class Tally:
 
 def _key(sync: Sync) -> Key:
     code = NO_CODE if sync.status_code is None else sync.status_code
-    day = sync.occurred_at.date().isoformat() if sync.occurred_at else None
-    return sync.company_id, day, sync.outcome, code
+    return sync.company_id, sync.day, sync.outcome, code
 
 
 def _ids_in(connection: Connection, number: int) -> set[str]:

@@ -100,6 +100,9 @@ def _make_tables() -> None:
 
 
 def _index() -> None:
+    op.add_column("syncs", sa.Column("day", sa.Text(), nullable=False, server_default=""))
+    op.execute("UPDATE syncs SET day = substr(CAST(occurred_at AS text), 1, 10)")
+    op.create_index("ix_syncs_day_updated", "syncs", ["day", "updated_at", "id"])
     op.add_column("companies", sa.Column("name_folded", FOLDED, nullable=True))
     op.create_index("ix_companies_name_folded", "companies", ["name_folded", "company_id"])
     op.create_index(
@@ -145,6 +148,8 @@ def _fold_names() -> None:
 def downgrade() -> None:
     """Take this revision back."""
     op.drop_index("ix_transactions_failed", table_name="transactions")
+    op.drop_index("ix_syncs_day_updated", table_name="syncs")
+    op.drop_column("syncs", "day")
     op.drop_index("ix_syncs_company_failed", table_name="syncs")
     op.drop_index("ix_syncs_successful", table_name="syncs")
     op.drop_index("ix_companies_name_folded", table_name="companies")

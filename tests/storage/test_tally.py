@@ -15,9 +15,10 @@ from app.rules.news import CodatStatus, Delivery, Item
 from app.storage import compare, counted, owed, queries_companies, store, tally
 from app.storage.database import Database
 from app.storage.keep import keep_all
+from app.storage.recount import recount
 from app.storage.store import Answer
 from app.storage.tables import metadata, open_failures, syncs, tally_changes, transactions
-from app.storage.tally import NO_CODE, OPEN_FAILURES
+from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 from tests.told import COMPLETED, FAILED, STARTED, T0, after, delivery
 
 LEASE = timedelta(minutes=1)
@@ -184,7 +185,7 @@ def test_the_counters_are_what_the_rows_say_after_any_steps(
         left = connection.execute(select(func.count()).select_from(tally_changes)).scalar_one()
     assert left == 0
     assert counters_say(database) == rows_say(database)
-    assert counted.recount(database) == 0
+    assert recount(database) == 0
 
 
 def test_concurrent_writers_leave_exact_counters(database: Database) -> None:
@@ -218,7 +219,7 @@ def test_concurrent_writers_leave_exact_counters(database: Database) -> None:
         thread.join()
     assert failures == []
     assert counters_say(database) == rows_say(database)
-    assert counted.recount(database) == 0
+    assert recount(database) == 0
 
 
 def test_a_cure_and_a_failure_at_the_same_moment_agree(database: Database) -> None:
@@ -267,11 +268,11 @@ def test_wrong_counters_are_mended_from_the_rows(database: Database) -> None:
     with database.writing() as connection:
         spoil(connection)
     assert counters_say(database) != rows_say(database)
-    assert counted.recount(database) > 0
+    assert recount(database) > 0
     with database.writing() as connection:
         counted.fold(connection)
     assert counters_say(database) == rows_say(database)
-    assert counted.recount(database) == 0
+    assert recount(database) == 0
 
 
 @pytest.mark.parametrize(

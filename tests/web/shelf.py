@@ -8,8 +8,8 @@ from sqlalchemy import Connection, insert
 from app.rules.items import Counts, count, is_failing
 from app.rules.news import Item
 from app.rules.sync import Heard, Sync
-from app.storage import counted
 from app.storage.database import Database
+from app.storage.recount import recount
 from app.storage.rows import to_row
 from app.storage.tables import companies, events, fetches, notes, syncs, transactions
 
@@ -65,7 +65,7 @@ class Shelf:
             )
             number: int = made.scalar_one()
             _put_items(connection, number, items or ())
-        counted.recount(self.database)
+        recount(self.database)
         return number
 
     def failed(self, sync_id: str = "s1", company_id: str = "c1", **more: Any) -> int:
