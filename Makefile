@@ -63,3 +63,12 @@ lock: | $(BIN)/python ## pin all dependencies with their hashes
 
 chaos: $(VENV)/.installed-dev ## webhooks lost, Codat refusing, kill -9: are we equal to Codat?
 	$(BIN)/python -m bench.storm --syncs $(or $(SYNCS),200) --seeds $(or $(SEEDS),3)
+
+bench-queries: $(VENV)/.installed-dev ## is every question as fast over a million syncs as over ten thousand?
+	$(BIN)/python -m bench.queries --small $(or $(SMALL),10000) --large $(or $(LARGE),1000000)
+
+bench-memory: $(VENV)/.installed-dev ## does memory stay flat over a backlog and an export?
+	$(BIN)/python -m bench.memory
+
+bench-fetch: $(VENV)/.installed-dev ## what a fetch of 5,000 items costs beside the bare requests
+	$(BIN)/python -m bench.fetching

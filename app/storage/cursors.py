@@ -38,13 +38,15 @@ class Order:
     """A total order of rows by `keys`, which together are unique.
 
     Only the first key may be unknown, and only where `nullable` says so. `name` ties a cursor to
-    the list and sort it was made for.
+    the list and sort it was made for. `known` holds for all rows whose first key is known, and
+    helps to find them.
     """
 
     name: str
     keys: tuple[ColumnElement[Any], ...]
     descending: bool = False
     nullable: bool = False
+    known: Sequence[ColumnElement[bool]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,9 @@ def read_page(
 
 
 def _known(statement: Select[Any], order: Order) -> Select[Any]:
-    return statement.where(order.keys[0].is_not(None)) if order.nullable else statement
+    if not order.nullable:
+        return statement
+    return statement.where(order.keys[0].is_not(None), *order.known)
 
 
 def _read(

@@ -94,7 +94,8 @@ class SyncFilter:
     @property
     def has_only_a_range(self) -> bool:
         """True when nothing but a range of time is asked for."""
-        return self == SyncFilter(since=self.since, until=self.until)
+        several = (*self.states, *self.outcomes, *self.status_codes)
+        return not several and self.company_id is self.cause is self.q is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,14 @@ def list_syncs(
     Raises BadRequest naming `cursor` when it belongs to another list or sort.
     """
     name = sort.removeprefix("-")
-    order = Order(f"syncs:{sort}", _KEYS[name], sort.startswith("-"), name in _MAY_BE_UNKNOWN)
+    order = Order(
+        f"syncs:{sort}",
+        _KEYS[name],
+        sort.startswith("-"),
+        name in _MAY_BE_UNKNOWN,
+        # a start that is known is the sync's own time: its index can serve the range
+        within(syncs.c.started_at, wanted.since, wanted.until) if name == "started_at" else (),
+    )
     statement = _SYNC.where(*_conditions(connection, wanted))
     few = None
     if wanted.since or wanted.until:
@@ -156,7 +164,7 @@ def _one_of(column: ColumnElement[Any], values: Sequence[Any]) -> list[ColumnEle
 
 
 def within(
-    column: ColumnElement[datetime], since: datetime | None, until: datetime | None
+    column: ColumnElement[Any], since: datetime | None, until: datetime | None
 ) -> list[ColumnElement[bool]]:
     """The conditions for a time from `since` on and before `until`."""
     lower = [column >= since] if since else []

@@ -90,7 +90,8 @@ def _cures() -> Select[tuple[str]]:
 
 
 _first_cure = _cures().order_by(own_time(_its_sync), _its_sync.c.id).limit(1).scalar_subquery()
-OPEN = ~_cures().exists()
+# Asked row by row, by index. As NOT EXISTS the planner may join it whole, and guess badly.
+OPEN = _cures().limit(1).scalar_subquery().is_(None)
 """Holds for a failed row of `transactions` joined to `syncs` that nothing has cured since."""
 
 _ITEM = select(

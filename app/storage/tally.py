@@ -43,17 +43,29 @@ Key = tuple[str | None, str | None, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Which transactions a set of rows names, and how many failed rows name none."""
+    """Which transactions a set of rows names, which of them failed, how many failed nameless."""
 
     ids: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
     nameless: int = 0
 
     @classmethod
     def of(cls, rows: Iterable[tuple[str | None, bool]]) -> "Items":
         """From transaction ids, each with whether the row failed."""
         told = list(rows)
-        ids = frozenset(own_id for own_id, _ in told if own_id is not None)
-        return cls(ids, sum(failed for own_id, failed in told if own_id is None))
+        return cls(
+            frozenset(own_id for own_id, _ in told if own_id is not None),
+            frozenset(own_id for own_id, failed in told if failed and own_id is not None),
+            sum(failed for own_id, failed in told if own_id is None),
+        )
+
+
+@dataclass(slots=True)
+class Touched:
+    """Transactions that may be open or cured now: what `may_open` leaves out can only be cured."""
+
+    ids: set[str] = field(default_factory=set)
+    may_open: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -61,7 +73,7 @@ class Tally:
     """What one transaction changes. `write` is its last statement."""
 
     changes: Counter[Key] = field(default_factory=Counter)
-    touched: dict[str, set[str]] = field(default_factory=dict)
+    touched: dict[str, Touched] = field(default_factory=dict)
     moved: dict[int, str] = field(default_factory=dict)
 
     def sync(self, number: int, before: Sync | None, after: Sync) -> None:
@@ -74,16 +86,21 @@ class Tally:
 
     def items(self, company_id: str, gone: Items, come: Items) -> None:
         """A sync's items were replaced. Its row is locked."""
-        self.touched.setdefault(company_id, set()).update(gone.ids, come.ids)
+        touched = self.touched.setdefault(company_id, Touched())
+        touched.ids.update(gone.ids, come.ids)
+        touched.may_open.update(gone.ids, come.failed)
         self.changes[company_id, None, OPEN_FAILURES, NO_CODE] += come.nameless - gone.nameless
 
     def write(self, connection: Connection) -> None:
         """Write the changes. After this the transaction must lock nothing that others may hold."""
         for number, company_id in self.moved.items():
-            self.touched.setdefault(company_id, set()).update(_ids_in(connection, number))
+            ids = _ids_in(connection, number)
+            touched = self.touched.setdefault(company_id, Touched())
+            touched.ids.update(ids)
+            touched.may_open.update(ids)
         lock(connection, self.touched)
-        for company_id, ids in sorted(self.touched.items()):
-            change = _reopen(connection, company_id, sorted(ids))
+        for company_id, touched in sorted(self.touched.items()):
+            change = _reopen(connection, company_id, touched)
             self.changes[company_id, None, OPEN_FAILURES, NO_CODE] += change
         add(connection, self.changes)
 
@@ -109,12 +126,13 @@ def lock(connection: Connection, company_ids: Collection[str]) -> None:
     connection.execute(select(func.pg_advisory_xact_lock(_LOCKS, given)))
 
 
-def _reopen(connection: Connection, company_id: str, ids: Sequence[str]) -> int:
+def _reopen(connection: Connection, company_id: str, touched: Touched) -> int:
     """Make the stored open failures right for these transactions; by how many they grew."""
     grown = 0
-    for some in chunked(ids, 5000):
+    for some in chunked(sorted(touched.ids), 5000):
         stored = stored_open(connection, company_id, some)
-        found = found_open(connection, company_id, some)
+        doubtful = stored | touched.may_open.intersection(some)
+        found = found_open(connection, company_id, sorted(doubtful)) if doubtful else set()
         grown += make_open(connection, company_id, stored, found)
     return grown
 

@@ -57,7 +57,7 @@ def _first_of_each(
 ) -> ColumnElement[bool]:
     """One short walk per day."""
     given = func.unnest(bindparam("days", [*days, NO_DAY], ARRAY(Text)))
-    day = given.table_valued("given_day", name="given_days")
+    day = given.table_valued("given_day", name="given_days").render_derived()
     first = (
         select(syncs.c.id, *(key.label(f"key_{n}") for n, key in enumerate(order.keys)))
         .where(syncs.c.day == day.c.given_day)
