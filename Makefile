@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test run migrate check format lint types floors lock chaos
+.PHONY: help install demo test run migrate check format lint types floors lock chaos bench-queries bench-memory bench-fetch
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

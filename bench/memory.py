@@ -30,6 +30,7 @@ from app.storage.schema import migrate
 from app.work.fetch import Fetcher
 from bench.data import fill
 from tests import databases
+from tests.processes import API_KEY, Process, stage
 
 TARGET = 1.1
 AT_ONCE = 256
