@@ -8,6 +8,7 @@ from sqlalchemy import (
     CompoundSelect,
     Connection,
     Select,
+    bindparam,
     cast,
     func,
     null,
@@ -21,6 +22,7 @@ from app.storage import tally
 from app.storage.counted import CODE, DAY, of_companies
 from app.storage.database import Database
 from app.storage.tables import (
+    companies,
     company_tallies,
     day_tallies,
     open_failures,
@@ -41,6 +43,7 @@ def recount(database: Database) -> int:
     """
     with database.writing() as connection:
         _no_hurry(connection)
+        _fold_names(connection)
         right = update(syncs).where(syncs.c.day.is_distinct_from(DAY)).values(day=DAY)
         connection.execute(right)
         wrong = _mend(connection, _by_company()) + _mend(connection, _by_day())
@@ -51,6 +54,19 @@ def recount(database: Database) -> int:
             _no_hurry(connection)
             wrong += _recount_open(connection, company_id)
     return wrong
+
+
+def _fold_names(connection: Connection) -> None:
+    """What an old version of this code named while it ran beside us."""
+    named = select(companies.c.company_id, companies.c.name, companies.c.name_folded)
+    wrong = [
+        {"own_id": row.company_id, "folded": row.name.casefold()}
+        for row in connection.execute(named.where(companies.c.name.is_not(None)))
+        if row.name_folded != row.name.casefold()
+    ]
+    if wrong:
+        fold = update(companies).where(companies.c.company_id == bindparam("own_id"))
+        connection.execute(fold.values(name_folded=bindparam("folded")), wrong)
 
 
 def _with_failures() -> CompoundSelect[Any]:
