@@ -31,7 +31,7 @@ from sqlalchemy import (
 from app.rules.sync import Sync
 from app.storage.bulk import insert_all
 from app.storage.database import chunked
-from app.storage.queries_items import OPEN
+from app.storage.queries_items import UNCURED
 from app.storage.tables import open_failures, syncs, tally_changes, transactions
 from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 
@@ -170,7 +170,7 @@ def found_open(
     statement = (
         select(transactions.c.transaction_id)
         .join_from(transactions, syncs, syncs.c.id == transactions.c.sync)
-        .where(syncs.c.company_id == company_id, transactions.c.failed.is_(True), OPEN)
+        .where(syncs.c.company_id == company_id, transactions.c.failed.is_(True), UNCURED)
         .where(transactions.c.transaction_id.is_not(None))
         .distinct()
     )
