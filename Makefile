@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help install demo test run migrate check format lint types floors lock chaos screenshots
 .PHONY: bench bench-start fuzz audit breakage
+.PHONY: bench-queries bench-memory bench-fetch
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -79,3 +80,12 @@ fuzz: $(VENV)/.installed-dev ## hostile requests against the real process
 
 audit: $(VENV)/.installed-dev ## known weaknesses of what is pinned; asks the network
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
+
+bench-queries: $(VENV)/.installed-dev ## is every question as fast over a million syncs as over ten thousand?
+	$(BIN)/python -m bench.queries --small $(or $(SMALL),10000) --large $(or $(LARGE),1000000)
+
+bench-memory: $(VENV)/.installed-dev ## does memory stay flat over a backlog and an export?
+	$(BIN)/python -m bench.memory
+
+bench-fetch: $(VENV)/.installed-dev ## what a fetch of 5,000 items costs beside the bare requests
+	$(BIN)/python -m bench.fetching

@@ -200,6 +200,7 @@ async def _reconcile(
 ) -> None:
     from app.main import utc_now
     from app.opening import make_codat
+    from app.storage.recount import recount
     from app.work.connections import NotingConnections
     from app.work.reconcile import Reconciler
 
@@ -213,6 +214,8 @@ async def _reconcile(
                 since=since.replace(tzinfo=UTC) if since else None,
                 dry_run=dry_run,
             )
+        if not dry_run:
+            recount(database)
     typer.echo(("would mend: " if dry_run else "") + str(report))
     if report.skipped:
         raise ServiceError("some companies could not be read; run it again")

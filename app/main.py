@@ -17,6 +17,7 @@ from app.settings import Settings, require
 from app.storage import compare, store
 from app.storage.database import Database
 from app.storage.inbox import Inbox
+from app.storage.recount import recount
 from app.work import retention
 from app.work.asking import Asking
 from app.work.causes import Reclassifier
@@ -101,11 +102,16 @@ def make_duties(
     async def ask_about_stuck() -> int:
         return await asyncio.to_thread(_owe_stuck, database, stuck_after, clock)
 
+    async def count_anew() -> str:
+        wrong = await asyncio.to_thread(recount, database)
+        return f"{wrong} counters were wrong"
+
     minute = timedelta(minutes=1)
     failures = Failures(database, clock, frozenset(address_names(settings)))
     duties = [
         Duty("stuck", min(stuck_after, minute), ask_about_stuck),
         Duty("causes", minute, Reclassifier(database).run),
+        Duty("recount", timedelta(days=1), count_anew),
         Duty("failures", LOOK_EVERY, failures.run),
     ]
     if settings.reconcile_every_minutes:

@@ -347,6 +347,7 @@ def test_an_open_page_shows_what_came_since_it_was_opened(visit: Visit, site: Si
     expect(page.get_by_text("No sync fits these filters")).to_be_visible()
     page.get_by_label("Search").fill("half a wo")
     shelf = Shelf(site.database)
+    shelf.company("c3")
     shelf.failed("came-later", "c3", at=datetime.now(UTC) - timedelta(days=1))
     page.get_by_label("Keep up to date").uncheck()
     page.get_by_label("Keep up to date").check()

@@ -219,7 +219,7 @@ def test_reconcile_finds_what_no_webhook_told(playing: Stage) -> None:
     assert (counted.returncode, counted.stdout) == (
         0,
         "would mend: 1 companies, 1 syncs, 2 calls to Codat: "
-        "1 never announced, 0 disagrees, 0 given up, 0 stuck\n",
+        "1 never announced, 0 disagrees, 0 given up, 0 incomplete, 0 stuck\n",
     )
     done = run(playing.folder, "reconcile", "--company", company, "--since", "2020-01-01", **where)
     assert "1 never announced" in done.stdout

@@ -10,10 +10,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from app.errors import SchemaError, StorageUnavailable
-from app.storage import schema
+from app.storage import queries_companies, schema
 from app.storage.database import Database, open_database
+from app.storage.recount import recount
 from app.storage.tables import metadata
 from tests import processes
+from tests.web.shelf import Shelf, after, done_item, failed_item
 
 
 def tables(database: Database) -> set[str]:
@@ -42,6 +44,24 @@ def test_the_newest_file_is_the_newest_migration() -> None:
 def test_migrating_twice_does_nothing_the_second_time(database: Database) -> None:
     """A restart may run it every time."""
     assert schema.migrate(database) == (schema.head(), schema.head())
+
+
+def test_what_an_old_database_holds_is_counted_when_it_is_migrated(database: Database) -> None:
+    """Totals by company and day, open failures, folded names: as a recount would find them."""
+    shelf = Shelf(database)
+    shelf.company("c1", "Ærø Stores")
+    shelf.failed("s1", items=(failed_item("t1"), failed_item("t2"), failed_item(None)))
+    shelf.done("s2", items=(done_item("t1"),), at=after(hours=30))
+    schema.migrate(database, "0001")
+    schema.migrate(database)
+    assert recount(database) == 0
+    with database.reading() as connection:
+        company = queries_companies.get_company(connection, "c1")
+        found = queries_companies.list_companies(connection, q="ærø").items
+        days = queries_companies.stats(connection, None, None).by_day
+    assert (company.by_outcome, company.open_failures) == ({"failed": 1, "all_written": 1}, 2)
+    assert [each.company_id for each in found] == ["c1"]
+    assert sorted(days) == ["2026-01-01", "2026-01-02"]
 
 
 def test_two_hosts_may_migrate_at_once(empty_database_url: str) -> None:

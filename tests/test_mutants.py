@@ -29,6 +29,7 @@ from app.storage.inbox import Inbox
 from app.storage.keep import Kept
 from app.storage.owed import owe
 from app.storage.tables import events, syncs
+from app.storage.tally import Tally
 from app.web.webhooks import Door
 from tests.codat import test_signature
 from tests.rules import test_sync
@@ -115,10 +116,10 @@ def a_crash_inside_the_commit_loses_nothing(
     honest = keep_module._merge_news
     lives = iter([False, True])
 
-    def mortal(connection: Connection, news: Sequence[Delivery]) -> set[int]:
+    def mortal(connection: Connection, news: Sequence[Delivery], tally: Tally) -> set[int]:
         if not next(lives):
             raise Crash
-        return honest(connection, news)
+        return honest(connection, news, tally)
 
     monkeypatch.setattr(keep_module, "_merge_news", mortal)
     with pytest.raises(Crash):

@@ -105,7 +105,7 @@ def test_an_alert_reaches_programs_and_people(playing: Stage) -> None:
     database = open_database(playing.database_url)
     Shelf(database).failed(at=datetime.now(UTC))
     with database.writing() as connection:
-        connection.execute(transactions.update().values(cause="closed_account"))
+        connection.execute(transactions.update().values(cause="account_inactive"))
     database.close()
     with receiver() as receiving:
         words = receiving.address.replace("http://", "json://") + "/words"
@@ -113,7 +113,7 @@ def test_an_alert_reaches_programs_and_people(playing: Stage) -> None:
         wait_for(lambda: len(receiving.got) >= 2)
         assert receiving.kinds() == ["alert.opened"]
         (said,) = [body for path, _, body in receiving.got if path.startswith("/words")]
-        assert "closed account" in said["message"]
+        assert "account is inactive" in said["message"]
         assert worker.stop() == 0
         assert "/words" not in worker.log.read_text()
 

@@ -119,6 +119,12 @@ class Sync:
         return self.started_at or self.finished_at or self.first_seen_at
 
     @property
+    def day(self) -> str | None:
+        """The UTC day on which it happened, as `2026-01-31`."""
+        at = self.occurred_at
+        return at.astimezone(UTC).date().isoformat() if at else None
+
+    @property
     def outcome(self) -> Outcome:
         """What a person wants to know. Nothing unproved is ever shown as written."""
         if self.state == "started":

@@ -21,9 +21,9 @@ from sqlalchemy import (
 from app.rules.causes import Rules
 from app.rules.news import Item
 from app.storage.database import rules_of
-from app.storage.items import why
 from app.storage.rows import to_sync, why_as_a_whole
 from app.storage.tables import syncs, transactions
+from app.storage.why import why
 
 _ITEMS = select(transactions, syncs.c.status_code).join(syncs, syncs.c.id == transactions.c.sync)
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, Integer, MetaData, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Integer, MetaData, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
 
 metadata = MetaData(
@@ -37,3 +37,6 @@ class UtcTime(TypeDecorator[datetime]):
 
 # SQLite counts up by itself only on a plain INTEGER primary key.
 Key = BigInteger().with_variant(Integer, "sqlite")
+
+# Ordered by code point on both databases, so that a word's beginning is a range of an index.
+Folded = Text().with_variant(Text(collation="C"), "postgresql")

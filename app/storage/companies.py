@@ -33,7 +33,12 @@ def _insert_companies(connection: Connection, company_ids: Sequence[str]) -> Non
 
 def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str]]) -> None:
     rows = [
-        {"company_id": company_id, "name": name, "name_as_of": as_of}
+        {
+            "company_id": company_id,
+            "name": name,
+            "name_folded": name.casefold(),
+            "name_as_of": as_of,
+        }
         for company_id, (as_of, name) in sorted(named.items())
     ]
     if rows:
@@ -43,12 +48,12 @@ def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str
 @lru_cache
 def _naming(kind: str) -> Insert:
     """A company's name is replaced only by one told later."""
-    statement = inserting(kind, companies, ("company_id", "name", "name_as_of"))
+    statement = inserting(kind, companies, ("company_id", "name", "name_folded", "name_as_of"))
     told = statement.excluded
     later = or_(
         companies.c.name_as_of.is_(None),
         companies.c.name_as_of < told.name_as_of,
         (companies.c.name_as_of == told.name_as_of) & (companies.c.name < told.name),
     )
-    new = {"name": told.name, "name_as_of": told.name_as_of}
+    new = {name: told[name] for name in ("name", "name_folded", "name_as_of")}
     return statement.on_conflict_do_update(index_elements=["company_id"], set_=new, where=later)

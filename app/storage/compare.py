@@ -17,6 +17,7 @@ from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
 from app.storage.store import note
 from app.storage.tables import companies, duties, fetches, notes, syncs
+from app.storage.tally import Tally
 
 ONCE_A = timedelta(days=1)  # what asking again may not mend is asked again once a day
 Difference = Literal["never_announced", "disagrees", "given_up", "incomplete", "stuck"]
@@ -180,9 +181,13 @@ def _insert_unannounced(
     rules = rules_of(connection)
     rows = {sync_id: to_row(sync, updated_at=now, rules=rules) for sync_id, sync in first.items()}
     key = ("company_id", "sync_id")
-    new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("sync_id",))
+    new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("id", "sync_id"))
     ids = sorted(row.sync_id for row in new)
     changes.write(connection, [c for id_ in ids for c in changes.of_sync(None, rows[id_], now)])
+    tally = Tally()
+    for row in new:
+        tally.sync(row.id, None, first[row.sync_id])
+    tally.write(connection)
 
 
 def owe_stuck(connection: Connection, *, before: datetime, now: datetime, limit: int = 200) -> int:
@@ -238,7 +243,7 @@ def know_company(
 ) -> None:
     """Keep a company that Codat lists, its name as of now, and that it was compared."""
     statement = insert(connection, companies)
-    values = {"name": name, "name_as_of": as_of} if name else {}
+    values = {"name": name, "name_folded": name.casefold(), "name_as_of": as_of} if name else {}
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["company_id"], set_=values | {"reconciled_at": as_of}

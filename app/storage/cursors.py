@@ -10,9 +10,21 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, RowMapping, Select, literal, tuple_
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    literal,
+    select,
+    tuple_,
+)
 
 from app.errors import BadRequest
 from app.storage.columns import UtcTime
@@ -26,13 +38,15 @@ class Order:
     """A total order of rows by `keys`, which together are unique.
 
     Only the first key may be unknown, and only where `nullable` says so. `name` ties a cursor to
-    the list and sort it was made for.
+    the list and sort it was made for. `known` holds for all rows whose first key is known, and
+    helps to find them.
     """
 
     name: str
     keys: tuple[ColumnElement[Any], ...]
     descending: bool = False
     nullable: bool = False
+    known: Sequence[ColumnElement[bool]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +64,26 @@ def read_page(
     *,
     cursor: str | None,
     limit: int,
+    few: Column[Any] | None = None,
 ) -> Page:
     """Up to `limit` rows of the statement, in order, after the cursor.
 
-    Raises BadRequest naming `cursor` when it was not made for this list and sort.
+    `few` names the rows' own key where few enough fit that it is best to find them all and then
+    sort, whatever the planner would guess. Raises BadRequest naming `cursor` when it was not made
+    for this list and sort.
     """
     after = _decoded(order, cursor) if cursor is not None else None
+    read = partial(_read, connection, descending=order.descending, few=few)
     statement = statement.add_columns(
         *(key.label(_KEY.format(n)) for n, key in enumerate(order.keys))
     )
     rows: list[RowMapping] = []
     if after is None or after[0] is not None:
-        rows = _read(connection, _known(statement, order), order, order.keys, after, limit + 1)
+        rows = read(_known(statement, order), order.keys, after, limit + 1)
     if order.nullable and len(rows) <= limit:
         missing = statement.where(order.keys[0].is_(None))
         rest = after[1:] if after and after[0] is None else None
-        rows += _read(connection, missing, order, order.keys[1:], rest, limit + 1 - len(rows))
+        rows += read(missing, order.keys[1:], rest, limit + 1 - len(rows))
     more = len(rows) > limit
     return Page(rows[:limit], _encoded(order, rows[limit - 1]) if more else None)
 
@@ -76,29 +94,65 @@ def cursor_at(order: Order, row: RowMapping) -> str:
 
 
 def _known(statement: Select[Any], order: Order) -> Select[Any]:
-    return statement.where(order.keys[0].is_not(None)) if order.nullable else statement
+    if not order.nullable:
+        return statement
+    return statement.where(order.keys[0].is_not(None), *order.known)
 
 
 def _read(
     connection: Connection,
     statement: Select[Any],
-    order: Order,
     keys: Sequence[ColumnElement[Any]],
     after: Sequence[Any] | None,
     limit: int,
+    *,
+    descending: bool,
+    few: Column[Any] | None,
 ) -> list[RowMapping]:
     if after is not None:
-        statement = statement.where(_beyond(keys, after, order.descending))
-    directed = [key.desc() if order.descending else key.asc() for key in keys]
-    return list(connection.execute(statement.order_by(*directed).limit(limit)).mappings())
+        statement = statement.where(_beyond(keys, after, descending))
+    if few is not None:
+        statement = _sorted_apart(statement, keys, few, limit, descending)
+    statement = statement.order_by(*directed(keys, descending)).limit(limit)
+    return list(connection.execute(statement).mappings())
+
+
+def directed(keys: Sequence[Any], descending: bool) -> list[ColumnElement[Any]]:
+    """The keys as an ORDER BY wants them."""
+    return [key.desc() if descending else key.asc() for key in keys]
+
+
+def _sorted_apart(
+    statement: Select[Any],
+    keys: Sequence[ColumnElement[Any]],
+    few: Column[Any],
+    limit: int,
+    descending: bool,
+) -> Select[Any]:
+    """Only the rows of this page, found by their conditions alone and sorted afterwards."""
+    named = [key.label(_KEY.format(n)) for n, key in enumerate(keys)]
+    found = statement.with_only_columns(few.label("few"), *named).cte("found")
+    found = found.prefix_with("MATERIALIZED")
+    sort = directed([found.c[label.name] for label in named], descending)
+    return statement.where(few.in_(select(found.c.few).order_by(*sort).limit(limit)))
+
+
+def beyond(order: Order, cursor: str | None) -> list[ColumnElement[bool]]:
+    """The condition of the page after a cursor, for an order whose keys are always known."""
+    return [_beyond(order.keys, _decoded(order, cursor), order.descending)] if cursor else []
 
 
 def _beyond(
     keys: Sequence[ColumnElement[Any]], after: Sequence[Any], descending: bool
 ) -> ColumnElement[bool]:
-    left = tuple_(*keys)
-    right = tuple_(*(literal(value, key.type) for key, value in zip(keys, after, strict=True)))
-    return left < right if descending else left > right
+    """After these values in the order. The first key's own bound lets an index of it serve where
+    the keys are of two tables.
+    """
+    told = [literal(value, key.type) for key, value in zip(keys, after, strict=True)]
+    left, right = tuple_(*keys), tuple_(*told)
+    if descending:
+        return and_(keys[0] <= told[0], left < right)
+    return and_(keys[0] >= told[0], left > right)
 
 
 def _encoded(order: Order, row: RowMapping) -> str:

@@ -5,14 +5,14 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select
 
-from app.rules.causes import Rules
-from app.rules.fingerprint import fingerprint
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
 from app.storage.bulk import insert_all
 from app.storage.database import rules_of
 from app.storage.tables import transactions
+from app.storage.tally import Items
+from app.storage.why import why
 
 _AS_TOLD = ("transaction_id", "status", "message", "integration_type")
 
@@ -35,13 +35,24 @@ def replace_items(
     items: Sequence[Item],
     *,
     status_code: int | None = None,
-) -> None:
+) -> tuple[Items, Items]:
     """Put these rows in place of all the sync has, in the order Codat lists them.
 
-    The sync's status code tells the cause of failed rows whose message does not.
+    The sync's status code tells the cause of failed rows whose message does not. Returns what was
+    there before and what is there now, for the tally.
     """
-    connection.execute(delete(transactions).where(transactions.c.sync == sync))
+    before = delete(transactions).where(transactions.c.sync == sync)
+    gone = connection.execute(
+        before.returning(transactions.c.transaction_id, transactions.c.failed)
+    )
+    there = Items.of((row.transaction_id, row.failed) for row in gone)
     insert_items(connection, {sync: items}, {sync: status_code})
+    return there, named(items)
+
+
+def named(items: Sequence[Item]) -> Items:
+    """What the tally must know of these rows."""
+    return Items.of((item.transaction_id, is_failing(item.status)) for item in items)
 
 
 def insert_items(
@@ -70,21 +81,3 @@ def _row(sync: int, position: int, item: Item) -> dict[str, Any]:
         "failed": is_failing(item.status),
         "correlation_id": correlation_id(item.message),
     }
-
-
-def why(rules: Rules, item: Item, *, status_code: int | None) -> dict[str, str | None]:
-    """The columns that say why a row failed; all null for a row that did not."""
-    cause = rules.of_transaction(
-        item.message,
-        status=item.status,
-        integration_type=item.integration_type,
-        status_code=status_code,
-    )
-    return because(rules, cause, item.message)
-
-
-def because(rules: Rules, cause: str | None, message: str | None) -> dict[str, str | None]:
-    """The columns of a cause, on a transaction or on a sync."""
-    if cause is None:
-        return dict.fromkeys(("cause", "fingerprint", "cause_rules"))
-    return {"cause": cause, "fingerprint": fingerprint(message), "cause_rules": rules.version}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, RowMapping, select, tuple_, update
 
 from app.rules.news import Delivery, Item
 from app.rules.sync import (
@@ -28,9 +28,10 @@ from app.storage.changes import Change
 from app.storage.companies import merge_companies
 from app.storage.connections import merge_told
 from app.storage.database import insert, rules_of
-from app.storage.items import insert_items, replace_items
+from app.storage.items import insert_items, named, replace_items
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import events, notes, syncs
+from app.storage.tally import Items, Tally
 
 SyncKey = tuple[str, str]
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -52,6 +53,33 @@ class _Merged:
     items: tuple[Item, ...] | None = None
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What others see change by this commit, and what is counted anew by it."""
+
+    changes: list[Change]
+    tally: Tally
+
+    def sync(
+        self,
+        number: int,
+        before: Sync | None,
+        after: Sync,
+        row: RowMapping | None,
+        values: dict[str, Any],
+        now: datetime,
+    ) -> None:
+        """A sync became what these values say."""
+        self.changes += changes.of_sync(row, values, now)
+        self.tally.sync(number, before, after)
+
+    def items(self, merged: _Merged, had: Sequence[Item], gone: Items, now: datetime) -> None:
+        """A sync's items became those of the news."""
+        items = merged.items or ()
+        self.changes += changes.of_items(merged.sync, had, items, now)
+        self.tally.items(merged.sync.company_id, gone, named(items))
+
+
 def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     """Keep these deliveries and all they cause, inside the caller's transaction."""
     by_id: dict[str, Delivery] = {}
@@ -59,7 +87,8 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     new = _insert_events(connection, by_id.values())
     news = [by_id[message_id] for message_id in sorted(new)]
     again += [delivery for message_id, delivery in by_id.items() if message_id not in new]
-    ended = _merge_news(connection, news)
+    tally = Tally()
+    ended = _merge_news(connection, news, tally)
     repeated = _note_repeats(connection, again)
     if ended and repeated:
         owed.lock(connection, ended | repeated)
@@ -67,6 +96,7 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     restarted = owed.owe_again(connection, sorted(repeated), _latest(again))
     for delivery in news:
         gate.heed(connection, delivery)
+    tally.write(connection)
     return Kept(new=new, owes=bool(ended) or restarted)
 
 
@@ -90,9 +120,11 @@ def keep_again(connection: Connection, delivery: Delivery) -> bool:
     del row["body"]
     known = events.c.message_id == delivery.message_id
     connection.execute(update(events).where(known).values(row))
-    ended = _merge_news(connection, [delivery])
+    tally = Tally()
+    ended = _merge_news(connection, [delivery], tally)
     owed.owe(connection, sorted(ended), delivery.received_at)
     gate.heed(connection, delivery)
+    tally.write(connection)
     return bool(ended)
 
 
@@ -119,7 +151,7 @@ def _event_row(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _merge_news(connection: Connection, news: Sequence[Delivery]) -> set[int]:
+def _merge_news(connection: Connection, news: Sequence[Delivery], tally: Tally) -> set[int]:
     """Fold the news into companies and syncs; returns the syncs that it says have ended."""
     merge_companies(connection, news)
     merge_told(connection, news)
@@ -130,12 +162,12 @@ def _merge_news(connection: Connection, news: Sequence[Delivery]) -> set[int]:
     if not by_sync:
         return set()
     now = _latest(news)
-    changed: list[Change] = []
-    ids = _insert_syncs(connection, by_sync, now, changed)
+    seen = _Seen([], tally)
+    ids = _insert_syncs(connection, by_sync, now, seen)
     known = {key: told for key, told in by_sync.items() if key not in ids}
     if known:
-        ids |= _update_syncs(connection, known, now, changed)
-    changes.write(connection, changed)
+        ids |= _update_syncs(connection, known, now, seen)
+    changes.write(connection, seen.changes)
     return {ids[key] for key, told in by_sync.items() if _is_terminal(told)}
 
 
@@ -165,15 +197,9 @@ def _fold(sync: Sync, told: Iterable[Delivery]) -> _Merged:
 
 
 def _insert_syncs(
-    connection: Connection,
-    by_sync: dict[SyncKey, list[Delivery]],
-    now: datetime,
-    changed: list[Change],
+    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime, seen: _Seen
 ) -> dict[SyncKey, int]:
-    """Insert the syncs heard of for the first time; returns their keys' ids.
-
-    What changed by that is added to `changed`.
-    """
+    """Insert the syncs heard of for the first time; returns their keys' ids."""
     merged = {key: _fold(_blank(told[0]), told) for key, told in sorted(by_sync.items())}
     rules = rules_of(connection)
     rows = [to_row(each.sync, updated_at=now, rules=rules) for each in merged.values()]
@@ -181,9 +207,10 @@ def _insert_syncs(
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
     told = dict(zip(merged, rows, strict=True))
-    for key in ids:
-        changed += changes.of_sync(None, told[key], now)
-        changed += changes.of_items(merged[key].sync, [], merged[key].items or (), now)
+    for key, number in ids.items():
+        seen.sync(number, None, merged[key].sync, None, told[key], now)
+        if merged[key].items:
+            seen.items(merged[key], [], Items(), now)
     fresh = {number: merged[key] for key, number in ids.items() if merged[key].items}
     items = {number: each.items or () for number, each in fresh.items()}
     codes = {number: each.sync.status_code for number, each in fresh.items()}
@@ -192,15 +219,9 @@ def _insert_syncs(
 
 
 def _update_syncs(
-    connection: Connection,
-    by_sync: dict[SyncKey, list[Delivery]],
-    now: datetime,
-    changed: list[Change],
+    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime, seen: _Seen
 ) -> dict[SyncKey, int]:
-    """Merge the news into syncs that are already here; returns their keys' ids.
-
-    What others see change by that is added to `changed`.
-    """
+    """Merge the news into syncs that are already here; returns their keys' ids."""
     rows = connection.execute(
         select(syncs)
         .where(tuple_(syncs.c.company_id, syncs.c.sync_id).in_(list(by_sync)))
@@ -217,12 +238,12 @@ def _update_syncs(
         if merged.sync != before:
             rules = rules_of(connection)
             values.append(to_row(merged.sync, updated_at=now, rules=rules) | {"id": row["id"]})
-            changed += changes.of_sync(row, values[-1], now)
+            seen.sync(row["id"], before, merged.sync, row, values[-1], now)
             if merged.items is not None:
                 had = changes.kept_items(connection, row["id"])
-                changed += changes.of_items(merged.sync, had, merged.items, now)
                 code = merged.sync.status_code
-                replace_items(connection, row["id"], merged.items, status_code=code)
+                gone, _ = replace_items(connection, row["id"], merged.items, status_code=code)
+                seen.items(merged, had, gone, now)
     update_all(connection, syncs, values)
     return ids
 

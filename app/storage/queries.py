@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from app.errors import Conflicting, NotKnown
 from app.rules.sync import ErrorsState, FetchState, Sync, errors_state
+from app.storage import windows
 from app.storage.cursors import Order, read_page
 from app.storage.rows import to_sync
 from app.storage.search import syncs_found
@@ -37,7 +38,7 @@ def own_time(table: FromClause) -> ColumnElement[datetime]:
     return table.c.occurred_at
 
 
-OWN_TIME = own_time(syncs)
+OWN_TIME: ColumnElement[Any] = own_time(syncs)
 
 _KEYS: dict[str, tuple[ColumnElement[Any], ...]] = {
     "updated_at": (syncs.c.updated_at, syncs.c.id),
@@ -49,16 +50,14 @@ _KEYS: dict[str, tuple[ColumnElement[Any], ...]] = {
 _MAY_BE_UNKNOWN = frozenset({"started_at", "finished_at", "status_code"})
 
 _FETCH = ("state", "due", "token", "attempts", "last_error")
+_NAME = select(companies.c.name).where(companies.c.company_id == syncs.c.company_id)
+_PLATFORM = select(companies.c.platform).where(companies.c.company_id == syncs.c.company_id)
 _SYNC = select(
     syncs,
-    companies.c.name.label("company_name"),
-    companies.c.platform.label("source_platform"),
+    _NAME.correlate(syncs).scalar_subquery().label("company_name"),
+    _PLATFORM.correlate(syncs).scalar_subquery().label("source_platform"),
     *(fetches.c[name].label(f"fetch_{name}") for name in _FETCH),
-).select_from(
-    syncs.outerjoin(companies, companies.c.company_id == syncs.c.company_id).outerjoin(
-        fetches, fetches.c.sync == syncs.c.id
-    )
-)
+).select_from(syncs.outerjoin(fetches, fetches.c.sync == syncs.c.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +104,12 @@ class SyncFilter:
     until: datetime | None = None
     q: str | None = None
 
+    @property
+    def has_only_a_range(self) -> bool:
+        """True when nothing but a range of time is asked for."""
+        several = (*self.states, *self.outcomes, *self.status_codes)
+        return not several and self.company_id is self.cause is self.q is None
+
 
 @dataclass(frozen=True, slots=True)
 class SyncPage:
@@ -127,9 +132,23 @@ def list_syncs(
     Raises BadRequest naming `cursor` when it belongs to another list or sort.
     """
     name = sort.removeprefix("-")
-    order = Order(f"syncs:{sort}", _KEYS[name], sort.startswith("-"), name in _MAY_BE_UNKNOWN)
+    order = Order(
+        f"syncs:{sort}",
+        _KEYS[name],
+        sort.startswith("-"),
+        name in _MAY_BE_UNKNOWN,
+        # a start that is known is the sync's own time: its index can serve the range
+        within(syncs.c.started_at, wanted.since, wanted.until) if name == "started_at" else (),
+    )
     statement = _SYNC.where(*_conditions(connection, wanted))
-    page = read_page(connection, statement, order, cursor=cursor, limit=limit)
+    few = None
+    if wanted.since or wanted.until:
+        inside = within(OWN_TIME, wanted.since, wanted.until)
+        span = windows.Range(wanted.since, wanted.until, inside)
+        alone = name == "updated_at" and wanted.has_only_a_range
+        few, first = windows.plan(connection, order, cursor, limit, span, alone=alone)
+        statement = statement.where(*first)
+    page = read_page(connection, statement, order, cursor=cursor, limit=limit, few=few)
     return SyncPage([_kept(row) for row in page.rows], page.next)
 
 
@@ -166,7 +185,7 @@ def _one_of(column: ColumnElement[Any], values: Sequence[Any]) -> list[ColumnEle
 
 
 def within(
-    column: ColumnElement[datetime], since: datetime | None, until: datetime | None
+    column: ColumnElement[Any], since: datetime | None, until: datetime | None
 ) -> list[ColumnElement[bool]]:
     """The conditions for a time from `since` on and before `until`."""
     lower = [column >= since] if since else []

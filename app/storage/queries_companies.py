@@ -6,27 +6,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    RowMapping,
-    Select,
-    Text,
-    cast,
-    distinct,
-    func,
-    or_,
-    select,
-)
+from sqlalchemy import Connection, Row, RowMapping, Select, func, or_, select
 
 from app.errors import NotKnown
+from app.rules.days import split
+from app.storage import counted
 from app.storage.cursors import Order, read_page
 from app.storage.queries import OWN_TIME, KeptSync, syncs_by_number, within
-from app.storage.queries_items import OPEN
 from app.storage.search import companies_named
-from app.storage.tables import companies, syncs, transactions
+from app.storage.tables import companies, syncs
+from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 
-_BY_NAME = Order("companies", (companies.c.name, companies.c.company_id), nullable=True)
-_DAY = func.substr(cast(OWN_TIME, Text), 1, 10)  # both databases write a UTC time as 2026-01-31 …
+_BY_NAME = Order("companies", (companies.c.name_folded, companies.c.company_id), nullable=True)
 
 
 def _newest_number() -> Any:
@@ -134,59 +125,50 @@ def companies_by_page(
 
 def _with_totals(connection: Connection, rows: Sequence[RowMapping]) -> list[KeptCompany]:
     ids = [row["company_id"] for row in rows]
-    totals = _by_outcome(connection, ids)
-    failures = _open_failures(connection, ids)
+    totals = counted.of_companies(connection, ids)
     newest = syncs_by_number(connection, [row["newest"] for row in rows if row["newest"]])
     return [
-        KeptCompany(
-            company_id=row["company_id"],
-            name=row["name"],
-            by_outcome=totals.get(row["company_id"], Counter()),
-            open_failures=failures.get(row["company_id"], 0),
-            last_sync=newest.get(row["newest"]),
-            connection_state=row["connection_state"],
-        )
+        _company(row, totals.get(row["company_id"], Counter()), newest.get(row["newest"]))
         for row in rows
     ]
 
 
-def _by_outcome(connection: Connection, ids: Sequence[str]) -> dict[str, Counter[str]]:
-    totals: dict[str, Counter[str]] = {}
-    statement = (
-        select(syncs.c.company_id, syncs.c.outcome, func.count())
-        .where(syncs.c.company_id.in_(ids))
-        .group_by(syncs.c.company_id, syncs.c.outcome)
+def _company(row: RowMapping, totals: Counter[str], last_sync: KeptSync | None) -> KeptCompany:
+    return KeptCompany(
+        company_id=row["company_id"],
+        name=row["name"],
+        by_outcome=Counter({what: n for what, n in totals.items() if what != OPEN_FAILURES}),
+        open_failures=totals[OPEN_FAILURES],
+        last_sync=last_sync,
+        connection_state=row["connection_state"],
     )
-    for company_id, outcome, count in connection.execute(statement):
-        totals.setdefault(company_id, Counter())[outcome] = count
-    return totals
-
-
-def _open_failures(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
-    """Failed transactions that nothing cured since; one without an id counts for itself."""
-    each = func.coalesce(transactions.c.transaction_id, cast(transactions.c.id, Text))
-    statement = (
-        select(syncs.c.company_id, func.count(distinct(each)))
-        .join_from(syncs, transactions, transactions.c.sync == syncs.c.id)
-        .where(syncs.c.company_id.in_(ids), syncs.c.failed > 0, transactions.c.failed.is_(True))
-        .where(OPEN)
-        .group_by(syncs.c.company_id)
-    )
-    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def stats(connection: Connection, since: datetime | None, until: datetime | None) -> Stats:
-    """Syncs by outcome, status code and day, by their own time from `since` to before `until`."""
-    day = _DAY.label("day")
-    statement = (
-        select(day, syncs.c.outcome, syncs.c.status_code, func.count())
-        .where(*within(OWN_TIME, since, until))
-        .group_by(day, syncs.c.outcome, syncs.c.status_code)
-        .order_by(day)
-    )
+    """Syncs by outcome, status code and day, by their own time from `since` to before `until`.
+
+    Whole days are counted ahead; only what a range has of its first and last day is counted here.
+    """
+    days, edges = split(since, until)
+    rows: list[Row[str, str, int, int]] = []
+    if days is not None:
+        rows += counted.of_days(connection, *days)
+    for edge in edges:
+        rows += _counted_now(connection, *edge)
     told = Stats()
-    for on, outcome, status_code, count in connection.execute(statement):
+    for on, outcome, status_code, count in sorted(rows, key=lambda row: str(row[0])):
         told.by_outcome[outcome] += count
-        told.by_status_code[status_code] += count
+        told.by_status_code[None if status_code == NO_CODE else status_code] += count
         told.by_day.setdefault(on, Counter())[outcome] += count
     return told
+
+
+def _counted_now(
+    connection: Connection, since: datetime, until: datetime
+) -> Sequence[Row[str, str, int, int]]:
+    statement: Select[str, str, int, int] = (
+        select(counted.DAY, syncs.c.outcome, counted.CODE, func.count())
+        .where(*within(OWN_TIME, since, until))
+        .group_by(counted.DAY, syncs.c.outcome, counted.CODE)
+    )
+    return connection.execute(statement).all()

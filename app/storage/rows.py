@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 from app.rules.causes import Rules
 from app.rules.items import Counts
 from app.rules.sync import Sync
-from app.storage.items import because
+from app.storage.why import because
 
 _SAME = (
     "company_id",
@@ -63,6 +63,7 @@ def to_row(sync: Sync, *, updated_at: datetime, rules: Rules) -> dict[str, Any]:
             "outcome": sync.outcome,
             "finished_at": sync.finished_at,
             "occurred_at": sync.occurred_at,
+            "day": sync.day or "",
             "updated_at": updated_at,
         }
     )

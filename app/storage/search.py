@@ -5,11 +5,12 @@ of a company's name in any case. Each meaning is probed by its index first, and 
 exist become part of the condition; so the usual search is one plain equality.
 """
 
-from sqlalchemy import ColumnElement, Connection, exists, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select
 
 from app.storage.tables import companies, syncs, transactions
 
 FEW = 50
+FIRST_SURROGATE, LAST = 0xD800, 0x10FFFF  # surrogates are no text
 
 
 def syncs_found(connection: Connection, q: str) -> ColumnElement[bool]:
@@ -31,8 +32,20 @@ def items_found(connection: Connection, q: str) -> ColumnElement[bool]:
 
 
 def companies_named(q: str) -> ColumnElement[bool]:
-    """The condition on `companies` for the beginning of a name, in any case."""
-    return func.lower(companies.c.name).startswith(q.lower(), autoescape=True)
+    """The condition on `companies` for a name's beginning, in any case: a range of an index."""
+    first = q.casefold()
+    end = _after_all(first)
+    begins = companies.c.name_folded >= first
+    return begins if end is None else and_(begins, companies.c.name_folded < end)
+
+
+def _after_all(beginning: str) -> str | None:
+    """The smallest text after all that begin so, by code point; None when there is none."""
+    kept = beginning.rstrip(chr(LAST))
+    if not kept:
+        return None
+    after = ord(kept[-1]) + 1
+    return kept[:-1] + chr(0xE000 if after == FIRST_SURROGATE else after)
 
 
 def _on_syncs(connection: Connection, q: str) -> list[ColumnElement[bool]]:
@@ -43,7 +56,7 @@ def _on_syncs(connection: Connection, q: str) -> list[ColumnElement[bool]]:
     ids = set(connection.execute(named.limit(FEW + 1)).scalars())
     if len(ids) > FEW:
         return [*found, syncs.c.company_id.in_(named)]
-    if q not in ids and _any(connection, syncs.c.company_id == q):
+    if q not in ids and _any(connection, companies.c.company_id == q):
         ids.add(q)
     return found + _among(sorted(ids))
 

@@ -14,6 +14,7 @@ from app.storage.items import are_kept, replace_items
 from app.storage.owed import Claim
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import heartbeats, notes, syncs
+from app.storage.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,19 @@ def record(
     values = to_row(after, updated_at=changed_at, rules=rules_of(connection))
     connection.execute(update(syncs).where(syncs.c.id == claimed.sync).values(values))
     changed = changes.of_sync(row, values, now)
+    tally = Tally()
+    tally.sync(claimed.sync, before, after)
     if answer.items is not None:
         had = changes.kept_items(connection, claimed.sync)
         changed += changes.of_items(after, had, answer.items, now)
-        replace_items(connection, claimed.sync, answer.items, status_code=after.status_code)
+        code = after.status_code
+        replaced = replace_items(connection, claimed.sync, answer.items, status_code=code)
+        tally.items(after.company_id, *replaced)
         listed = had if before.items_from == "codat" else []
         announce.cured(connection, claimed.sync, after, listed, answer.items, now)
     changes.write(connection, changed)
     announce.ended(connection, claimed.sync, after, "owed", now)
+    tally.write(connection)
     return Recorded(before, after, fresh)
 
 

@@ -2,9 +2,8 @@
 
 `events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
 item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
-names, `connections` their links to platforms, `alerts` what somebody must look at, `gates` when all
-calls must rest, `duties` when a periodic duty is due, `starts` for which company a sync is just
-being started, `heartbeats` which workers live. What leaves us is in `tables_told`.
+names, `connections` their links to platforms, `alerts` what somebody must look at. What leaves us
+is in `tables_told`, what is counted in `tables_counted`, how work is shared in `tables_duties`.
 
 `cause` and `fingerprint` say why something failed; `cause_rules` is the version of the rules that
 said so, and empty where they must be asked anew. A sync has a cause of its own only where no failed
@@ -27,9 +26,17 @@ from sqlalchemy import (
     text,
 )
 
-from app.storage.columns import Key, UtcTime, metadata
-
-__all__ = ["metadata"]
+from app.storage.columns import Folded, Key
+from app.storage.columns import UtcTime as UtcTime
+from app.storage.columns import metadata as metadata
+from app.storage.tables_counted import company_tallies as company_tallies
+from app.storage.tables_counted import day_tallies as day_tallies
+from app.storage.tables_counted import open_failures as open_failures
+from app.storage.tables_counted import tally_changes as tally_changes
+from app.storage.tables_duties import duties as duties
+from app.storage.tables_duties import gates as gates
+from app.storage.tables_duties import heartbeats as heartbeats
+from app.storage.tables_duties import starts as starts
 
 
 def _index_of_known(name: str, *columns: str) -> Index:
@@ -83,6 +90,7 @@ syncs = Table(
     Column("ended_at", UtcTime),
     Column("finished_at", UtcTime),
     Column("occurred_at", UtcTime, nullable=False),
+    Column("day", Text, nullable=False, server_default=""),
     Column("first_seen_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     Column("status_code", Integer),
@@ -109,6 +117,7 @@ syncs = Table(
     UniqueConstraint("company_id", "sync_id"),
     Index("ix_syncs_sync_id", "sync_id"),
     Index("ix_syncs_updated_at", "updated_at", "id"),
+    Index("ix_syncs_day_updated", "day", "updated_at", "id"),
     Index("ix_syncs_started_at", "started_at", "id"),
     Index("ix_syncs_finished_at", "finished_at", "id"),
     Index("ix_syncs_occurred_at", "occurred_at", "id"),
@@ -121,11 +130,27 @@ syncs = Table(
         sqlite_where=text("failed > 0"),
     ),
     Index(
+        "ix_syncs_company_failed",
+        "company_id",
+        "occurred_at",
+        "id",
+        postgresql_where=text("failed > 0"),
+        sqlite_where=text("failed > 0"),
+    ),
+    Index(
         "ix_syncs_untold",
         "occurred_at",
         "company_id",
         postgresql_where=text("heard = 0"),
         sqlite_where=text("heard = 0"),
+    ),
+    Index(
+        "ix_syncs_successful",
+        "company_id",
+        "occurred_at",
+        "id",
+        postgresql_where=text("outcome IN ('all_written', 'nothing_to_write')"),
+        sqlite_where=text("outcome IN ('all_written', 'nothing_to_write')"),
     ),
     Index("ix_syncs_company_updated", "company_id", "updated_at", "id"),
     Index("ix_syncs_status_code", "status_code", "id"),
@@ -153,6 +178,12 @@ transactions = Table(
     Column("cause_rules", Text),
     UniqueConstraint("sync", "position"),
     Index("ix_transactions_transaction_id", "transaction_id"),
+    Index(
+        "ix_transactions_failed",
+        "transaction_id",
+        postgresql_where=text("failed IS true"),
+        sqlite_where=text("failed IS 1"),
+    ),
     _index_of_known("ix_transactions_correlation_id", "correlation_id"),
     _index_of_known("ix_transactions_cause", "cause", "sync"),
     _index_of_known("ix_transactions_cause_rules", "cause_rules", "id"),
@@ -205,11 +236,13 @@ companies = Table(
     metadata,
     Column("company_id", Text, primary_key=True),
     Column("name", Text),
+    Column("name_folded", Folded),
     Column("name_as_of", UtcTime),
     Column("reconciled_at", UtcTime),
     Column("platform", Text),
     Column("connection_state", Text),
     Index("ix_companies_name", "name"),
+    Index("ix_companies_name_folded", "name_folded", "company_id"),
 )
 
 connections = Table(
@@ -240,37 +273,4 @@ alerts = Table(
         postgresql_where=text("resolved_at IS NULL"),
         sqlite_where=text("resolved_at IS NULL"),
     ),
-)
-
-gates = Table(
-    "gates",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("closed_until", UtcTime),
-    Column("closed_as_of", UtcTime),
-    Column("opened_as_of", UtcTime),
-    Column("reason", Text),
-)
-
-duties = Table(
-    "duties",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("due", UtcTime, nullable=False),
-)
-
-starts = Table(
-    "starts",
-    metadata,
-    Column("company_id", Text, primary_key=True),
-    Column("key", Text, nullable=False),
-    Column("wanted", Text, nullable=False),
-    Column("until", UtcTime, nullable=False),
-)
-
-heartbeats = Table(
-    "heartbeats",
-    metadata,
-    Column("worker", Text, primary_key=True),
-    Column("seen_at", UtcTime, nullable=False),
 )

@@ -66,7 +66,7 @@ async def _asking(request: Request) -> Asking:
     summary="Start a sync at Codat",
     status_code=202,
     response_model=Started,
-    responses=documented(401, 404, 409, 422, 502, 503),
+    responses=documented(400, 401, 404, 409, 422, 502, 503),
 )
 async def start_sync(
     starter: Annotated[Starter, Depends(_starter)],
@@ -77,7 +77,7 @@ async def start_sync(
     """Start one and know it at once. 409 while one of the company is in progress.
 
     When Codat does not answer (502) the sync may have been started all the same: ask again. Within
-    90 minutes the same datasets are then started once.
+    85 minutes the same datasets are then started once.
     """
     wanted = list(dict.fromkeys(str(each) for each in order.dataset_ids))
     sync_id = await starter.start(company_id, wanted)

@@ -15,6 +15,7 @@ from app import log
 from app.errors import NotKnown, StorageUnavailable
 from app.storage import erasure
 from app.storage.database import Database
+from app.storage.recount import recount
 
 SYNCS_PER_COMMIT = 50
 ROWS_PER_COMMIT = 500
@@ -62,6 +63,7 @@ class Eraser:
             self.tell(f"{gone['syncs']} syncs erased")
         for name in erasure.NAMES:
             gone[name] += self._all_rows(name, company_id)
+        recount(self.database)  # the totals by day, which do not say whose they are
         erasure.empty_log(self.database)
         _log.info("a company was erased", company_id=company_id, rows=gone.total())
         return Receipt(company_id, self.clock(), gone)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from app import log
 from app.errors import StorageUnavailable
-from app.storage import owed, store
+from app.storage import counted, owed, store
 from app.storage.database import Database
 from app.storage.owed import Claim
 from app.work.fetch import LEASE, Fetcher
@@ -99,6 +99,7 @@ class Worker:
             with self._database.writing() as connection:
                 store.beat(connection, self.name, now)
                 alive = store.workers_alive(connection, now - ALIVE_FOR)
+                counted.fold(connection)
             self._on_beat(alive)
             self._beat_at = now
         if room <= 0 or not self._is_anything_due(now):

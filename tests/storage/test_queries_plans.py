@@ -73,6 +73,7 @@ def lists(**wanted: Any) -> Read:
 )
 def test_a_page_is_read_in_the_order_of_an_index(shelf: Shelf, read: Read) -> None:
     """The usual views, on both databases."""
+    shelf.company("c1")
     shelf.failed("s1")
     shelf.failed("s2")
     plan = plans(shelf.database, read)

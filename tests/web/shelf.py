@@ -9,9 +9,10 @@ from app.rules.items import Counts, count, is_failing
 from app.rules.news import Item
 from app.rules.sync import Heard, Sync
 from app.storage.database import Database, rules_of
-from app.storage.items import why
+from app.storage.recount import recount
 from app.storage.rows import to_row
 from app.storage.tables import companies, events, fetches, notes, syncs, transactions
+from app.storage.why import why
 
 T0 = datetime(2026, 1, 1, 9, tzinfo=UTC)
 NOW = T0 + timedelta(hours=3)
@@ -39,7 +40,8 @@ class Shelf:
         self.database = database
 
     def company(self, company_id: str = "c1", name: str | None = None) -> None:
-        self._put(companies, company_id=company_id, name=name)
+        folded = name.casefold() if name is not None else None
+        self._put(companies, company_id=company_id, name=name, name_folded=folded)
 
     def sync(
         self,
@@ -66,6 +68,7 @@ class Shelf:
             )
             number: int = made.scalar_one()
             _put_items(connection, number, items or ())
+        recount(self.database)
         return number
 
     def failed(self, sync_id: str = "s1", company_id: str = "c1", **more: Any) -> int:

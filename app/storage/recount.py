@@ -1,0 +1,158 @@
+"""Counts anew from the rows, and mends what is counted ahead."""
+
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    bindparam,
+    cast,
+    func,
+    null,
+    select,
+    union,
+    union_all,
+    update,
+)
+
+from app.storage import tally
+from app.storage.counted import CODE, DAY, of_companies
+from app.storage.database import Database
+from app.storage.tables import (
+    companies,
+    company_tallies,
+    day_tallies,
+    open_failures,
+    syncs,
+    tally_changes,
+    transactions,
+)
+from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
+
+_changes = tally_changes.c
+
+
+def recount(database: Database) -> int:
+    """Compare what is counted with the rows and mend it; how many counters were wrong.
+
+    Nobody has to stop for it: a correction is a change like others, worked out by one statement
+    (syncs) or under the company's lock (open failures).
+    """
+    with database.writing() as connection:
+        _no_hurry(connection)
+        _fold_names(connection)
+        right = update(syncs).where(syncs.c.day.is_distinct_from(DAY)).values(day=DAY)
+        connection.execute(right)
+        wrong = _mend(connection, _by_company()) + _mend(connection, _by_day())
+    with database.reading() as connection:
+        company_ids = sorted(connection.execute(_with_failures()).scalars())
+    for company_id in company_ids:
+        with database.writing() as connection:
+            _no_hurry(connection)
+            wrong += _recount_open(connection, company_id)
+    return wrong
+
+
+def _fold_names(connection: Connection) -> None:
+    """What an old version of this code named while it ran beside us."""
+    named = select(companies.c.company_id, companies.c.name, companies.c.name_folded)
+    wrong = [
+        {"own_id": row.company_id, "folded": row.name.casefold()}
+        for row in connection.execute(named.where(companies.c.name.is_not(None)))
+        if row.name_folded != row.name.casefold()
+    ]
+    if wrong:
+        fold = update(companies).where(companies.c.company_id == bindparam("own_id"))
+        connection.execute(fold.values(name_folded=bindparam("folded")), wrong)
+
+
+def _with_failures() -> CompoundSelect[Any]:
+    """The companies that have failures, or are said to."""
+    return union(
+        select(syncs.c.company_id).where(syncs.c.failed > 0),
+        select(open_failures.c.company_id),
+        select(company_tallies.c.company_id).where(_counts_open(company_tallies.c)),
+        select(_changes.company_id).where(_counts_open(_changes)),
+    )
+
+
+def _no_hurry(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
+def _counts_open(columns: Any) -> ColumnElement[bool]:
+    counts: ColumnElement[bool] = columns.what == OPEN_FAILURES
+    return counts
+
+
+def _by_company() -> Select[Any]:
+    """By how much each company's counted syncs are wrong."""
+    there = select(
+        syncs.c.company_id, null().label("day"), syncs.c.outcome.label("what"),
+        _no_code().label("status_code"), func.count().label("n"),
+    ).group_by(syncs.c.company_id, syncs.c.outcome)  # fmt: skip
+    counted = company_tallies.c
+    folded = select(counted.company_id, null(), counted.what, _no_code(), -counted.total)
+    recent = select(_changes.company_id, null(), _changes.what, _no_code(), -_changes.change)
+    return _differences(
+        there,
+        folded.where(~_counts_open(counted)),
+        recent.where(~_counts_open(_changes), _changes.company_id.is_not(None)),
+    )
+
+
+def _by_day() -> Select[Any]:
+    """By how much each day's counted syncs are wrong."""
+    there = select(
+        null().label("company_id"), DAY.label("day"), syncs.c.outcome.label("what"),
+        CODE.label("status_code"), func.count().label("n"),
+    ).group_by(DAY, syncs.c.outcome, CODE)  # fmt: skip
+    counted = day_tallies.c
+    folded = select(null(), counted.day, counted.what, counted.status_code, -counted.total)
+    recent = select(null(), _changes.day, _changes.what, _changes.status_code, -_changes.change)
+    return _differences(there, folded, recent.where(_changes.day.is_not(None)))
+
+
+def _no_code() -> ColumnElement[int]:
+    return cast(NO_CODE, tally_changes.c.status_code.type)
+
+
+def _differences(*parts: Select[Any]) -> Select[Any]:
+    both = union_all(*parts).subquery("compared")
+    keys = [both.c.company_id, both.c.day, both.c.what, both.c.status_code]
+    return select(*keys, func.sum(both.c.n)).group_by(*keys).having(func.sum(both.c.n) != 0)
+
+
+def _mend(connection: Connection, differences: Select[Any]) -> int:
+    wrong = {
+        (company_id, day, what, code): int(n)
+        for company_id, day, what, code, n in connection.execute(differences)
+    }
+    tally.add(connection, wrong)
+    return len(wrong)
+
+
+def _recount_open(connection: Connection, company_id: str) -> int:
+    tally.lock(connection, [company_id])
+    found = tally.found_open(connection, company_id)
+    stored = tally.stored_open(connection, company_id)
+    tally.make_open(connection, company_id, stored, found)
+    counted = of_companies(connection, [company_id]).get(company_id, Counter())[OPEN_FAILURES]
+    missing = len(found) + _nameless(connection, company_id) - counted
+    tally.add(connection, {(company_id, None, OPEN_FAILURES, NO_CODE): missing})
+    return (missing != 0) + (found != stored)
+
+
+def _nameless(connection: Connection, company_id: str) -> int:
+    """Failed rows that name no transaction: nothing can ever cure them."""
+    statement = (
+        select(func.count())
+        .select_from(transactions.join(syncs, syncs.c.id == transactions.c.sync))
+        .where(syncs.c.company_id == company_id, syncs.c.failed > 0)
+        .where(transactions.c.failed.is_(True), transactions.c.transaction_id.is_(None))
+    )
+    return connection.execute(statement).scalar_one()
