@@ -69,3 +69,7 @@ fuzz: $(VENV)/.installed-dev ## hostile requests against the real process
 
 audit: $(VENV)/.installed-dev ## known weaknesses of what is pinned; asks the network
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
+
+breakage: $(VENV)/.installed-dev ## the database breaks, kill -9 and SIGTERM under load
+	$(BIN)/python -m bench.breakage --seconds $(or $(SECONDS),20)
+	$(BIN)/python -m bench.kills --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))

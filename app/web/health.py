@@ -4,9 +4,13 @@ No answer here says more than an orchestrator must know: no address, no user, no
 database.
 """
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -20,8 +24,9 @@ from app.storage.database import Database
 
 STALE_AFTER = timedelta(seconds=60)
 SCHEMA_TRUSTED_S = 60.0
+ANSWER_WITHIN_S = 5.0
 OK = "ok"
-_NOT_ASKED = "not asked: the database cannot be reached"
+_NOT_ASKED = "not asked: the database comes first"
 
 
 class Alive(BaseModel):
@@ -48,6 +53,23 @@ class Checks:
         self._now = now
         self._ticks = ticks
         self._schema_until = float("-inf")
+        self._asking: Future[Readiness] | None = None
+
+    async def ask(self, database: Database) -> Readiness:
+        """As `run`, but in time, also while the database takes questions and answers none.
+
+        Whoever asks meanwhile waits for the same answer: probes must not pile up.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = Future()
+            # a daemon: a database that hangs must not keep the process from ending
+            run = partial(_fulfil, self._asking, partial(self.run, database))
+            threading.Thread(target=run, name="readiness", daemon=True).start()
+        answer = asyncio.wrap_future(self._asking)
+        try:
+            return await asyncio.wait_for(asyncio.shield(answer), ANSWER_WITHIN_S)
+        except TimeoutError:
+            return _broken("the database does not answer")
 
     def run(self, database: Database) -> Readiness:
         """Ask the database, the schema and the worker. Never raises for what it looks for."""
@@ -57,8 +79,7 @@ class Checks:
                 checks = {"database": OK, "schema": self._schema(connection)}
                 checks["worker"] = self._worker(connection, checks["schema"])
         except StorageUnavailable:
-            broken = "the database cannot be reached"
-            checks = {"database": broken, "schema": _NOT_ASKED, "worker": _NOT_ASKED}
+            return _broken("the database cannot be reached")
         return Readiness(ready=set(checks.values()) == {OK}, checks=checks)
 
     def _schema(self, connection: Connection) -> str:
@@ -83,6 +104,18 @@ class Checks:
         return OK
 
 
+def _broken(database: str) -> Readiness:
+    checks = {"database": database, "schema": _NOT_ASKED, "worker": _NOT_ASKED}
+    return Readiness(ready=False, checks=checks)
+
+
+def _fulfil(promise: "Future[Readiness]", run: Callable[[], Readiness]) -> None:
+    try:
+        promise.set_result(run())
+    except Exception as error:
+        promise.set_exception(error)
+
+
 router = APIRouter(tags=["health"])
 
 
@@ -98,10 +131,10 @@ async def livez() -> Alive:
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "not ready; `checks` says why"}},
 )
-def readyz(request: Request) -> Response:
+async def readyz(request: Request) -> Response:
     """200 when the database answers, its schema is right and a worker lives; else 503."""
     checks: Checks = request.app.state.checks
-    found = checks.run(request.app.state.database)
+    found = await checks.ask(request.app.state.database)
     headers = {"Cache-Control": "no-store"}
     return JSONResponse(found.model_dump(), 200 if found.ready else 503, headers)
 

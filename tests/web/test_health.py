@@ -1,6 +1,9 @@
 """The platform's door: alive, ready, counted; without a key."""
 
+import threading
+import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -8,8 +11,10 @@ from fastapi.testclient import TestClient
 from prometheus_client import Counter
 from sqlalchemy import text
 
+from app.errors import StorageUnavailable
 from app.storage import schema, store
 from app.storage.database import Database, open_database
+from app.web import health
 from app.web.health import Checks
 
 
@@ -86,3 +91,41 @@ def test_metrics_are_this_process_own_counters(app: FastAPI, client: TestClient)
     answer = client.get("/metrics", headers={"Authorization": ""})
     assert answer.headers["content-type"].startswith("text/plain")
     assert "kept_events_total 1.0" in answer.text
+
+
+class Hanging:
+    """A database that takes the question and does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = threading.Event()
+
+    def reading(self) -> Any:
+        self.asked += 1
+        self.go.wait(10)
+        raise StorageUnavailable("it was away")
+
+
+def test_a_database_that_hangs_is_named_in_time(
+    app: FastAPI, client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is asked, one question waits; and it recovers."""
+    monkeypatch.setattr(health, "ANSWER_WITHIN_S", 0.2)
+    app.state.database = hanging = Hanging()
+    for _ in range(3):
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["database"] == "the database does not answer"
+    assert hanging.asked == 1
+    hanging.go.set()
+    app.state.database = database
+    beat(database)
+    end = time.monotonic() + 5
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < end
+
+
+def test_an_unforeseen_error_in_a_check_is_not_waited_for(app: FastAPI, client: TestClient) -> None:
+    """It is an error of ours, and at once."""
+    app.state.database = None
+    assert client.get("/readyz").status_code == 500
