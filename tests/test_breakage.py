@@ -15,7 +15,7 @@ from tests.planted import POINTS
 from tests.processes import Stage
 
 pytestmark = pytest.mark.timeout(400)
-LONGER_THAN_ANY_ANSWER_MAY_TAKE = 16
+TWICE_AS_LONG_AS_AN_ANSWER_MAY_TAKE = 26
 BRIEF = 4
 HANGS = {"locked", "frozen"}
 EACH = [(kind, name) for kind, harms in HARMS.items() for name in harms]
@@ -33,7 +33,7 @@ def test_a_database_that_breaks_costs_time_and_nothing_else(
     grounds: dict[str, Stage], kind: str, name: str
 ) -> None:
     """Gone, restarted, full, locked, slow, frozen; and `/readyz` says when it cannot be asked."""
-    seconds = LONGER_THAN_ANY_ANSWER_MAY_TAKE if name in HANGS else BRIEF
+    seconds = TWICE_AS_LONG_AS_AN_ANSWER_MAY_TAKE if name in HANGS else BRIEF
     figures = endure(grounds[kind], name, HARMS[kind][name], seconds)
     assert figures.faults() == []
     assert figures.answers[204] > 50
