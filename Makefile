@@ -89,3 +89,7 @@ bench-memory: $(VENV)/.installed-dev ## does memory stay flat over a backlog and
 
 bench-fetch: $(VENV)/.installed-dev ## what a fetch of 5,000 items costs beside the bare requests
 	$(BIN)/python -m bench.fetching
+
+breakage: $(VENV)/.installed-dev ## the database breaks, kill -9 and SIGTERM under load
+	$(BIN)/python -m bench.breakage --seconds $(or $(SECONDS),20)
+	$(BIN)/python -m bench.kills --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))

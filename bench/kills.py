@@ -1,0 +1,199 @@
+"""kill -9 under load, at random and at named points: is anything lost that was acknowledged?
+
+    python -m bench.kills --kills 200 --seed 1
+
+One service after the other serves, works and dies; the sender and Codat go on. At the end one more
+service finishes what is owed, and the database is held against what was acknowledged and against
+Codat's truth. Ends with code 1 when they differ.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from bench.ground import kept_ids, playing
+from bench.sender import Load
+from bench.storm import Codat
+from bench.truth import Difference, compare, end_leases, end_pauses, owed_fetches
+from tests.planted import POINTS
+from tests.processes import Process, Stage, answers, environment, free_port, wait_for
+
+SYNCS = 24
+DIES_WITHIN_S = 20.0
+DRAINED_WITHIN_S = 120.0
+
+
+@dataclass
+class Figures:
+    """What one run came to."""
+
+    seed: int
+    database: str
+    deaths: Counter[str] = field(default_factory=Counter)
+    not_reached: Counter[str] = field(default_factory=Counter)
+    answers: Counter[int] = field(default_factory=Counter)
+    odd: dict[int, int] = field(default_factory=dict)
+    acknowledged: int = 0
+    lost: set[str] = field(default_factory=set)
+    differences: list[Difference] = field(default_factory=list)
+    settled: bool = False
+    seconds: float = 0.0
+
+    @property
+    def fine(self) -> bool:
+        """Nothing acknowledged was lost, only 204 and 503 came, and we are equal to Codat."""
+        return self.settled and not (self.lost or self.odd or self.differences)
+
+
+def deaths(seed: int, kills: int) -> list[str]:
+    """How each service is to die: at each named point in turn, every fourth time at random."""
+    chance = random.Random(seed)
+    points = itertools.cycle(POINTS)
+    return [
+        "" if n % 4 == 3 else f"{next(points)}:{chance.choice((1, 1, 2, 3, 5))}"
+        for n in range(kills)
+    ]
+
+
+def _start(stage: Stage, port: int, point: str, number: int) -> Process:
+    module = ["tests.planted", point] if point else ["app"]
+    log = stage.folder / f"dies-{number}.log"
+    with log.open("wb") as out:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", *module, "serve"],
+            cwd=stage.folder,
+            stdout=out,
+            stderr=out,
+            env=environment(
+                DATABASE_URL=stage.database_url,
+                CODAT_BASE_URL=stage.codat,
+                PORT=str(port),
+                LOG_LEVEL="warning",
+                FETCH_MAX_ATTEMPTS="10000",  # each death costs one, and there are many
+            ),
+        )
+    process = Process(popen, f"http://127.0.0.1:{port}", log)
+    stage.processes.append(process)
+    return process
+
+
+def _let_die(figures: Figures, process: Process, point: str, chance: random.Random) -> None:
+    """Wait for the death at the point; one at random, or that does not come, is given."""
+    name = point.partition(":")[0] or "random"
+    if point:
+        try:
+            process.popen.wait(DIES_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            figures.not_reached[name] += 1
+    else:
+        wait_for(lambda: answers(process, "/livez"), 60)
+        time.sleep(chance.uniform(0, 1.0))
+    code = process.stop(signal.SIGKILL)
+    if code != -signal.SIGKILL:
+        raise RuntimeError(f"{name}: it ended by itself with {code}: {process.log.read_text()}")
+    figures.deaths[name] += 1
+
+
+def _tell_codat(codat: Codat) -> list[tuple[str, str]]:
+    """Failed syncs that Codat knows and nobody was told of; company and sync ids."""
+    companies = [codat.say("POST", "/companies", {"name": f"Company {n}"})["id"] for n in range(3)]
+    made = []
+    for n in range(SYNCS):
+        body = {"company_id": companies[n % 3], "outcome": "partly_failed", "size": 5, "shapes": []}
+        made.append((companies[n % 3], codat.say("POST", "/syncs", body)["sync_id"]))
+    return made
+
+
+def kill_often(stage: Stage, figures: Figures, ways: list[str]) -> None:
+    """Let one service after the other die under load, then finish and compare."""
+    began = time.monotonic()
+    chance = random.Random(figures.seed)
+    codat = Codat(stage.simulate("--seed", str(figures.seed)))
+    syncs = _tell_codat(codat)
+    port = free_port()
+
+    def body(message_id: str) -> bytes:
+        company, sync = syncs[int(message_id[-6:], 16) % len(syncs)]
+        told = {"RuleType": "Sync Failed", "CompanyId": company, "Data": {"syncId": sync}}
+        return json.dumps(told).encode()
+
+    with Load(f"http://127.0.0.1:{port}/webhooks/codat", body) as load:
+        for number, point in enumerate(ways):
+            process = _start(stage, port, point, number)
+            _let_die(figures, process, point, chance)
+            end_leases(stage.database_url, datetime.now(UTC))
+            end_pauses(stage.database_url, datetime.now(UTC))
+        last = _start(stage, port, "", len(ways))
+        wait_for(lambda: answers(last, "/livez"), 60)
+        figures.settled = load.settle() and _drained(stage) and last.stop() == 0
+    figures.answers, figures.odd = load.answers, load.odd_answers
+    figures.acknowledged = len(load.acknowledged)
+    figures.lost = load.acknowledged - set(kept_ids(stage.database_url))
+    figures.differences = compare(stage.database_url, codat.say("GET", "/truth"))
+    figures.seconds = time.monotonic() - began
+
+
+def _drained(stage: Stage) -> bool:
+    end = time.monotonic() + DRAINED_WITHIN_S
+    while owed_fetches(stage.database_url):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+        end_pauses(stage.database_url, datetime.now(UTC))
+    return True
+
+
+def play(seed: int, kind: str, kills: int) -> Figures:
+    """One seed on one kind of database, in a place of its own."""
+    figures = Figures(seed, kind)
+    with playing(kind) as stage:
+        kill_often(stage, figures, deaths(seed, kills))
+    return figures
+
+
+def tell(figures: Figures) -> None:
+    """The figures, and how a failing run is repeated."""
+    f = figures
+    print(f"seed {f.seed} on {f.database}: {f.deaths.total()} kills in {f.seconds:.0f} s;"
+          f" {f.acknowledged} acknowledged, {len(f.lost)} lost; answers {dict(f.answers)};"
+          f" {len(f.differences)} differences to Codat", flush=True)  # fmt: skip
+    print(
+        f"  {dict(f.deaths)}"
+        + (f"; killed elsewhere: {dict(f.not_reached)}" if f.not_reached else "")
+    )
+    if f.fine:
+        return
+    print(f"  settled {f.settled}; odd answers {f.odd}; lost {sorted(f.lost)[:5]}")
+    for each in f.differences[:10]:
+        print(f"  {each}")
+    print(f"  repeat: python -m bench.kills --seed {f.seed} --kills {f.deaths.total()}"
+          f" --database {f.database}")  # fmt: skip
+
+
+def main() -> int:
+    """Run, print the figures, and fail when something was lost."""
+    parser = argparse.ArgumentParser(prog="python -m bench.kills", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
+    told = parser.parse_args()
+    kinds = ("sqlite", "postgresql") if told.database == "both" else (told.database,)
+    ended_well = True
+    for kind in kinds:
+        print(f"seed {told.seed} on {kind}: {told.kills // len(kinds)} kills", flush=True)
+        figures = play(told.seed, kind, told.kills // len(kinds))
+        tell(figures)
+        ended_well &= figures.fine
+    return 0 if ended_well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
