@@ -68,7 +68,7 @@ def simulated_codat(settings: Settings) -> Iterator[None]:
         env={**os.environ, "SIMULATOR_KEY": key, "SIMULATOR_SECRETS": secret},
     )
     try:
-        _wait_until_it_listens(int(port))
+        _wait_until_it_listens(process, int(port))
         yield
     finally:
         process.terminate()
@@ -78,10 +78,10 @@ def simulated_codat(settings: Settings) -> Iterator[None]:
             process.kill()
 
 
-def _wait_until_it_listens(port: int) -> None:
-    """Raises ServiceError when it does not within ten seconds."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
+def _wait_until_it_listens(process: "subprocess.Popen[bytes]", port: int) -> None:
+    """Raises ServiceError when it ends, or does not listen within half a minute."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) == 0:
                 return

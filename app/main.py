@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # the worker is wired here too, and needs no web framework
 
 TITLE = "Codat Sync for Expenses receiver"
 VERSION = "0.1.0"
+SWITCH_S = 0.0005
 
 
 def utc_now() -> datetime:
@@ -152,6 +154,8 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     @asynccontextmanager
     async def lifespan(_app: "FastAPI") -> AsyncIterator[None]:
         async with _alive(settings, database, codat, running, clock):
+            # the inbox's thread waits for the database often; its turn must come soon after
+            sys.setswitchinterval(SWITCH_S)
             gc.collect()
             gc.freeze()  # start-up objects live for ever: collections need not walk them
             yield

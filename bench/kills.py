@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 
 from bench.ground import kept_ids, playing
 from bench.sender import Load
-from bench.storm import Codat
+from bench.service import Codat
 from bench.truth import Difference, compare, end_leases, end_pauses, owed_fetches
 from tests.planted import POINTS
 from tests.processes import Process, Stage, answers, environment, free_port, wait_for

@@ -16,7 +16,8 @@ def bars(values: Mapping[tuple[str, int], float]) -> str:
     colour = dict(zip(names, COLOURS, strict=False))
     drawn, y = [], TOP
     for connections in sorted({connections for _, connections in values}):
-        drawn.append(_text(10, y + BAR, f"{connections} at once", bold=True))
+        drawn.append(_text(10, y + BAR - 3, f"{connections} at once", bold=True))
+        y += BAR
         for name in names:
             if (name, connections) not in values:
                 continue

@@ -9,12 +9,13 @@ import importlib.util
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.ports import free_port
 
 ORDINARY_USERS = ("postgres", "nobody")
 ROOM_IN_MEMORY = 2 * 1024**3
@@ -72,7 +73,7 @@ def server(settings: Sequence[str] = FAST) -> Iterator[str]:
     try:
         run_as = _ordinary_user(folder)
         bin_dir = _reachable(binaries(), folder, run_as)
-        port = _free_port()
+        port = free_port()
         _run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
              "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
         options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in settings)
@@ -151,10 +152,3 @@ def _run(run_as: pwd.struct_passwd | None, *command: object) -> None:
         if done.returncode:
             said.seek(0)
             raise NoPostgreSQL(f"{command[0]} failed:\n{said.read().decode(errors='replace')}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

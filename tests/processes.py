@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,19 +18,13 @@ from svix.webhooks import Webhook
 
 from app.storage import store
 from app.storage.database import open_database
+from tests.ports import free_port as free_port
 
 ROOT = Path(__file__).parents[1]
 SECRET = "whsec_" + b64encode(b"j" * 32).decode()
 API_KEY = "a-key-for-journeys"
 CODAT_KEY = "codat-key-for-journeys"
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def environment(**settings: str) -> dict[str, str]:

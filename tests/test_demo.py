@@ -104,7 +104,7 @@ def test_no_command_line_shows_a_secret(playing: subprocess.Popen[bytes]) -> Non
     ("name", "gone"),
     [
         (f"codat-demo-{OTHERS_GONE_PID}-x", True),
-        (f"codat-demo-{os.getpid()}-x", False),
+        ("codat-demo-{mine}-x", False),
         ("codat-demo-1-x", False),
         ("codat-demo-99999999999999999999999-x", False),
         ("codat-demo-mine", False),
@@ -116,9 +116,10 @@ def test_only_the_folders_of_dead_demos_go(
 ) -> None:
     """What lives, and what merely is called alike, stays."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / name).mkdir()
+    folder = tmp_path / name.format(mine=os.getpid())
+    folder.mkdir()
     with demo.demo_folder():
-        assert (tmp_path / name).exists() is not gone
+        assert folder.exists() is not gone
 
 
 def test_a_link_in_the_place_of_a_folder_is_not_followed(

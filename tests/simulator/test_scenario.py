@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -19,6 +18,7 @@ import pytest
 from app.simulator import SubscriptionSettings, outcomes
 from app.simulator.__main__ import main
 from app.simulator.story import STORY, SYNCS
+from tests.ports import free_port
 
 from .stage import SECRET, URL, Stage, staged
 
@@ -114,13 +114,6 @@ def test_the_first_failure_comes_early() -> None:
     first = STORY[0]
     assert first.outcome == "partly_failed"
     assert (first.minute + first.lasts) * 60 / 400 < 3
-
-
-def free_port() -> int:
-    """A port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize(
