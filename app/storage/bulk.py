@@ -17,7 +17,6 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
-    Column,
     ColumnElement,
     Connection,
     CursorResult,
@@ -37,6 +36,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.elements import KeyedColumnElement
 
 Insert = postgresql.Insert | sqlite.Insert
 Rows = Sequence[Mapping[str, Any]]
@@ -102,8 +102,8 @@ def inserting(
     statement = sqlite.insert(table) if kind == "sqlite" else postgresql.insert(table)
     # without a WHERE, SQLite would take the ON of ON CONFLICT for a join's
     instead = dict(computed)
-    given = _given(kind, table, names).c
-    chosen = select(*(instead.get(name, given[name]) for name in names)).where(text("true"))
+    told = given(kind, table, names).c
+    chosen = select(*(instead.get(name, told[name]) for name in names)).where(text("true"))
     return statement.from_select(list(names), chosen)
 
 
@@ -121,23 +121,23 @@ def _inserting_new(
 
 @lru_cache(maxsize=64)
 def _updating(kind: str, table: Table, names: tuple[str, ...]) -> Update:
-    given = _given(kind, table, names)
-    new = {name: given.c[name] for name in names if name != "id"}
-    return update(table).where(table.c.id == given.c.id).values(new)
+    told = given(kind, table, names)
+    new = {name: told.c[name] for name in names if name != "id"}
+    return update(table).where(table.c.id == told.c.id).values(new)
 
 
-def _given(kind: str, table: Table, names: tuple[str, ...]) -> FromClause:
-    """The rows that came as JSON; an absent member is NULL."""
+def given(kind: str, table: FromClause, names: tuple[str, ...]) -> FromClause:
+    """The rows that `put` brings, with these columns of a table; an absent member is NULL."""
     rows = bindparam("rows", type_=Text)
     if kind == "sqlite":
         each = func.json_each(rows).table_valued("value", name="each")
         return select(*(_member(each.c.value, table.c[name]) for name in names)).subquery("given")
     kinds = [column(name, table.c[name].type) for name in names]
-    given = func.json_to_recordset(cast(rows, JSON)).table_valued(*kinds, name="given")
-    return given.render_derived(with_types=True)
+    told = func.json_to_recordset(cast(rows, JSON)).table_valued(*kinds, name="given")
+    return told.render_derived(with_types=True)
 
 
-def _member(row: ColumnElement[Any], wanted: Column[Any]) -> ColumnElement[Any]:
+def _member(row: ColumnElement[Any], wanted: KeyedColumnElement[Any]) -> ColumnElement[Any]:
     value = func.json_extract(row, literal_column(f"'$.{wanted.name}'"))
     is_bytes = isinstance(wanted.type, LargeBinary)
     return (func.from_hex(value) if is_bytes else value).label(wanted.name)

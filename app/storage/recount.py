@@ -140,7 +140,7 @@ def _recount_open(connection: Connection, company_id: str) -> int:
     tally.lock(connection, [company_id])
     found = tally.found_open(connection, company_id)
     stored = tally.stored_open(connection, company_id)
-    tally.make_open(connection, company_id, stored, found)
+    tally.make_open(connection, stored, found)
     counted = of_companies(connection, [company_id]).get(company_id, Counter())[OPEN_FAILURES]
     missing = len(found) + _nameless(connection, company_id) - counted
     tally.add(connection, {(company_id, None, OPEN_FAILURES, NO_CODE): missing})

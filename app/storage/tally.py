@@ -9,36 +9,56 @@ takes the company's lock, the last lock of its transaction, and looks at what is
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
 from sqlalchemy import (
     ARRAY,
-    Column,
+    Boolean,
     ColumnElement,
     Connection,
+    Delete,
     Integer,
+    Select,
     Text,
-    any_,
     bindparam,
+    case,
+    column,
     delete,
     func,
+    literal,
+    or_,
     select,
+    table,
+    tuple_,
 )
 
 from app.rules.sync import Sync
-from app.storage.bulk import insert_all
-from app.storage.database import chunked
+from app.storage.bulk import given, insert_all, put
 from app.storage.queries_items import UNCURED
 from app.storage.tables import open_failures, syncs, tally_changes, transactions
 from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 
 _LOCKS = 0x0C0DA7  # the first half of our advisory locks' names
+_LOCKING = select(
+    func.pg_advisory_xact_lock(
+        _LOCKS, func.unnest(bindparam("keys", type_=ARRAY(Integer))).column_valued("key")
+    )
+)
+_ASKED = table(
+    "asked",
+    column("company_id", Text),
+    column("transaction_id", Text),
+    column("may_open", Boolean),
+)
 
 Key = tuple[str | None, str | None, str, int]
 """Company, day, what is counted, status code."""
+Own = tuple[str, str]
+"""A company, and one of its transactions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +119,7 @@ class Tally:
             touched.ids.update(ids)
             touched.may_open.update(ids)
         lock(connection, self.touched)
-        for company_id, touched in sorted(self.touched.items()):
-            change = _reopen(connection, company_id, touched)
+        for company_id, change in _reopen(connection, self.touched).items():
             self.changes[company_id, None, OPEN_FAILURES, NO_CODE] += change
         add(connection, self.changes)
 
@@ -122,70 +141,102 @@ def lock(connection: Connection, company_ids: Collection[str]) -> None:
     if not company_ids or connection.dialect.name == "sqlite":
         return
     keys = sorted({crc32(company_id.encode()) - 2**31 for company_id in company_ids})
-    given = func.unnest(bindparam("keys", keys, ARRAY(Integer))).column_valued("key")
-    connection.execute(select(func.pg_advisory_xact_lock(_LOCKS, given)))
+    connection.execute(_LOCKING, {"keys": keys})
 
 
-def _reopen(connection: Connection, company_id: str, touched: Touched) -> int:
+def _reopen(connection: Connection, touched: Mapping[str, Touched]) -> Counter[str]:
     """Make the stored open failures right for these transactions; by how many they grew."""
-    grown = 0
-    for some in chunked(sorted(touched.ids), 5000):
-        stored = stored_open(connection, company_id, some)
-        doubtful = stored | touched.may_open.intersection(some)
-        found = found_open(connection, company_id, sorted(doubtful)) if doubtful else set()
-        grown += make_open(connection, company_id, stored, found)
+    asked = [
+        {
+            "company_id": company_id,
+            "transaction_id": own_id,
+            "may_open": own_id in some.may_open,
+        }
+        for company_id, some in sorted(touched.items())
+        for own_id in sorted(some.ids)
+    ]
+    stored, found = set(), set()
+    if asked:
+        for row in put(connection, _asking(connection.dialect.name), asked):
+            key = (row.company_id, row.transaction_id)
+            if row.is_stored:
+                stored.add(key)
+            if row.is_found:
+                found.add(key)
+    return make_open(connection, stored, found)
+
+
+def make_open(connection: Connection, stored: set[Own], found: set[Own]) -> Counter[str]:
+    """Store what was found in place of what was stored; by how many each company's grew."""
+    names = ("company_id", "transaction_id")
+    come, gone = (
+        [dict(zip(names, own, strict=True)) for own in sorted(some)]
+        for some in (found - stored, stored - found)
+    )
+    insert_all(connection, open_failures, come)
+    if gone:
+        put(connection, _closing(connection.dialect.name), gone)
+    grown = Counter(company_id for company_id, _ in found)
+    grown.subtract(company_id for company_id, _ in stored)
     return grown
 
 
-def make_open(connection: Connection, company_id: str, stored: set[str], found: set[str]) -> int:
-    """Store what was found in place of what was stored; by how many it grew."""
-    new = [{"company_id": company_id, "transaction_id": each} for each in sorted(found - stored)]
-    insert_all(connection, open_failures, new)
-    for some in chunked(sorted(stored - found)):
-        connection.execute(
-            delete(open_failures).where(
-                open_failures.c.company_id == company_id,
-                open_failures.c.transaction_id.in_(some),
-            )
-        )
-    return len(found) - len(stored)
-
-
-def stored_open(
-    connection: Connection, company_id: str, ids: Sequence[str] | None = None
-) -> set[str]:
-    """The company's open failures as they are stored, among these transactions or all."""
-    statement = select(open_failures.c.transaction_id).where(
-        open_failures.c.company_id == company_id
+@lru_cache
+def _asking(kind: str) -> Select[Any]:
+    """Of each transaction asked about: is it stored as open, and is it open by its rows?"""
+    asked = given(kind, _ASKED, tuple(_ASKED.c.keys()))
+    company_id, own_id = asked.c.company_id, asked.c.transaction_id
+    stored = select(open_failures.c.company_id).where(
+        open_failures.c.company_id == company_id, open_failures.c.transaction_id == own_id
     )
-    if ids is not None:
-        statement = statement.where(_among(connection, open_failures.c.transaction_id, ids))
-    return set(connection.execute(statement).scalars())
+    is_stored = _is_there(stored)
+    is_found = _is_there(_open_ones(company_id).where(transactions.c.transaction_id == own_id))
+    doubtful = or_(asked.c.may_open, is_stored)
+    return select(
+        company_id,
+        own_id,
+        is_stored.label("is_stored"),
+        case((doubtful, is_found), else_=False).label("is_found"),
+    )
 
 
-def found_open(
-    connection: Connection, company_id: str, ids: Sequence[str] | None = None
-) -> set[str]:
-    """The company's open failures by its rows, among these transactions or all."""
-    statement = (
+def _is_there(some: Select[Any]) -> ColumnElement[bool]:
+    """As EXISTS, but always by index: for EXISTS PostgreSQL may read the whole table first."""
+    return some.limit(1).scalar_subquery().is_not(None)
+
+
+@lru_cache
+def _closing(kind: str) -> Delete:
+    names = ("company_id", "transaction_id")
+    gone = given(kind, open_failures, names)
+    own = tuple_(*(open_failures.c[name] for name in names))
+    return delete(open_failures).where(own.in_(select(*(gone.c[name] for name in names))))
+
+
+def _open_ones(company_id: ColumnElement[str]) -> Select[Any]:
+    return (
         select(transactions.c.transaction_id)
         .join_from(transactions, syncs, syncs.c.id == transactions.c.sync)
         .where(syncs.c.company_id == company_id, transactions.c.failed.is_(True), UNCURED)
-        .where(transactions.c.transaction_id.is_not(None))
+    )
+
+
+def stored_open(connection: Connection, company_id: str) -> set[Own]:
+    """The company's open failures as they are stored."""
+    statement = select(open_failures.c.transaction_id).where(
+        open_failures.c.company_id == company_id
+    )
+    return {(company_id, own_id) for own_id in connection.execute(statement).scalars()}
+
+
+def found_open(connection: Connection, company_id: str) -> set[Own]:
+    """The company's open failures by its rows."""
+    statement = (
+        _open_ones(literal(company_id))
+        .where(transactions.c.transaction_id.is_not(None), syncs.c.failed > 0)
         .distinct()
     )
-    if ids is None:
-        statement = statement.where(syncs.c.failed > 0)
-    else:
-        statement = statement.where(_among(connection, transactions.c.transaction_id, ids))
-    return set(connection.execute(statement).scalars())
-
-
-def _among(connection: Connection, column: Column[Any], ids: Sequence[str]) -> ColumnElement[bool]:
-    """One array is one value, however many ids it holds."""
-    if connection.dialect.name == "sqlite":
-        return column.in_(ids)
-    return column == any_(bindparam(None, list(ids), ARRAY(Text), unique=True))
+    return {(company_id, own_id) for own_id in connection.execute(statement).scalars()}
 
 
 def add(connection: Connection, changes: Mapping[Key, int]) -> None:
