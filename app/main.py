@@ -140,7 +140,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     """The application. Raises SettingsError when something it needs is not set."""
     from prometheus_client import CollectorRegistry
 
-    from app.web import api, api_secrets, described, health, mirror, pages, problems
+    from app.web import api, api_secrets, described, docs, health, mirror, pages, problems
     from app.web.service import Service
     from app.web.webhooks import Door
 
@@ -160,7 +160,14 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
             gc.freeze()  # start-up objects live for ever: collections need not walk them
             yield
 
-    app = Service(title=TITLE, version=VERSION, lifespan=lifespan, redirect_slashes=False)
+    app = Service(
+        title=TITLE,
+        version=VERSION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # `web.docs` has a page that loads nothing from elsewhere
+        redoc_url=None,
+    )
     app.state.settings = settings
     app.state.database = database
     app.state.registry = registry
@@ -171,7 +178,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.replayer = Replayer(database, clock, running.wake)
     app.state.starter = Starter(database, codat, clock)
     api_secrets.count(app, verifier, clock())
-    for part in (problems, health, api, mirror, pages, described):
+    for part in (problems, health, api, mirror, pages, described, docs):
         part.install(app)
     door = partial(
         Door,

@@ -178,3 +178,14 @@ def test_a_file_of_the_history_is_downloaded(visit: Visit) -> None:
     lines = Path(download.value.path()).read_text().splitlines()
     assert len(lines) == 2
     assert "running" in lines[1]
+
+
+def test_the_apis_description_loads_nothing_from_elsewhere(visit: Visit, site: Site) -> None:
+    """So that it works in a network without a way out."""
+    page = visit("/livez")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto("/docs")
+    expect(page.get_by_role("heading", name="Codat Sync for Expenses receiver")).to_be_visible()
+    expect(page.get_by_text("/api/v1/push-errors").first).to_be_visible()
+    assert [url for url in asked if not url.startswith((site.address, "data:", "blob:"))] == []
