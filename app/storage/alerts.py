@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
 from app.rules.silence import Finding, Heard
 from app.storage import announce
@@ -87,25 +87,20 @@ def recent_syncs(connection: Connection, company_id: str, before: datetime) -> l
 
 @dataclass(frozen=True, slots=True)
 class OpenFailures:
-    """How many transactions of a company failed for one cause and are not cured."""
+    """Transactions of a company failed for one cause and are not cured."""
 
     cause: str
     company_id: str
-    transactions: int
 
 
 def open_failures(connection: Connection, since: datetime) -> list[OpenFailures]:
     """The failures since a time whose cause is known and that no later sync cured."""
     found = connection.execute(
-        select(
-            transactions.c.cause,
-            syncs.c.company_id,
-            func.count(transactions.c.transaction_id.distinct()),
-        )
+        select(transactions.c.cause, syncs.c.company_id)
+        .distinct()
         .join_from(transactions, syncs, syncs.c.id == transactions.c.sync)
         .where(syncs.c.failed > 0, syncs.c.occurred_at >= since)
         .where(transactions.c.failed.is_(True), transactions.c.cause.is_not(None), OPEN)
-        .group_by(transactions.c.cause, syncs.c.company_id)
         .order_by(transactions.c.cause, syncs.c.company_id)
     )
     return [OpenFailures(*row) for row in found]

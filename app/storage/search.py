@@ -1,9 +1,11 @@
 """The search box: what a person may have pasted, turned into an indexed condition.
 
-A search means exactly one sync id, company id, transaction id or correlation id, or the beginning
-of a company's name in any case. Each meaning is probed by its index first, and only those that
+A search means exactly one sync id, company id, transaction id or correlation id, in capitals too, or
+the beginning of a company's name in any case. Each meaning is probed by its index first, and only those that
 exist become part of the condition; so the usual search is one plain equality.
 """
+
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select
 
@@ -15,20 +17,36 @@ FIRST_SURROGATE, LAST = 0xD800, 0x10FFFF  # surrogates are no text
 
 def syncs_found(connection: Connection, q: str) -> ColumnElement[bool]:
     """The condition on `syncs` for a search."""
-    found = _on_syncs(connection, q)
-    for column in (transactions.c.transaction_id, transactions.c.correlation_id):
-        if _any(connection, column == q):
-            found.append(syncs.c.id.in_(select(transactions.c.sync).where(column == q)))
-    return or_(false(), *found)
+    return or_(false(), *(_syncs(connection, q) or _syncs(connection, _as_codat_writes(q))))
 
 
 def items_found(connection: Connection, q: str) -> ColumnElement[bool]:
     """The condition on `transactions` joined to `syncs` for a search."""
+    return or_(false(), *(_items(connection, q) or _items(connection, _as_codat_writes(q))))
+
+
+def _as_codat_writes(q: str) -> str:
+    """An id in small letters; other systems show the same one in capitals."""
+    try:
+        return str(UUID(q))
+    except ValueError:
+        return q
+
+
+def _syncs(connection: Connection, q: str) -> list[ColumnElement[bool]]:
+    found = _on_syncs(connection, q)
+    for column in (transactions.c.transaction_id, transactions.c.correlation_id):
+        if _any(connection, column == q):
+            found.append(syncs.c.id.in_(select(transactions.c.sync).where(column == q)))
+    return found
+
+
+def _items(connection: Connection, q: str) -> list[ColumnElement[bool]]:
     found = _on_syncs(connection, q)
     for column in (transactions.c.transaction_id, transactions.c.correlation_id):
         if _any(connection, column == q):
             found.append(column == q)
-    return or_(false(), *found)
+    return found
 
 
 def companies_named(q: str) -> ColumnElement[bool]:

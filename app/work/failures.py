@@ -50,11 +50,9 @@ class Failures:
 
 
 def _failed(failures: OpenFailures, rules: Rules) -> Finding:
-    count = failures.transactions
-    said = "transaction has" if count == 1 else "transactions have"
     cause = rules.causes.get(failures.cause)
     why = cause.title if cause else failures.cause
-    text = f"{count} {said} not reached the books: {why}"
+    text = f"transactions have not reached the books: {why}"  # no number: it changes all the time
     return Finding(f"{PREFIX}{failures.cause}", failures.company_id, text)
 
 

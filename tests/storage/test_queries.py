@@ -1,6 +1,7 @@
 """Reads of syncs: paging that loses nothing, own time before arrival, search."""
 
 import random
+import uuid
 from datetime import datetime
 from typing import get_args
 
@@ -133,6 +134,16 @@ def test_search_finds_ids_and_the_beginning_of_a_name(shelf: Shelf) -> None:
         assert found(database, q=q) == ["s1"], q
     for q in ("sons", "s", "r%", "t", "_ing", "%"):
         assert found(database, q=q) == (["s2"] if q == "t" else []), q
+
+
+def test_search_finds_an_id_that_was_pasted_in_capitals(shelf: Shelf) -> None:
+    """Some systems show the same id so; an id that Codat writes in capitals is found as it is."""
+    small, large = str(uuid.uuid4()), str(uuid.uuid4()).upper()
+    own = str(uuid.uuid4())
+    shelf.failed(small, items=(failed_item(own),))
+    shelf.done(large)
+    for q, sync_id in ((small.upper(), small), (own.upper(), small), (large, large)):
+        assert found(shelf.database, q=q) == [sync_id]
 
 
 def test_search_finds_more_companies_than_a_list_holds(shelf: Shelf) -> None:
