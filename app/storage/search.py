@@ -1,8 +1,8 @@
 """The search box: what a person may have pasted, turned into an indexed condition.
 
-A search means exactly one sync id, company id, transaction id or correlation id, in capitals too, or
-the beginning of a company's name in any case. Each meaning is probed by its index first, and only those that
-exist become part of the condition; so the usual search is one plain equality.
+A search means exactly one sync id, company id, transaction id or correlation id, in capitals too,
+or the beginning of a company's name in any case. Each meaning is probed by its index first, and
+only those that exist become part of the condition; so the usual search is one plain equality.
 """
 
 from uuid import UUID
