@@ -9,6 +9,7 @@ import httpx
 
 from tests.processes import Process, Stage, free_port, wait_for
 
+STARTED_WITHIN_S = 60
 CALLS_A_MINUTE = 800  # what our service allows itself, of the thousand that Codat does
 
 
@@ -46,7 +47,7 @@ class Service:
                 self._start("worker", free_port())
         for role, port, _ in self.alive:
             if role == "serve":
-                wait_for(lambda port=port: _is_up(port))  # type: ignore[misc]
+                wait_for(lambda port=port: _is_up(port), STARTED_WITHIN_S)  # type: ignore[misc]
 
     def _start(self, role: str, port: int) -> None:
         process = self.playing.start(

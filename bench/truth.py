@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
+from app.errors import StorageUnavailable
 from app.rules.status import phase_of
 from app.storage.database import Database, open_database
 from app.storage.queries_items import ErrorFilter, list_errors
@@ -13,6 +14,7 @@ from app.storage.tables import events, fetches, syncs, transactions
 
 FAILED = frozenset({"PushError", "ValidationError", "Failed"})
 STATES = {"running": "started", "completed": "completed", "failed": "failed"}
+TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,13 @@ def end_leases(url: str, now: datetime) -> None:
 def _due_now(url: str, now: datetime, *, held: bool) -> None:
     database = open_database(url)
     whose = fetches.c.token.is_not(None) if held else fetches.c.token.is_(None)
-    with database.writing() as connection:
-        connection.execute(update(fetches).where(whose, fetches.c.due > now).values(due=now))
+    later = update(fetches).where(whose, fetches.c.due > now).values(due=now)
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with database.writing() as connection:
+                connection.execute(later)
+            break
+        except StorageUnavailable:  # SQLite, while a worker writes and writes
+            if not tries_left:
+                raise
     database.close()
