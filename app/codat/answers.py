@@ -5,7 +5,8 @@ is another thing altogether raises CodatUnavailable, because then the next one m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from app.codat.events import identifier, read_item, read_status, text
@@ -21,12 +22,14 @@ class TransactionList:
     """A sync's transaction list as read: `expected` is Codat's own count of rows.
 
     `steady` is False when the list moved while its pages were read, so that rows may be missing or
-    doubled even where their number is right.
+    doubled even where their number is right. It is `doubtful` when only one thing speaks for that:
+    a row stands on two pages, which may be honest, since rows do repeat.
     """
 
     items: tuple[Item, ...]
     expected: int | None
     steady: bool
+    doubtful: bool = False
 
     @property
     def complete(self) -> bool:
@@ -37,23 +40,41 @@ class TransactionList:
 def listed(pages: Sequence["TransactionPage"]) -> TransactionList:
     """The list that these pages make.
 
-    It moved when Codat's count changed, when a page that is not the last came short, or when one
-    row stands on two pages. The last may be honest, since rows do repeat: who reads the same list
-    twice may believe it.
+    It moved when Codat's count changed, when a page that is not the last came short, when a page
+    came twice, or when one row stands on two pages.
     """
-    counts = {page.total for page in pages}
     short = any(len(page.items) < page.size for page in pages[:-1])
+    twice = any(page.items == after.items for page, after in pairwise(pages) if page.items)
+    moved = short or twice or len({page.total for page in pages}) > 1
+    items = tuple(item for page in pages for item in page.items)
+    expected = pages[-1].total
+    astride = _is_astride(pages)
+    return TransactionList(
+        items,
+        expected,
+        steady=not moved and not astride,
+        doubtful=astride and not moved and expected in (None, len(items)),
+    )
+
+
+def _is_astride(pages: Sequence["TransactionPage"]) -> bool:
     seen: set[Item] = set()
-    astride = False
     for page in pages:
         rows = set(page.items)
-        astride = astride or not seen.isdisjoint(rows)
+        if not seen.isdisjoint(rows):
+            return True
         seen |= rows
-    return TransactionList(
-        items=tuple(item for page in pages for item in page.items),
-        expected=pages[-1].total,
-        steady=len(counts) == 1 and not short and not astride,
-    )
+    return False
+
+
+def judged(first: TransactionList, again: TransactionList) -> TransactionList:
+    """A doubtful list, once it was read again in pages of another size.
+
+    Where a page had slipped, another row would be missing now. Two equal lists are the truth.
+    """
+    if again.steady:
+        return again
+    return replace(first, steady=again.doubtful and again.items == first.items, doubtful=False)
 
 
 @dataclass(frozen=True, slots=True)

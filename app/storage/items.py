@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete
 
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
@@ -15,18 +15,6 @@ from app.storage.tally import Items
 from app.storage.why import why
 
 _AS_TOLD = ("transaction_id", "status", "message", "integration_type")
-
-
-def are_kept(connection: Connection, sync: int, items: Sequence[Item]) -> bool:
-    """True when exactly these rows, in this order, are what the sync has."""
-    kept = connection.execute(
-        select(*(transactions.c[name] for name in _AS_TOLD))
-        .where(transactions.c.sync == sync)
-        .order_by(transactions.c.position)
-    )
-    return [tuple(row) for row in kept] == [
-        tuple(getattr(item, name) for name in _AS_TOLD) for item in items
-    ]
 
 
 def replace_items(

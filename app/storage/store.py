@@ -1,6 +1,6 @@
 """Other writes: what Codat answered, what we noted, who lives."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Row, RowMapping, func, select, update
@@ -10,7 +10,7 @@ from app.rules.news import CodatStatus, Item
 from app.rules.sync import Sync, settle, with_items
 from app.storage import announce, changes, owed
 from app.storage.database import insert, rules_of
-from app.storage.items import are_kept, replace_items
+from app.storage.items import replace_items
 from app.storage.owed import Claim
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import heartbeats, notes, syncs
@@ -54,7 +54,6 @@ def record(
         return None
     fresh = wanted != claimed.wanted
     before = to_sync(row)
-    answer = _believed(connection, claimed.sync, before, answer)
     after = _answered(before, answer, fresh=fresh, now=now)
     changed_at = now if after != before else row["updated_at"]
     values = to_row(after, updated_at=changed_at, rules=rules_of(connection))
@@ -74,13 +73,6 @@ def record(
     announce.ended(connection, claimed.sync, after, "owed", now)
     tally.write(connection)
     return Recorded(before, after, fresh)
-
-
-def _believed(connection: Connection, number: int, before: Sync, answer: Answer) -> Answer:
-    """A list that seemed to move, and is the same as the one read before, did not move."""
-    if answer.steady or answer.items is None or before.items_from != "codat":
-        return answer
-    return replace(answer, steady=are_kept(connection, number, answer.items))
 
 
 def _locked(connection: Connection, number: int) -> RowMapping | None:

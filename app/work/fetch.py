@@ -46,7 +46,7 @@ class Listing(Protocol):
 
     @property
     def steady(self) -> bool:
-        """False when that count changed while the pages were read."""
+        """False when the list moved while its pages were read."""
 
 
 class AsksCodat(Protocol):

@@ -146,15 +146,14 @@ def test_pages_are_counted(
     [
         ([["a", "b"], ["c", "d"], ["e"]], True),
         ([["a", "a"], ["c", "d"], ["e"]], True),
-        ([["a", "b"], ["b", "c"], ["e"]], False),
         ([["a"], ["c", "d"], ["e", "f"]], False),
     ],
-    ids=["still", "a row twice on one page", "a row on two pages", "a short page within"],
+    ids=["still", "a row twice on one page", "a short page within"],
 )
 def test_a_list_that_moved_is_noticed_though_its_count_is_right(
     pages_shown: list[list[str]], steady: bool
 ) -> None:
-    """A row that slipped behind a page's edge is missing, and another stands twice."""
+    """A short page and a full one too many make up for each other."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         rows = pages_shown[int(request.url.params["page"]) - 1]
@@ -163,6 +162,40 @@ def test_a_list_that_moved_is_noticed_though_its_count_is_right(
 
     found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=2))
     assert (len(found.items), found.expected, found.steady) == (5, 5, steady)
+
+
+def sliced(rows: list[str], slips: set[tuple[int, int]] = frozenset()) -> Answer:  # type: ignore[assignment]  # never changed
+    """A list in pages; a page begins a row too early where (page, size) slips."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        number, size = (int(request.url.params[name]) for name in ("page", "pageSize"))
+        start = (number - 1) * size - ((number, size) in slips)
+        results = [{"transactionId": each} for each in rows[start : start + size]]
+        body = {"results": results, "pageSize": size, "totalResults": len(rows)}
+        return httpx.Response(200, json=body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("rows", "slips", "steady"),
+    [
+        ("abcaefg", set(), True),
+        ("abcdefg", {(2, 3)}, True),
+        ("abcdefg", {(2, 3), (2, 2)}, False),
+        ("abcdefg", {(2, 3), (3, 2)}, False),
+    ],
+    ids=["rows do repeat", "slipped once", "slipped both times", "elsewhere the second time"],
+)
+def test_a_row_on_two_pages_is_looked_at_in_pages_of_another_size(
+    rows: str, slips: set[tuple[int, int]], steady: bool
+) -> None:
+    """Equal lists are the truth; a page that slips twice alike makes two different ones."""
+    answer = sliced(list(rows), slips)
+    found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=3))
+    assert found.steady is steady
+    if steady:
+        assert [item.transaction_id for item in found.items] == list(rows)
 
 
 def test_pages_that_codat_makes_smaller_are_all_read() -> None:
