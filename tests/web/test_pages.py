@@ -236,16 +236,56 @@ def test_the_csv_has_what_the_page_filters(shelf: Shelf, reader: TestClient) -> 
     assert [row["sync_id"] for row in rows] == ["part"]
 
 
+def opened(database: Database, *found: Finding) -> None:
+    """Open these alerts."""
+    with database.writing() as connection:
+        alerts.turn(connection, {each.cause for each in found}, found, T0)
+
+
 def test_what_somebody_must_look_at_is_on_top(
     shelf: Shelf, database: Database, reader: TestClient
 ) -> None:
-    """An open alert comes before everything else."""
-    with database.writing() as connection:
-        alerts.turn(
-            connection, ["webhooks_lost"], [Finding("webhooks_lost", "c1", "Nothing heard")], T0
-        )
+    """An open alert comes before everything else, a company by its name."""
+    shelf.company("c1", "Toft stores")
+    opened(database, Finding("webhooks_lost", "c1", "Nothing heard"))
     told = read(reader, "/")
     assert told.index("Nothing heard") < told.index("0 syncs of all companies")
+    assert "UTC · Toft stores" in told
+
+
+def test_failures_of_a_cause_are_one_line_however_many_companies_have_them(
+    database: Database, reader: TestClient
+) -> None:
+    """What is wrong with the service comes before them; more than three causes are folded away."""
+    keys = ("account_inactive", "period_closed", "tax_rate_missing", "permission")
+    many = [
+        Finding(f"push_error:{key}", f"c{n}", f"{key} of c{n}")
+        for place, key in enumerate(keys)
+        for n in range(9 - place)
+    ]
+    opened(database, Finding("endpoint_disabled", "", "Codat has disabled it"), *many)
+    html = reader.get("/").text
+    told = text(html)
+    line = "The account is inactive: transactions of 9 companies have not reached the books"
+    assert told.index("Codat has disabled it") < told.index(line)
+    assert "account_inactive of c" not in told
+    assert "1 more" in told
+    assert "/causes#account_inactive" in links(html)
+
+
+@pytest.mark.parametrize("asked", ["q=zzz", "limit=1&sort=started_at"])
+def test_a_filtered_or_later_page_only_says_that_there_is_something_to_look_at(
+    shelf: Shelf, database: Database, reader: TestClient, asked: str
+) -> None:
+    """And leads back to the first page."""
+    a_morning(shelf)
+    opened(database, *(Finding("push_error:permission", f"c{n}", "not in the books") for n in "12"))
+    html = reader.get(f"/?{asked}").text
+    if "limit" in asked:
+        assert "Somebody must look at this" in html
+        html = reader.get(next(each for each in links(html) if "cursor=" in each)).text
+    assert "Somebody must look at this" not in html
+    assert "1 thing to look at" in text(html)
 
 
 def test_an_empty_service_says_what_will_fill_it(reader: TestClient) -> None:
