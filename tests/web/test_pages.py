@@ -77,6 +77,32 @@ def test_the_first_page_counts_syncs_by_outcome_and_by_day(
     assert "2026-01-01 1 1 1 1 1 1" in told
 
 
+@pytest.mark.parametrize(
+    "asked", ["company_id=c2", "q=toft", "state=started", "status_code=2040", "cause=permission"]
+)
+def test_totals_that_know_no_filter_do_not_look_like_those_of_the_filtered_list(
+    shelf: Shelf, reader: TestClient, asked: str
+) -> None:
+    """They are folded away, say what they count, and lead nowhere; days and outcomes do."""
+    a_morning(shelf)
+    html = reader.get(f"/?{asked}").text
+    assert "All syncs in this range: 6 syncs of all companies" in text(html)
+    assert 'class="tile' in html
+    assert '<a class="tile' not in html
+    assert not [each for each in links(html) if "from=2026-01-01" in each]
+    whole = reader.get("/?from=2026-01-01&outcome=failed").text
+    assert "All syncs in this range" not in whole
+    assert whole.count('<a class="tile') == len(OUTCOMES)
+
+
+def test_the_page_says_in_which_zone_its_days_are(reader: TestClient) -> None:
+    """Times may be the reader's own; days to filter by are not."""
+    html = reader.get("/").text
+    assert "From (UTC)" in html
+    assert "To (UTC)" in html
+    assert "Days, in filters and in the chart, are UTC." in unescape(html)
+
+
 @pytest.mark.parametrize("sync_id", OUTCOMES)
 def test_every_outcome_has_its_own_words_and_only_the_proved_one_is_green(
     shelf: Shelf, reader: TestClient, sync_id: str
