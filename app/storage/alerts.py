@@ -64,6 +64,16 @@ def open_alerts(connection: Connection, limit: int = 200) -> list[RowMapping]:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenAlert:
+    """An alert that is open, with the company's name where it is about one and that is known."""
+
+    text: str
+    opened_at: datetime
+    company_id: str
+    company_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class OpenCause:
     """For how many companies an alert of one cause is open, and since when."""
 
@@ -72,15 +82,16 @@ class OpenCause:
     opened_at: datetime
 
 
-def open_besides(connection: Connection, prefix: str, limit: int = 200) -> list[RowMapping]:
-    """The open alerts whose cause begins otherwise, newest first, with the company's name."""
+def open_besides(connection: Connection, prefix: str, limit: int = 200) -> list[OpenAlert]:
+    """The open alerts whose cause begins otherwise, newest first."""
     is_open = alerts.c.resolved_at.is_(None)
     statement = (
-        select(alerts, companies.c.name.label("company_name"))
+        select(alerts.c.text, alerts.c.opened_at, alerts.c.company_id, companies.c.name)
         .outerjoin_from(alerts, companies, companies.c.company_id == alerts.c.company_id)
         .where(is_open, ~alerts.c.cause.startswith(prefix, autoescape=True))
     )
-    return list(connection.execute(statement.order_by(alerts.c.id.desc()).limit(limit)).mappings())
+    newest = statement.order_by(alerts.c.id.desc()).limit(limit)
+    return [OpenAlert(*row) for row in connection.execute(newest)]
 
 
 def open_by_cause(connection: Connection, prefix: str) -> list[OpenCause]:

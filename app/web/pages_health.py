@@ -5,9 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import RowMapping
 
-from app.storage import alerts, queries, queries_companies
+from app.storage import alerts, queries, queries_companies, search
 from app.storage.database import Database
 from app.web.answers import SyncAnswer
 from app.web.api_syncs import SYNC_COLUMNS
@@ -22,6 +21,7 @@ from app.web.telling import sync_answer
 from app.work.failures import PREFIX
 
 USUAL_DAYS = 30
+MOST_NAMED = 5
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -40,7 +40,7 @@ class Overview:
 class Attention:
     """What somebody must look at: what is wrong here, each by itself, and causes of failures."""
 
-    faults: list[RowMapping]
+    faults: list[alerts.OpenAlert]
     causes: list[alerts.OpenCause]
 
     @property
@@ -58,9 +58,11 @@ def get_health(request: Request, database: TheDatabase, _session: SignedIn) -> R
         found = queries.list_syncs(
             connection, query.wanted(), sort=query.sort, cursor=query.cursor, limit=query.limit
         )
+        named = search.transactions_named(connection, query.q, MOST_NAMED) if query.q else []
     told: dict[str, Any] = {
         "overview": _overview(database, query, now) if query.cursor is None else None,
         "attention": _attention(database),
+        "named": named,
     }
     syncs = [sync_answer(kept) for kept in found.items]
     return page(request, "health.html", query=query, syncs=syncs, next=found.next, **told)

@@ -224,6 +224,22 @@ def test_the_history_is_searched_and_filtered(
     assert ("No sync fits these filters" in answer.text) is (not found)
 
 
+@pytest.mark.parametrize("asked", ["t2", "corr-t2"])
+def test_a_search_for_an_expense_leads_to_whether_it_reached_the_books(
+    shelf: Shelf, reader: TestClient, asked: str
+) -> None:
+    """By its own id or its correlation id, once however often it was tried, in every company."""
+    a_morning(shelf)
+    shelf.failed("again", items=(failed_item("t2"),), at=after(hours=1))
+    shelf.failed("other", "c2", items=(failed_item("t2"),), at=after(hours=2))
+    html = reader.get(f"/?q={asked}").text
+    told = text(html)
+    assert told.count("Found: transaction") == 2
+    assert "Found: transaction t2 of Toft stores → Did it reach the books?" in told
+    assert "/companies/c1/transactions/t2" in links(html)
+    assert "Found: transaction" not in read(reader, "/?q=part")
+
+
 def test_the_history_is_sorted_both_ways_by_its_headings(shelf: Shelf, reader: TestClient) -> None:
     """A heading sorts downwards first, then upwards, and keeps the filters."""
     a_morning(shelf)
