@@ -549,7 +549,7 @@ def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
     answer = reader.get("/causes")
     told = text(answer.text)
     assert "The bank account is already connected to a feed ✕ 1 open" in told
-    assert "Who must act The customer" in told
+    assert "The customer must act. Ask the customer to disconnect the other feed" in told
     assert "1 transaction of 1 company" in told
     assert "please disconnect the old feed first." in told
     found = links(answer.text)
@@ -560,6 +560,27 @@ def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
     assert title in read(reader, "/syncs/part")
     assert "The customer must act." in read(reader, "/syncs/part")
     assert title not in read(reader, "/causes?company_id=nobody")
+
+
+def test_the_open_transactions_of_a_cause_are_downloaded(
+    shelf: Shelf, reader: TestClient, person: TestClient
+) -> None:
+    """Those that no later sync has written, of the company the page is about; signed in only."""
+    a_morning(shelf)
+    shelf.failed("old", items=(failed_item("t8", CONNECTED),))
+    shelf.done("cure", items=(done_item("t8"),), at=after(hours=1))
+    shelf.failed("theirs", "c2", items=(failed_item("t9", CONNECTED),))
+    (link,) = [each for each in links(reader.get("/causes?company_id=c1").text)
+               if each.endswith("bank_feed_connected/open.csv?company_id=c1")]  # fmt: skip
+    answer = reader.get(link)
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["transaction_id"] for row in rows] == ["t2"]
+    both = reader.get("/causes/bank_feed_connected/open.csv").text
+    assert len(list(csv.DictReader(io.StringIO(both)))) == 2
+    assert reader.get("/causes/bank_feed_connected/open.csv?who=us").status_code == 422
+    person.cookies.clear()
+    assert person.get(link).url.path == "/sign-in"
 
 
 def test_a_companys_configuration_is_shown_and_downloaded(
