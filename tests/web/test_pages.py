@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from app.errors import CodatUnavailable, StorageUnavailable
 from app.rules.news import Item
 from app.rules.silence import Finding
 from app.storage import alerts
 from app.storage.database import Database
+from app.web.filters import CauseQuery, CompanyQuery, SyncQuery
+from app.web.pages_asked import KeptQuery, SyncPageQuery
+from app.web.pages_fields import FIELDS
 from tests.web.people import form_token
 from tests.web.shelf import T0, Shelf, after, done_item, failed_item
 
@@ -466,9 +469,14 @@ def test_an_error_is_a_page_that_says_what_to_do(
     """Unknown, wrongly asked, or the database away; never a bare line of JSON."""
     assert "Nothing is known here by this name" in read(reader, "/syncs/unknown", 404)
     wrong = read(reader, "/?limit=x&sort=colour", 422)
-    assert "limit:" in wrong
-    assert "sort:" in wrong
-    assert "cursor" in read(reader, "/?cursor=nonsense", 422)
+    assert "Rows on a page (“limit”)" in wrong
+    assert "Allowed: a whole number from 1 to 200." in wrong
+    assert "Sorting (“sort”)" in wrong
+    assert "begin again at the first page" in read(reader, "/?cursor=nonsense", 422)
+    assert "“colour” is not something this page can be asked for" in read(
+        reader, "/companies?colour=red", 422
+    )
+    assert "Input should be" not in wrong
     assert "There is nothing at this path" in read(reader, "/syncs/a/b/c", 404)
 
     def away(*_: object, **__: object) -> None:
@@ -479,6 +487,29 @@ def test_an_error_is_a_page_that_says_what_to_do(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "Nothing that Codat told is lost by this" in text(answer.text)
     assert "10.0.0.1" not in answer.text
+
+
+@pytest.mark.parametrize("model", [SyncQuery, SyncPageQuery, KeptQuery, CauseQuery, CompanyQuery])
+def test_whatever_a_page_can_be_asked_for_has_words_for_when_it_is_wrong(
+    model: type[BaseModel],
+) -> None:
+    """The notice of what was just done is set by the page itself."""
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    assert names - {"asked"} <= set(FIELDS)
+
+
+def test_who_comes_to_where_nothing_is_gets_a_page_and_a_program_gets_json(
+    reader: TestClient,
+) -> None:
+    """By what the caller prefers; the API's own paths stay JSON."""
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    answer = reader.get("/nothing", headers=browser)
+    assert answer.status_code == 404
+    assert "Nothing is known here by this name" in text(answer.text)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    for path, headers in (("/nothing", {}), ("/api/v1/nothing", browser), ("/livez/x", browser)):
+        plain = reader.get(path, headers=headers)
+        assert plain.headers["content-type"] == "application/problem+json", path
 
 
 def test_refresh_asks_codat_again_and_shows_the_page(
@@ -604,6 +635,8 @@ def test_a_companys_configuration_is_shown_and_downloaded(
     file = reader.get("/companies/c%2F1/config.json")
     assert file.json() == {"configuration": {"note": EVIL}}
     assert file.headers["content-disposition"] == 'attachment; filename="codat-config-c_1.json"'
-    assert "Codat cannot answer now" in read(reader, "/companies/c2/config", 502)
+    away = read(reader, "/companies/c2/config", 502)
+    assert "Codat does not answer this Codat cannot answer now" in away
+    assert "Bad Gateway" not in away
     person.cookies.clear()
     assert person.get("/companies/c%2F1/config.json").url.path == "/sign-in"
