@@ -397,6 +397,23 @@ def test_what_could_not_be_read_is_kept_and_shown(shelf: Shelf, reader: TestClie
     assert "The body is not kept any longer" in read(reader, "/events/m3")
 
 
+def test_kept_webhooks_name_their_company_and_say_what_to_do(
+    shelf: Shelf, reader: TestClient
+) -> None:
+    """With the odd ones; one that was understood needs no reason."""
+    shelf.company("c1", "Toft stores")
+    shelf.event("m1", reading="unknown", reason="its type is in no catalog", company_id="c1")
+    shelf.event("m2", company_id="c2")
+    told = read(reader, "/events?reading=any")
+    assert "Toft stores" in told
+    assert "Understood SyncFailed – c2 m2" in told
+    assert "Give the message ID" in told
+    one = read(reader, "/events/m1")
+    assert "Company Toft stores" in one
+    assert "Give the message ID" in one
+    assert "Give the message ID" not in read(reader, "/events/m2")
+
+
 def test_nothing_that_codat_tells_becomes_html(shelf: Shelf, reader: TestClient) -> None:
     """Names, messages, ids and reasons are text wherever they stand, and stay findable."""
     shelf.company(EVIL, EVIL)
