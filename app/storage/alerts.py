@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 from app.rules.silence import Finding, Heard
 from app.storage import announce
 from app.storage.queries_items import OPEN
-from app.storage.tables import alerts, syncs, transactions
+from app.storage.tables import alerts, companies, syncs, transactions
 
 RECENT = 50
 
@@ -61,6 +61,49 @@ def open_alerts(connection: Connection, limit: int = 200) -> list[RowMapping]:
     """The open alerts, newest first."""
     statement = select(alerts).where(alerts.c.resolved_at.is_(None))
     return list(connection.execute(statement.order_by(alerts.c.id.desc()).limit(limit)).mappings())
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAlert:
+    """An alert that is open, with the company's name where it is about one and that is known."""
+
+    text: str
+    opened_at: datetime
+    company_id: str
+    company_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCause:
+    """For how many companies an alert of one cause is open, and since when."""
+
+    cause: str
+    companies: int
+    opened_at: datetime
+
+
+def open_besides(connection: Connection, prefix: str, limit: int = 200) -> list[OpenAlert]:
+    """The open alerts whose cause begins otherwise, newest first."""
+    is_open = alerts.c.resolved_at.is_(None)
+    statement = (
+        select(alerts.c.text, alerts.c.opened_at, alerts.c.company_id, companies.c.name)
+        .outerjoin_from(alerts, companies, companies.c.company_id == alerts.c.company_id)
+        .where(is_open, ~alerts.c.cause.startswith(prefix, autoescape=True))
+    )
+    newest = statement.order_by(alerts.c.id.desc()).limit(limit)
+    return [OpenAlert(*row) for row in connection.execute(newest)]
+
+
+def open_by_cause(connection: Connection, prefix: str) -> list[OpenCause]:
+    """The open alerts with this beginning, one row for each cause, most companies first."""
+    number = func.count(alerts.c.company_id.distinct())
+    found = connection.execute(
+        select(alerts.c.cause, number, func.min(alerts.c.opened_at))
+        .where(alerts.c.resolved_at.is_(None), alerts.c.cause.startswith(prefix, autoescape=True))
+        .group_by(alerts.c.cause)
+        .order_by(number.desc(), alerts.c.cause)
+    )
+    return [OpenCause(cause.removeprefix(prefix), *more) for cause, *more in found]
 
 
 def companies_untold(connection: Connection, since: datetime) -> list[str]:

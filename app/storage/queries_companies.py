@@ -1,7 +1,7 @@
 """Reads over many syncs: companies with their totals, and the statistics of a time range."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -85,6 +85,14 @@ def get_company(connection: Connection, company_id: str) -> KeptCompany:
     if not rows:
         raise NotKnown("no such company is known here")
     return _with_totals(connection, rows)[0]
+
+
+def names_of(connection: Connection, ids: Collection[str]) -> dict[str, str]:
+    """The names of these companies, of those that have one."""
+    found = select(companies.c.company_id, companies.c.name).where(
+        companies.c.company_id.in_(sorted(ids)), companies.c.name.is_not(None)
+    )
+    return {row.company_id: row.name for row in connection.execute(found)} if ids else {}
 
 
 def require_company(connection: Connection, company_id: str) -> None:

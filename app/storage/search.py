@@ -5,14 +5,24 @@ or the beginning of a company's name in any case. Each meaning is probed by its 
 only those that exist become part of the condition; so the usual search is one plain equality.
 """
 
+from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select, union
 
 from app.storage.tables import companies, syncs, transactions
 
 FEW = 50
 FIRST_SURROGATE, LAST = 0xD800, 0x10FFFF  # surrogates are no text
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A transaction that a search means."""
+
+    company_id: str
+    company_name: str | None
+    transaction_id: str
 
 
 def syncs_found(connection: Connection, q: str) -> ColumnElement[bool]:
@@ -47,6 +57,21 @@ def _items(connection: Connection, q: str) -> list[ColumnElement[bool]]:
         if _any(connection, column == q):
             found.append(column == q)
     return found
+
+
+def transactions_named(connection: Connection, q: str, most: int) -> list[Named]:
+    """The transactions whose id or correlation id this is, of any company, at most so many."""
+    either = sorted({q, _as_codat_writes(q)})
+    each = [
+        select(syncs.c.company_id, companies.c.name, transactions.c.transaction_id)
+        .join_from(transactions, syncs, syncs.c.id == transactions.c.sync)
+        .outerjoin(companies, companies.c.company_id == syncs.c.company_id)
+        .where(column.in_(either), transactions.c.transaction_id.is_not(None))
+        for column in (transactions.c.transaction_id, transactions.c.correlation_id)
+    ]
+    found = union(*each).subquery()
+    ordered = select(found).order_by(found.c.company_id, found.c.transaction_id)
+    return [Named(*row) for row in connection.execute(ordered.limit(most))]
 
 
 def companies_named(q: str) -> ColumnElement[bool]:

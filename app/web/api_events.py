@@ -1,10 +1,13 @@
 """Our services' door, over all syncs: failed transactions, statistics, the kept webhooks."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from app.storage import alerts, queries_companies, queries_events, queries_items
+from app.storage.database import Database
+from app.storage.queries_items import ErrorFilter
 from app.web.answers import (
     AlertAnswer,
     AlertList,
@@ -26,6 +29,18 @@ from app.web.telling import event_answer, event_with_body, item_answer, replayed
 ERROR_COLUMNS = tuple(TransactionAnswer.model_fields)
 
 router = APIRouter(route_class=IdRoute)
+ReadErrors = Callable[[str | None, int], tuple[list[TransactionAnswer], str | None]]
+
+
+def reading_errors(database: Database, wanted: ErrorFilter) -> ReadErrors:
+    """Reads the wanted failed transactions page by page."""
+
+    def read(cursor: str | None, limit: int) -> tuple[list[TransactionAnswer], str | None]:
+        with database.reading() as connection:
+            page = queries_items.list_errors(connection, wanted, cursor=cursor, limit=limit)
+        return [item_answer(item, database.rules) for item in page.items], page.next
+
+    return read
 
 
 @router.get(
@@ -39,13 +54,7 @@ def list_errors(
     request: Request, database: TheDatabase, query: Annotated[ErrorQuery, Query()]
 ) -> TransactionList | Response:
     """One page of failed rows, or all of them as CSV (`Accept: text/csv` or `?format=csv`)."""
-    wanted = query.wanted()
-
-    def read(cursor: str | None, limit: int) -> tuple[list[TransactionAnswer], str | None]:
-        with database.reading() as connection:
-            page = queries_items.list_errors(connection, wanted, cursor=cursor, limit=limit)
-        return [item_answer(item, database.rules) for item in page.items], page.next
-
+    read = reading_errors(database, query.wanted())
     if wants_csv(request, query.format):
         return as_csv(read, ERROR_COLUMNS, name="push-errors", cursor=query.cursor, most=query.most)
     items, after = read(query.cursor, query.limit)

@@ -14,6 +14,7 @@ from app.web import (
     pages_signing,
     pages_syncs,
 )
+from app.web.problems import NOWHERE
 from app.web.throttle import Throttle
 
 SUBJECTS = (
@@ -44,7 +45,7 @@ def install(app: FastAPI) -> None:
     app.state.page_assets = assets
     app.state.page_templates = pages_frame.environment(assets)
     app.state.throttle = Throttle(time.monotonic)
-    app.state.problem_shapes |= dict.fromkeys(PLACES, pages_frame.page_problem)
+    app.state.problem_shapes |= dict.fromkeys((*PLACES, NOWHERE), pages_frame.page_problem)
     for subject in SUBJECTS:
         app.include_router(subject.router)
     app.include_router(pages_frame.static)

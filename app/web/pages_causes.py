@@ -3,11 +3,15 @@
 from fastapi import APIRouter, Request, Response
 
 from app.storage import queries_causes
+from app.storage.queries_items import ErrorFilter
 from app.web.answers_causes import cause_answer
+from app.web.api_events import ERROR_COLUMNS, reading_errors
 from app.web.deps import TheDatabase
 from app.web.filters import CauseQuery
 from app.web.pages_asked import asked
 from app.web.pages_frame import PageRoute, page
+from app.web.paths import Id
+from app.web.replies import as_csv
 from app.web.sessions import SignedIn
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -22,3 +26,14 @@ def list_causes(request: Request, database: TheDatabase, _session: SignedIn) -> 
     known = database.rules.causes
     causes = [cause_answer(each.cause, known.get(each.cause), each) for each in found]
     return page(request, "causes.html", causes=causes, query=query)
+
+
+@router.get("/causes/{cause}/open.csv")
+def get_open(request: Request, database: TheDatabase, cause: Id, _session: SignedIn) -> Response:
+    """The failed transactions of a cause that no later sync has written, as the API writes them."""
+    query = asked(request, CauseQuery)
+    wanted = ErrorFilter(
+        company_id=query.company_id, cause=cause, open=True, since=query.from_, until=query.to
+    )
+    read = reading_errors(database, wanted)
+    return as_csv(read, ERROR_COLUMNS, name="open-transactions", cursor=None, most=None)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.storage import queries_events
+from app.storage import queries_companies, queries_events
 from app.web.deps import TheDatabase
 from app.web.filters import Nothing
 from app.web.pages_asked import KeptQuery, asked
@@ -31,7 +31,9 @@ def list_events(request: Request, database: TheDatabase, _session: SignedIn) -> 
                 limit=query.limit,
             )
             lists.append((reading, [event_answer(each) for each in found.items], found.next))
-    return page(request, "events.html", query=query, lists=lists)
+        ids = {each.company_id for _, some, _ in lists for each in some if each.company_id}
+        names = queries_companies.names_of(connection, ids)
+    return page(request, "events.html", query=query, lists=lists, names=names)
 
 
 @router.get("/events/{event_id}")
@@ -42,4 +44,7 @@ def get_event(
     asked(request, Nothing)
     with database.reading() as connection:
         event = queries_events.get_event(connection, event_id, with_body=True)
-    return page(request, "event.html", event=event_with_body(event), most=MOST_SHOWN)
+        whose = {event.company_id} if event.company_id else set()
+        names = queries_companies.names_of(connection, whose)
+    told = event_with_body(event)
+    return page(request, "event.html", event=told, names=names, most=MOST_SHOWN)

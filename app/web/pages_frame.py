@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from app.rules.status import STATUS_TEXTS, status_text
 from app.web import pages_words as words
 from app.web.pages_asked import here, path, segment
+from app.web.pages_fields import allowed
 from app.web.paths import IdRoute
 from app.web.problems import Fault
 from app.web.retries import is_possible
@@ -42,6 +43,7 @@ TITLES = {
     413: "That was too much",
     422: "Something in the address is not right",
     500: "Something went wrong here",
+    502: "Codat does not answer this",
     503: "This cannot be answered now",
 }
 
@@ -102,6 +104,7 @@ def environment(assets: dict[str, Asset]) -> Environment:
     }
     made.globals |= {
         "words": words,
+        "allowed": allowed,
         "path": path,
         "asset": lambda name: f"/static/{name}?v={assets[name].version}",
         "status_text": status_text,

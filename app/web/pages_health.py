@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.storage import alerts, queries, queries_companies
+from app.storage import alerts, queries, queries_companies, search
 from app.storage.database import Database
-from app.web.answers import AlertAnswer, SyncAnswer
+from app.web.answers import SyncAnswer
 from app.web.api_syncs import SYNC_COLUMNS
 from app.web.chart import Chart, draw
 from app.web.deps import TheDatabase
@@ -18,8 +18,10 @@ from app.web.pages_frame import PageRoute, page
 from app.web.replies import as_csv
 from app.web.sessions import SignedIn
 from app.web.telling import sync_answer
+from app.work.failures import PREFIX
 
 USUAL_DAYS = 30
+MOST_NAMED = 5
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -34,6 +36,19 @@ class Overview:
     chart: Chart
 
 
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """What somebody must look at: what is wrong here, each by itself, and causes of failures."""
+
+    faults: list[alerts.OpenAlert]
+    causes: list[alerts.OpenCause]
+
+    @property
+    def count(self) -> int:
+        """How many things there are to look at."""
+        return len(self.faults) + len(self.causes)
+
+
 @router.get("/")
 def get_health(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
     """The newest syncs that fit the filters, and above the first page of them the overview."""
@@ -43,17 +58,22 @@ def get_health(request: Request, database: TheDatabase, _session: SignedIn) -> R
         found = queries.list_syncs(
             connection, query.wanted(), sort=query.sort, cursor=query.cursor, limit=query.limit
         )
-    told: dict[str, Any] = {"overview": None, "alerts": []}
-    if query.cursor is None:
-        told = {"overview": _overview(database, query, now), "alerts": _alerts(database)}
+        named = search.transactions_named(connection, query.q, MOST_NAMED) if query.q else []
+    told: dict[str, Any] = {
+        "overview": _overview(database, query, now) if query.cursor is None else None,
+        "attention": _attention(database),
+        "named": named,
+    }
     syncs = [sync_answer(kept) for kept in found.items]
     return page(request, "health.html", query=query, syncs=syncs, next=found.next, **told)
 
 
-def _alerts(database: Database) -> list[AlertAnswer]:
+def _attention(database: Database) -> Attention:
+    """The open alerts; those of failures by cause, for they come one per company."""
     with database.reading() as connection:
-        found = alerts.open_alerts(connection)
-    return [AlertAnswer.model_validate(dict(each)) for each in found]
+        return Attention(
+            alerts.open_besides(connection, PREFIX), alerts.open_by_cause(connection, PREFIX)
+        )
 
 
 def _overview(database: Database, query: SyncQuery, now: datetime) -> Overview:

@@ -180,6 +180,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def several(number: int, one: str, more: str) -> str:
+    """`1 company`, `1,204 companies`."""
+    return f"{number:,} {one if number == 1 else more}"
+
+
 def moment(at: datetime) -> str:
     """A UTC time as people read it."""
     return f"{at.day} {at:%b %Y, %H:%M:%S} UTC"

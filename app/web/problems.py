@@ -18,8 +18,13 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from app import errors, log
+from app.web.replies import prefers
 
 MEDIA_TYPE = "application/problem+json"
+HTML = "text/html"
+NOWHERE = "*"
+"""In `app.state.problem_shapes`: the shape for people, at a path that is no part's own."""
+FOR_PROGRAMS = ("api", "webhooks", "livez", "readyz", "metrics", "openapi.json")
 RETRY_AFTER_S = 5
 _HIDDEN = "an unforeseen error; it is in the log"
 _log = log.get(__name__)
@@ -168,7 +173,15 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 def _answer(request: Request, fault: Fault) -> Response:
     shapes: dict[str, Shape] = request.app.state.problem_shapes
     segments = [segment for segment in _path(request).split("/") if segment]
-    return shapes.get(f"/{segments[0]}" if segments else "/", problem)(request, fault)
+    usual = shapes[NOWHERE] if _is_lost(request, segments, fault) else problem
+    return shapes.get(f"/{segments[0]}" if segments else "/", usual)(request, fault)
+
+
+def _is_lost(request: Request, segments: Sequence[str], fault: Fault) -> bool:
+    """Whether a person with a browser came to where nothing is, and pages can say so."""
+    known = request.app.state.problem_shapes
+    programs = segments[:1] and segments[0] in FOR_PROGRAMS
+    return fault.status == 404 and NOWHERE in known and not programs and prefers(request, HTML)
 
 
 def _path(request: Request) -> str:

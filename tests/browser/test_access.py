@@ -1,13 +1,17 @@
 """Nobody is shut out: by keyboard alone, by what they see, by the width of their screen."""
 
+from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import EXPENSE, Visit
+from app.rules.silence import Finding
+from app.storage import alerts
+from tests.browser.conftest import EXPENSE, Site, Visit
 from tests.processes import API_KEY
+from tests.web.shelf import Shelf, failed_item
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -92,3 +96,20 @@ def test_no_page_scrolls_sideways(visit: Visit, name: str) -> None:
     for width in (320, 390, 768, 1024, 1920):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate(SIDEWAYS) <= 0, width
+
+
+def test_long_words_of_others_do_not_make_a_page_scroll_sideways(visit: Visit, site: Site) -> None:
+    """A company's name without a blank, an event's type, a number of alerts."""
+    shelf, name = Shelf(site.database), "W" * 120
+    shelf.company("c9", name)
+    shelf.failed("s9", "c9", at=datetime.now(UTC), items=(failed_item("t9", "Closed"),))
+    shelf.event("m9", reading="unknown", event_type="expenses.sync." + "x" * 90, company_id="c9")
+    lost = Finding("webhooks_lost", "c9", "nothing heard of " + name)
+    failing = Finding("push_error:permission", "c9", "not in the books")
+    with site.database.writing() as connection:
+        alerts.turn(connection, {lost.cause, failing.cause}, [lost, failing], datetime.now(UTC))
+    for path in ("/", "/?q=t9", "/companies", "/causes?company_id=c9", "/events", "/events/m9"):
+        page = visit(path)
+        for width in (320, 1440):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate(SIDEWAYS) <= 0, (path, width)

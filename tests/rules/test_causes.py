@@ -91,6 +91,16 @@ def test_every_text_is_a_sentence_that_people_can_read() -> None:
         assert not cause.title.endswith(".")
 
 
+def test_who_must_act_the_next_step_and_the_customers_sentence_agree() -> None:
+    """The customer is asked for something where the customer must act, and nowhere else."""
+    for key, cause in shipped().causes.items():
+        first = cause.next_step.split(";")[0].split(".")[0]
+        theirs = cause.who == "customer"
+        assert ("please" in cause.customer) is theirs, key
+        assert (" the customer " in first) is theirs, key
+        assert first.startswith("Wait ") is (cause.who in ("accounting_software", "codat")), key
+
+
 @pytest.mark.parametrize(
     ("code", "wanted"),
     [

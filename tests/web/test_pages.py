@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from app.errors import CodatUnavailable, StorageUnavailable
 from app.rules.news import Item
 from app.rules.silence import Finding
 from app.storage import alerts
 from app.storage.database import Database
+from app.web.filters import CauseQuery, CompanyQuery, SyncQuery
+from app.web.pages_asked import KeptQuery, SyncPageQuery
+from app.web.pages_fields import FIELDS
 from tests.web.people import form_token
 from tests.web.shelf import T0, Shelf, after, done_item, failed_item
 
@@ -75,6 +78,32 @@ def test_the_first_page_counts_syncs_by_outcome_and_by_day(
         assert re.search(rf" 1 \S+ {title} ", told), title
     assert "2026-01-01: 6 syncs, 1 failed, 1 partly failed, 1 not known yet" in told
     assert "2026-01-01 1 1 1 1 1 1" in told
+
+
+@pytest.mark.parametrize(
+    "asked", ["company_id=c2", "q=toft", "state=started", "status_code=2040", "cause=permission"]
+)
+def test_totals_that_know_no_filter_do_not_look_like_those_of_the_filtered_list(
+    shelf: Shelf, reader: TestClient, asked: str
+) -> None:
+    """They are folded away, say what they count, and lead nowhere; days and outcomes do."""
+    a_morning(shelf)
+    html = reader.get(f"/?{asked}").text
+    assert "All syncs in this range: 6 syncs of all companies" in text(html)
+    assert 'class="tile' in html
+    assert '<a class="tile' not in html
+    assert not [each for each in links(html) if "from=2026-01-01" in each]
+    whole = reader.get("/?from=2026-01-01&outcome=failed").text
+    assert "All syncs in this range" not in whole
+    assert whole.count('<a class="tile') == len(OUTCOMES)
+
+
+def test_the_page_says_in_which_zone_its_days_are(reader: TestClient) -> None:
+    """Times may be the reader's own; days to filter by are not."""
+    html = reader.get("/").text
+    assert "From (UTC)" in html
+    assert "To (UTC)" in html
+    assert "Days, in filters and in the chart, are UTC." in unescape(html)
 
 
 @pytest.mark.parametrize("sync_id", OUTCOMES)
@@ -198,6 +227,22 @@ def test_the_history_is_searched_and_filtered(
     assert ("No sync fits these filters" in answer.text) is (not found)
 
 
+@pytest.mark.parametrize("asked", ["t2", "corr-t2"])
+def test_a_search_for_an_expense_leads_to_whether_it_reached_the_books(
+    shelf: Shelf, reader: TestClient, asked: str
+) -> None:
+    """By its own id or its correlation id, once however often it was tried, in every company."""
+    a_morning(shelf)
+    shelf.failed("again", items=(failed_item("t2"),), at=after(hours=1))
+    shelf.failed("other", "c2", items=(failed_item("t2"),), at=after(hours=2))
+    html = reader.get(f"/?q={asked}").text
+    told = text(html)
+    assert told.count("Found: transaction") == 2
+    assert "Found: transaction t2 of Toft stores → Did it reach the books?" in told
+    assert "/companies/c1/transactions/t2" in links(html)
+    assert "Found: transaction" not in read(reader, "/?q=part")
+
+
 def test_the_history_is_sorted_both_ways_by_its_headings(shelf: Shelf, reader: TestClient) -> None:
     """A heading sorts downwards first, then upwards, and keeps the filters."""
     a_morning(shelf)
@@ -236,16 +281,56 @@ def test_the_csv_has_what_the_page_filters(shelf: Shelf, reader: TestClient) -> 
     assert [row["sync_id"] for row in rows] == ["part"]
 
 
+def opened(database: Database, *found: Finding) -> None:
+    """Open these alerts."""
+    with database.writing() as connection:
+        alerts.turn(connection, {each.cause for each in found}, found, T0)
+
+
 def test_what_somebody_must_look_at_is_on_top(
     shelf: Shelf, database: Database, reader: TestClient
 ) -> None:
-    """An open alert comes before everything else."""
-    with database.writing() as connection:
-        alerts.turn(
-            connection, ["webhooks_lost"], [Finding("webhooks_lost", "c1", "Nothing heard")], T0
-        )
+    """An open alert comes before everything else, a company by its name."""
+    shelf.company("c1", "Toft stores")
+    opened(database, Finding("webhooks_lost", "c1", "Nothing heard"))
     told = read(reader, "/")
     assert told.index("Nothing heard") < told.index("0 syncs of all companies")
+    assert "UTC · Toft stores" in told
+
+
+def test_failures_of_a_cause_are_one_line_however_many_companies_have_them(
+    database: Database, reader: TestClient
+) -> None:
+    """What is wrong with the service comes before them; more than three causes are folded away."""
+    keys = ("account_inactive", "period_closed", "tax_rate_missing", "permission")
+    many = [
+        Finding(f"push_error:{key}", f"c{n}", f"{key} of c{n}")
+        for place, key in enumerate(keys)
+        for n in range(9 - place)
+    ]
+    opened(database, Finding("endpoint_disabled", "", "Codat has disabled it"), *many)
+    html = reader.get("/").text
+    told = text(html)
+    line = "The account is inactive: transactions of 9 companies have not reached the books"
+    assert told.index("Codat has disabled it") < told.index(line)
+    assert "account_inactive of c" not in told
+    assert "1 more" in told
+    assert "/causes#account_inactive" in links(html)
+
+
+@pytest.mark.parametrize("asked", ["q=zzz", "limit=1&sort=started_at"])
+def test_a_filtered_or_later_page_only_says_that_there_is_something_to_look_at(
+    shelf: Shelf, database: Database, reader: TestClient, asked: str
+) -> None:
+    """And leads back to the first page."""
+    a_morning(shelf)
+    opened(database, *(Finding("push_error:permission", f"c{n}", "not in the books") for n in "12"))
+    html = reader.get(f"/?{asked}").text
+    if "limit" in asked:
+        assert "Somebody must look at this" in html
+        html = reader.get(next(each for each in links(html) if "cursor=" in each)).text
+    assert "Somebody must look at this" not in html
+    assert "1 thing to look at" in text(html)
 
 
 def test_an_empty_service_says_what_will_fill_it(reader: TestClient) -> None:
@@ -310,6 +395,23 @@ def test_what_could_not_be_read_is_kept_and_shown(shelf: Shelf, reader: TestClie
     assert "&lt;b&gt;oops&lt;/b&gt;" in reader.get("/events/m1").text
     assert "in base64 because it is not text /wA=" in read(reader, "/events/m2")
     assert "The body is not kept any longer" in read(reader, "/events/m3")
+
+
+def test_kept_webhooks_name_their_company_and_say_what_to_do(
+    shelf: Shelf, reader: TestClient
+) -> None:
+    """With the odd ones; one that was understood needs no reason."""
+    shelf.company("c1", "Toft stores")
+    shelf.event("m1", reading="unknown", reason="its type is in no catalog", company_id="c1")
+    shelf.event("m2", company_id="c2")
+    told = read(reader, "/events?reading=any")
+    assert "Toft stores" in told
+    assert "Understood SyncFailed – c2 m2" in told
+    assert "Give the message ID" in told
+    one = read(reader, "/events/m1")
+    assert "Company Toft stores" in one
+    assert "Give the message ID" in one
+    assert "Give the message ID" not in read(reader, "/events/m2")
 
 
 def test_nothing_that_codat_tells_becomes_html(shelf: Shelf, reader: TestClient) -> None:
@@ -384,9 +486,14 @@ def test_an_error_is_a_page_that_says_what_to_do(
     """Unknown, wrongly asked, or the database away; never a bare line of JSON."""
     assert "Nothing is known here by this name" in read(reader, "/syncs/unknown", 404)
     wrong = read(reader, "/?limit=x&sort=colour", 422)
-    assert "limit:" in wrong
-    assert "sort:" in wrong
-    assert "cursor" in read(reader, "/?cursor=nonsense", 422)
+    assert "Rows on a page (“limit”)" in wrong
+    assert "Allowed: a whole number from 1 to 200." in wrong
+    assert "Sorting (“sort”)" in wrong
+    assert "begin again at the first page" in read(reader, "/?cursor=nonsense", 422)
+    assert "“colour” is not something this page can be asked for" in read(
+        reader, "/companies?colour=red", 422
+    )
+    assert "Input should be" not in wrong
     assert "There is nothing at this path" in read(reader, "/syncs/a/b/c", 404)
 
     def away(*_: object, **__: object) -> None:
@@ -397,6 +504,29 @@ def test_an_error_is_a_page_that_says_what_to_do(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "Nothing that Codat told is lost by this" in text(answer.text)
     assert "10.0.0.1" not in answer.text
+
+
+@pytest.mark.parametrize("model", [SyncQuery, SyncPageQuery, KeptQuery, CauseQuery, CompanyQuery])
+def test_whatever_a_page_can_be_asked_for_has_words_for_when_it_is_wrong(
+    model: type[BaseModel],
+) -> None:
+    """The notice of what was just done is set by the page itself."""
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    assert names - {"asked"} <= set(FIELDS)
+
+
+def test_who_comes_to_where_nothing_is_gets_a_page_and_a_program_gets_json(
+    reader: TestClient,
+) -> None:
+    """By what the caller prefers; the API's own paths stay JSON."""
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    answer = reader.get("/nothing", headers=browser)
+    assert answer.status_code == 404
+    assert "Nothing is known here by this name" in text(answer.text)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    for path, headers in (("/nothing", {}), ("/api/v1/nothing", browser), ("/livez/x", browser)):
+        plain = reader.get(path, headers=headers)
+        assert plain.headers["content-type"] == "application/problem+json", path
 
 
 def test_refresh_asks_codat_again_and_shows_the_page(
@@ -467,7 +597,7 @@ def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
     answer = reader.get("/causes")
     told = text(answer.text)
     assert "The bank account is already connected to a feed ✕ 1 open" in told
-    assert "Who must act The customer" in told
+    assert "The customer must act. Ask the customer to disconnect the other feed" in told
     assert "1 transaction of 1 company" in told
     assert "please disconnect the old feed first." in told
     found = links(answer.text)
@@ -478,6 +608,27 @@ def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
     assert title in read(reader, "/syncs/part")
     assert "The customer must act." in read(reader, "/syncs/part")
     assert title not in read(reader, "/causes?company_id=nobody")
+
+
+def test_the_open_transactions_of_a_cause_are_downloaded(
+    shelf: Shelf, reader: TestClient, person: TestClient
+) -> None:
+    """Those that no later sync has written, of the company the page is about; signed in only."""
+    a_morning(shelf)
+    shelf.failed("old", items=(failed_item("t8", CONNECTED),))
+    shelf.done("cure", items=(done_item("t8"),), at=after(hours=1))
+    shelf.failed("theirs", "c2", items=(failed_item("t9", CONNECTED),))
+    (link,) = [each for each in links(reader.get("/causes?company_id=c1").text)
+               if each.endswith("bank_feed_connected/open.csv?company_id=c1")]  # fmt: skip
+    answer = reader.get(link)
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["transaction_id"] for row in rows] == ["t2"]
+    both = reader.get("/causes/bank_feed_connected/open.csv").text
+    assert len(list(csv.DictReader(io.StringIO(both)))) == 2
+    assert reader.get("/causes/bank_feed_connected/open.csv?who=us").status_code == 422
+    person.cookies.clear()
+    assert person.get(link).url.path == "/sign-in"
 
 
 def test_a_companys_configuration_is_shown_and_downloaded(
@@ -501,6 +652,8 @@ def test_a_companys_configuration_is_shown_and_downloaded(
     file = reader.get("/companies/c%2F1/config.json")
     assert file.json() == {"configuration": {"note": EVIL}}
     assert file.headers["content-disposition"] == 'attachment; filename="codat-config-c_1.json"'
-    assert "Codat cannot answer now" in read(reader, "/companies/c2/config", 502)
+    away = read(reader, "/companies/c2/config", 502)
+    assert "Codat does not answer this Codat cannot answer now" in away
+    assert "Bad Gateway" not in away
     person.cookies.clear()
     assert person.get("/companies/c%2F1/config.json").url.path == "/sign-in"
