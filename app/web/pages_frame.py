@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.rules.status import STATUS_TEXTS, status_text
+from app.web import pages_doubt as doubt
 from app.web import pages_words as words
 from app.web.pages_asked import here, path, segment
 from app.web.paths import IdRoute
@@ -102,6 +103,7 @@ def environment(assets: dict[str, Asset]) -> Environment:
     }
     made.globals |= {
         "words": words,
+        "doubt": doubt,
         "path": path,
         "asset": lambda name: f"/static/{name}?v={assets[name].version}",
         "status_text": status_text,

@@ -9,6 +9,7 @@ from app.storage.database import Database
 from app.web.deps import TheDatabase, TheOwing
 from app.web.filters import Whose
 from app.web.pages_asked import SyncPageQuery, asked, path
+from app.web.pages_doubt import candid
 from app.web.pages_frame import PageRoute, page
 from app.web.paths import Id
 from app.web.replies import tagged
@@ -38,7 +39,7 @@ def get_sync(request: Request, database: TheDatabase, sync_id: Id, _session: Sig
             cursor=query.steps,
             limit=STEPS_AT_ONCE,
         )
-    sync = sync_answer(kept)
+    sync = candid(sync_answer(kept))
     return page(
         request,
         "sync.html",

@@ -99,7 +99,7 @@ def test_what_is_not_known_is_said_and_never_left_blank(shelf: Shelf, reader: Te
     assert "The last of 2 attempts ended with: Codat said 503." in told
     assert "Which of its items did not reach the accounting software is not known yet" in told
     assert "The items are not known yet." in told
-    assert "Rows failed not known yet" in told
+    assert "Items failed not known yet" in told
     assert "Nothing can be retried yet" in told
     assert "Codat has not answered yet" in read(reader, "/")
 
