@@ -5,12 +5,18 @@ Codat's API answers what is kept; these pages are read by people, who take a zer
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from fastapi import Request
+from sqlalchemy import Connection
+
 from app.rules.fingerprint import masked
+from app.storage import queries_events
 from app.storage.queries_items import ItemOutcome
 from app.web.answers import SyncAnswer, TransactionCounts
+from app.web.health import STALE_AFTER
 from app.web.pages_words import ITEM_NOW, ITEM_TONES, TRANSACTION_TOLD, Tone
 
 RECORDED_BEFORE = "already_processed"
@@ -27,8 +33,27 @@ class Placed(Protocol):
         """The outcome in the newest sync that has it."""
 
     @property
+    def sync_id(self) -> str:
+        """Codat's id of the sync the row is in."""
+
+    @property
     def cause(self) -> str | None:
         """Why it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """When a worker was last seen, and whether one lives."""
+
+    seen_at: datetime | None
+    lives: bool
+
+
+def watched(connection: Connection, request: Request) -> Watched:
+    """Whether anything fetches from Codat; `/readyz` asks the same."""
+    seen = queries_events.last_heartbeat(connection)
+    now: datetime = request.app.state.clock()
+    return Watched(seen, lives=seen is not None and now - seen <= STALE_AFTER)
 
 
 def is_unlisted(sync: SyncAnswer) -> bool:
@@ -60,18 +85,14 @@ def told_of(item: Placed) -> str:
 
 
 def newest_of(items: Sequence[Placed]) -> Placed:
-    """The newest row of a history that says most: one that failed for another reason than doubles.
+    """The row of the newest sync that decides; one that failed otherwise weighs more than a double.
 
-    A transaction may have several rows in its newest sync, and the worst of them decides.
+    A transaction may have several rows in one sync.
     """
-    newest = [each for each in items if _sync_of(each) == _sync_of(items[0])]
+    newest = [each for each in items if each.sync_id == items[0].sync_id]
     others = [each for each in newest if each.cause not in (None, RECORDED_BEFORE)]
     doubles = [each for each in newest if each.cause == RECORDED_BEFORE]
     return (others or doubles or newest)[0]
-
-
-def _sync_of(item: Placed) -> object:
-    return getattr(item, "sync_id", None)
 
 
 def says_more(exception: str | None, error: str | None) -> bool:

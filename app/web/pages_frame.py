@@ -124,6 +124,7 @@ def page(
     html = templates.get_template(name).render(
         here=here(request),
         session=session_of(request),
+        now=request.app.state.clock(),
         causes_known=request.app.state.database.rules.causes,
         can_retry=is_possible(request.app.state.settings),
         **told,
