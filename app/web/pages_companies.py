@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.storage import queries, queries_companies, queries_items
+from app.storage import queries, queries_companies, queries_events, queries_items
 from app.storage.queries_items import ErrorFilter
 from app.web.deps import TheDatabase
 from app.web.filters import CompanyQuery, Nothing, Paged
@@ -43,7 +43,7 @@ def get_company(
         company = queries_companies.get_company(connection, company_id)
         newest = queries.newest_syncs(connection, company_id, NEWEST)
         whole = queries.open_whole_failure(connection, company_id)
-        worker = watched(connection, request)
+        seen = queries_events.last_heartbeat(connection)
         failures = queries_items.list_errors(
             connection, still_open, cursor=query.cursor, limit=limit
         )
@@ -53,7 +53,7 @@ def get_company(
         company=company_answer(company),
         syncs=[sync_answer(kept) for kept in newest],
         whole=sync_answer(whole) if whole else None,
-        worker=worker,
+        worker=watched(seen, request.app.state.clock()),
         failures=failures,
         query=query,
     )

@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from fastapi import Request
-from sqlalchemy import Connection
-
 from app.rules.fingerprint import masked
-from app.storage import queries_events
 from app.storage.queries_items import ItemOutcome
 from app.web.answers import SyncAnswer, TransactionCounts
 from app.web.health import STALE_AFTER
@@ -49,10 +45,8 @@ class Watched:
     lives: bool
 
 
-def watched(connection: Connection, request: Request) -> Watched:
-    """Whether anything fetches from Codat; `/readyz` asks the same."""
-    seen = queries_events.last_heartbeat(connection)
-    now: datetime = request.app.state.clock()
+def watched(seen: datetime | None, now: datetime) -> Watched:
+    """Whether anything fetches from Codat, by the last heartbeat; `/readyz` asks the same."""
     return Watched(seen, lives=seen is not None and now - seen <= STALE_AFTER)
 
 
@@ -73,7 +67,7 @@ def candid(sync: SyncAnswer) -> SyncAnswer:
 def now_of(item: Placed) -> tuple[Tone, str]:
     """Tone and title of what became of an item; a double that was held back is no loss."""
     if item.current == "failed" and item.cause == RECORDED_BEFORE:
-        return "calm", "Recorded before, says Codat"
+        return "calm", "Recorded before?"
     return ITEM_TONES[item.current], ITEM_NOW[item.current]
 
 

@@ -41,7 +41,7 @@ def get_sync(request: Request, database: TheDatabase, sync_id: Id, _session: Sig
             cursor=query.steps,
             limit=STEPS_AT_ONCE,
         )
-        worker = watched(connection, request)
+        seen = queries_events.last_heartbeat(connection)
     sync, notice = candid(sync_answer(kept)), notice_of(request)
     answer = page(
         request,
@@ -51,7 +51,7 @@ def get_sync(request: Request, database: TheDatabase, sync_id: Id, _session: Sig
         causes=causes,
         items=items,
         steps=steps,
-        worker=worker,
+        worker=watched(seen, request.app.state.clock()),
         notice=notice,
     )
     if notice:
