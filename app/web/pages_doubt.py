@@ -99,11 +99,19 @@ def why_given_up(reason: str) -> str:
     return _SAID_TWICE.sub("", reason)
 
 
+def _read(time: str) -> str | datetime:
+    """The time, or the text where it only looks like one: reasons quote what others say."""
+    try:
+        return datetime.fromisoformat(time)
+    except ValueError:
+        return time
+
+
 def pieces(reason: str) -> list[str | datetime]:
     """A reason in its order, the times in it as times."""
     found: list[str | datetime] = []
     end = 0
     for time in _TIME.finditer(reason):
-        found += [reason[end : time.start()], datetime.fromisoformat(time[0])]
+        found += [reason[end : time.start()], _read(time[0])]
         end = time.end()
     return [*found, reason[end:]]

@@ -185,9 +185,11 @@ def test_times_in_the_timeline_are_read_by_people(shelf: Shelf, reader: TestClie
     """And its webhooks are told in words."""
     number = shelf.failed()
     shelf.note(number, T0, reason="put off until 2026-01-01T09:00:02Z: Codat answered 503")
+    shelf.note(number, T0, reason="Codat said 2026-13-45T99:00:00Z")
     shelf.event("m1", company_id="c1", sync_id="s1")
     told = read(reader, "/syncs/s1")
     assert "put off until 1 Jan 2026, 09:00:02 UTC: Codat answered 503" in told
+    assert "Codat said 2026-13-45T99:00:00Z" in told
     assert "Webhook sync failed (SyncFailed)" in told
 
 
