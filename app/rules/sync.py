@@ -251,12 +251,12 @@ def still_owed(sync: Sync) -> str | None:
     if sync.state == "started" or sync.items_complete:
         return None
     if sync.counts is None or sync.items_from != "codat":
-        return "its transaction list has not been read yet"
+        return "its list of items has not been read yet"
     if sync.counts.pending:
-        return f"{sync.counts.pending} of {sync.counts.total} transactions are still pending"
+        return f"{sync.counts.pending} of {sync.counts.total} items are still pending"
     if sync.expected == sync.counts.total:
-        return "its transaction list moved while it was read"
-    return f"Codat counts {sync.expected} transactions and listed {sync.counts.total}"
+        return "its list of items moved while it was read"
+    return f"Codat counts {sync.expected} items and listed {sync.counts.total}"
 
 
 def errors_state(sync: Sync, fetch: FetchState | None) -> ErrorsState:

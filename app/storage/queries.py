@@ -16,7 +16,9 @@ from sqlalchemy import (
     FromClause,
     RowMapping,
     Select,
+    func,
     select,
+    tuple_,
     union_all,
 )
 
@@ -217,6 +219,24 @@ def last_successful_sync(connection: Connection, company_id: str) -> KeptSync:
     """
     proved = _of(company_id).where(syncs.c.state == "completed", syncs.c.outcome.in_(SUCCESSFUL))
     return _newest(connection, proved, "no successful sync of this company is known here")
+
+
+def open_whole_failure(connection: Connection, company_id: str) -> KeptSync | None:
+    """The company's newest sync that failed with no failed item to show for it.
+
+    None when there is none, or a later sync is proved complete.
+    """
+    wanted = _of(company_id).where(
+        syncs.c.outcome == "failed", func.coalesce(syncs.c.failed, 0) == 0
+    )
+    good = select(OWN_TIME, syncs.c.id).where(
+        syncs.c.company_id == company_id, syncs.c.outcome.in_(SUCCESSFUL)
+    )
+    last = connection.execute(good.order_by(OWN_TIME.desc(), syncs.c.id.desc()).limit(1)).first()
+    if last is not None:
+        wanted = wanted.where(tuple_(OWN_TIME, syncs.c.id) > tuple_(*last))
+    found = _in_own_order(connection, wanted, 1)
+    return found[0] if found else None
 
 
 def newest_syncs(connection: Connection, company_id: str, most: int) -> list[KeptSync]:

@@ -108,6 +108,18 @@ def list_causes(
     return sorted(kept, key=lambda each: (*_by_weight(each.failing), each.cause))
 
 
+def causes_in(connection: Connection, number: int) -> list[tuple[str | None, int]]:
+    """Why items of one sync failed, and how many each time; the most frequent cause first."""
+    count = func.count()
+    found = connection.execute(
+        select(transactions.c.cause, count)
+        .where(transactions.c.sync == number, transactions.c.failed.is_(True))
+        .group_by(transactions.c.cause)
+        .order_by(count.desc(), transactions.c.cause)
+    )
+    return [(row[0], row[1]) for row in found]
+
+
 def _by_weight(failing: Failing) -> tuple[int, int, int]:
     return (-failing.open, -failing.transactions, -failing.syncs)
 

@@ -128,7 +128,7 @@ def timeline(
 
 
 def _step(row: RowMapping) -> Step:
-    reason = row["reason"] or f"Codat told {row['event']} (as {row['event_type']})"
+    reason = row["reason"] or f"{str(row['event']).replace('.', ' ')} ({row['event_type']})"
     return Step(row["at"], row["kind"], reason, row["message_id"])
 
 

@@ -133,6 +133,7 @@ class ItemFilter:
     statuses: Sequence[str] = ()
     failed: bool | None = None
     q: str | None = None
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,8 @@ def _in_sync(wanted: ItemFilter) -> list[ColumnElement[bool]]:
         conditions.append(func.lower(transactions.c.status).in_(folded))
     if wanted.failed is not None:
         conditions.append(transactions.c.failed.is_(wanted.failed))
+    if wanted.cause is not None:
+        conditions.append(transactions.c.cause == wanted.cause)
     if wanted.q is not None:
         told = (
             transactions.c.transaction_id,

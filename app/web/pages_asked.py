@@ -4,7 +4,7 @@ A form without script sends its empty fields too; they count as not given.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_origin
 from urllib.parse import quote, urlencode
 
@@ -12,16 +12,23 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
-from app.web.filters import LONGEST_CURSOR, ItemQuery, Paged
+from app.storage.queries_items import ItemFilter
+from app.web.filters import LONGEST_CURSOR, ItemQuery, Paged, Word
+
+ITEM_FILTERS = ("q", "status", "failed", "cause")
 
 Query = TypeVar("Query", bound=BaseModel)
 
 
 class SyncPageQuery(ItemQuery):
-    """The filters of a sync's items, which page of its timeline, and what was just asked for."""
+    """The filters of a sync's items, and which page of its timeline."""
 
+    cause: Word | None = None
     steps: str | None = Field(None, min_length=1, max_length=LONGEST_CURSOR)
-    asked: Literal["refresh", "retry"] | None = None
+
+    def wanted(self) -> ItemFilter:
+        """The filter for storage."""
+        return replace(super().wanted(), cause=self.cause)
 
 
 class KeptQuery(Paged):
@@ -74,12 +81,16 @@ class Here:
 
         Another filter or sort begins at the first page, so the cursor goes unless it is given.
         """
-        changes = {"cursor": None, "asked": None} | dict(changes)
+        changes = {"cursor": None} | dict(changes)
         kept = [(name, value) for name, value in self.params if name not in changes]
         for name, value in changes.items():
             kept += [(name, str(each)) for each in _listed(value)]
         place = self.path if path is None else path
         return f"{place}?{urlencode(kept)}" if kept else place
+
+    def items(self, filters: Mapping[str, str]) -> str:
+        """The items of the same sync, with these filters alone."""
+        return self.but(dict.fromkeys(ITEM_FILTERS) | dict(filters)) + "#items"
 
     def given(self, name: str) -> str:
         """A parameter as it came; empty when it did not."""

@@ -2,11 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.storage import queries, queries_companies, queries_items
+from app.storage import queries, queries_companies, queries_events, queries_items
 from app.storage.queries_items import ErrorFilter
 from app.web.deps import TheDatabase
 from app.web.filters import CompanyQuery, Nothing, Paged
 from app.web.pages_asked import asked
+from app.web.pages_doubt import watched
 from app.web.pages_frame import PageRoute, page
 from app.web.paths import Id
 from app.web.sessions import SignedIn
@@ -41,6 +42,8 @@ def get_company(
     with database.reading() as connection:
         company = queries_companies.get_company(connection, company_id)
         newest = queries.newest_syncs(connection, company_id, NEWEST)
+        whole = queries.open_whole_failure(connection, company_id)
+        seen = queries_events.last_heartbeat(connection)
         failures = queries_items.list_errors(
             connection, still_open, cursor=query.cursor, limit=limit
         )
@@ -49,6 +52,8 @@ def get_company(
         "company.html",
         company=company_answer(company),
         syncs=[sync_answer(kept) for kept in newest],
+        whole=sync_answer(whole) if whole else None,
+        worker=watched(seen, request.app.state.clock()),
         failures=failures,
         query=query,
     )

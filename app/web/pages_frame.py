@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.rules.status import STATUS_TEXTS, status_text
+from app.web import pages_doubt as doubt
 from app.web import pages_words as words
 from app.web.pages_asked import here, path, segment
 from app.web.pages_fields import allowed
@@ -105,6 +106,7 @@ def environment(assets: dict[str, Asset]) -> Environment:
     made.globals |= {
         "words": words,
         "allowed": allowed,
+        "doubt": doubt,
         "path": path,
         "asset": lambda name: f"/static/{name}?v={assets[name].version}",
         "status_text": status_text,
@@ -125,6 +127,7 @@ def page(
     html = templates.get_template(name).render(
         here=here(request),
         session=session_of(request),
+        now=request.app.state.clock(),
         causes_known=request.app.state.database.rules.causes,
         can_retry=is_possible(request.app.state.settings),
         **told,

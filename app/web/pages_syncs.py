@@ -4,12 +4,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.errors import NotKnown
-from app.storage import queries, queries_events, queries_items
+from app.storage import queries, queries_causes, queries_events, queries_items
 from app.storage.database import Database
 from app.web.deps import TheDatabase, TheOwing
 from app.web.filters import Whose
 from app.web.pages_asked import SyncPageQuery, asked, path
+from app.web.pages_doubt import candid, watched
 from app.web.pages_frame import PageRoute, page
+from app.web.pages_notice import back_to, notice_of, said
 from app.web.paths import Id
 from app.web.replies import tagged
 from app.web.retries import hand_on
@@ -30,6 +32,7 @@ def get_sync(request: Request, database: TheDatabase, sync_id: Id, _session: Sig
         items = queries_items.list_items(
             connection, kept.number, query.wanted(), cursor=query.cursor, limit=query.limit
         )
+        causes = queries_causes.causes_in(connection, kept.number)
         steps = queries_events.timeline(
             connection,
             kept.number,
@@ -38,15 +41,22 @@ def get_sync(request: Request, database: TheDatabase, sync_id: Id, _session: Sig
             cursor=query.steps,
             limit=STEPS_AT_ONCE,
         )
-    sync = sync_answer(kept)
-    return page(
+        seen = queries_events.last_heartbeat(connection)
+    sync, notice = candid(sync_answer(kept)), notice_of(request)
+    answer = page(
         request,
         "sync.html",
         query=query,
         sync=sync,
+        causes=causes,
         items=items,
         steps=steps,
+        worker=watched(seen, request.app.state.clock()),
+        notice=notice,
     )
+    if notice:
+        said(answer, sync_id)
+    return answer
 
 
 @router.get("/syncs/{sync_id}/json")
@@ -66,7 +76,7 @@ def post_refresh(
     company_id = _company_of(database, sync_id, form)
     if not owe(company_id, sync_id):
         raise NotKnown("no such sync is known here")
-    return RedirectResponse(path("syncs", sync_id, company_id=company_id, asked="refresh"), 303)
+    return back_to(sync_id, company_id, "refresh")
 
 
 @router.post("/syncs/{sync_id}/retry")
@@ -76,8 +86,7 @@ def post_retry(
     """Hand the failed items of this sync over to be sent again, and show its page again."""
     settings, now = request.app.state.settings, request.app.state.clock()
     kept, _ = hand_on(database, settings, sync_id, form.get("company_id") or None, now)
-    company_id = kept.sync.company_id
-    return RedirectResponse(path("syncs", sync_id, company_id=company_id, asked="retry"), 303)
+    return back_to(sync_id, kept.sync.company_id, "retry")
 
 
 def _company_of(database: Database, sync_id: str, form: dict[str, str]) -> str:

@@ -59,7 +59,7 @@ READINGS: dict[str, tuple[str, Tone]] = {
     "ok": ("Understood", "calm"),
 }
 TRANSACTION_TOLD: dict[str, str] = {
-    "completed": "Codat says that its newest sync wrote every row of it.",
+    "completed": "Codat says that its newest sync wrote all of it.",
     "failed": "Its newest sync failed to write it.",
     "pending": "Its newest sync has not finished with it.",
     "other": "Codat gave a status for it that this service does not know.",
@@ -86,6 +86,8 @@ STEPS: dict[str, str] = {
     "fetch": "Asked Codat",
     "reconcile": "Compared with Codat",
     "refresh": "Refresh wanted",
+    "retry": "Retry wanted",
+    "notify": "Told others",
 }
 
 
@@ -124,14 +126,17 @@ def told(sync: SyncAnswer) -> str:
 
 
 def _in_progress(_sync: SyncAnswer) -> str:
-    return "Codat is still at it, as far as it has told. Nothing is known to have failed so far."
+    return (
+        "Codat is still working on it, as far as it has told us. "
+        "Nothing is known to have failed so far."
+    )
 
 
 def _all_written(sync: SyncAnswer) -> str:
-    rows = counted(sync.transactions.total or 0, "row")
+    items = counted(sync.transactions.total or 0, "item")
     return (
         "Everything reached the accounting software: "
-        f"Codat's status and its whole list of {rows} say so."
+        f"Codat's status and its whole list of {items} say so."
     )
 
 
@@ -142,7 +147,7 @@ def _nothing_to_write(_sync: SyncAnswer) -> str:
 def _partly_failed(sync: SyncAnswer) -> str:
     counts = sync.transactions
     return (
-        f"{counts.failed} of {counted(counts.total or 0, 'row')} did not reach the accounting "
+        f"{counts.failed} of {counted(counts.total or 0, 'item')} did not reach the accounting "
         f"software; {counts.completed} did. Each failed one is below with Codat's message."
     )
 
@@ -151,7 +156,7 @@ def _failed(sync: SyncAnswer) -> str:
     counts = sync.transactions
     if counts.failed:
         return (
-            f"{counts.failed} of {counted(counts.total or 0, 'row')} failed, and none is known to "
+            f"{counts.failed} of {counted(counts.total or 0, 'item')} failed, and none is known to "
             "have reached the accounting software. Each one is below with Codat's message."
         )
     stage = f" at the stage “{sync.failure_stage}”" if sync.failure_stage else ""
@@ -162,7 +167,7 @@ def _failed(sync: SyncAnswer) -> str:
         )
     return (
         f"The sync failed as a whole{stage}. "
-        "No transaction is known to have reached the accounting software."
+        "No item is known to have reached the accounting software."
     )
 
 
@@ -176,7 +181,7 @@ def _unknown(sync: SyncAnswer) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 row`, `1,204 rows`."""
+    """`1 item`, `1,204 items`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -36,4 +36,5 @@ def hand_on(
 def _noted(asked: Requested) -> str:
     if asked.again:
         return f"somebody asked again for a retry that is on its way ({asked.message_id})"
-    return f"somebody asked to retry {asked.transactions} failed rows ({asked.message_id})"
+    items = "item" if asked.transactions == 1 else "items"
+    return f"somebody asked to retry {asked.transactions} failed {items} ({asked.message_id})"

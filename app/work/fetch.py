@@ -216,7 +216,7 @@ def _told(recorded: Recorded) -> str:
     after = recorded.after
     said = f"Codat says {after.status_code}: {status_text(after.status_code)}"
     if after.counts and after.items_from == "codat":
-        said += f"; {after.counts.total} transactions, {after.counts.failed} failed"
+        said += f"; {after.counts.total} items, {after.counts.failed} failed"
     before = recorded.before
     if before.counts and before.items_from == "webhook" and before.counts != after.counts:
         said += f" (the webhook had listed {before.counts.total}, {before.counts.failed} failed)"

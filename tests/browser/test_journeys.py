@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
-from sqlalchemy import select
+from playwright.sync_api import Page, expect
+from sqlalchemy import select, update
 
+from app.storage.tables import transactions
 from app.storage.tables_told import outgoing
-from tests.browser.conftest import EXPENSE, Site, Visit
+from tests.browser.conftest import EXPENSE, WRAPPED, Site, Visit
 from tests.processes import API_KEY
-from tests.web.shelf import Shelf
+from tests.web.shelf import Shelf, failed_item
 
 CORRELATION = f"corr-{EXPENSE}"
 both_ways = pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
@@ -27,7 +28,7 @@ def test_support_finds_a_customers_failed_expense_and_why_it_failed(
     page.get_by_role("button", name="Show").click()
     expect(page.locator("tbody tr:visible")).to_have_count(1)
     page.get_by_role("link", name="failed-one").click()
-    expect(page.locator(".verdict")).to_contain_text("2 of 3 rows did not reach")
+    expect(page.locator(".verdict")).to_contain_text("2 of 3 items did not reach")
     row = page.get_by_role("row").filter(has_text=EXPENSE)
     expect(row).to_contain_text("Account code '429' is not active.")
     expect(row).to_contain_text("PushError")
@@ -98,7 +99,7 @@ def test_failed_items_are_handed_over_to_be_sent_again(
     """And the page says that only a later sync can show whether it helped."""
     page = visit("/syncs/failed-one", java_script_enabled=script)
     page.get_by_role("button", name="Retry failed items").click()
-    expect(page.get_by_role("status").first).to_contain_text("handed over to be sent again")
+    expect(page.get_by_role("status").first).to_contain_text("being handed over to be sent again")
     expect(page.locator(".timeline")).to_contain_text("Retry")
     with site.database.reading() as connection:
         owed = connection.execute(select(outgoing.c.kind)).scalars().all()
@@ -168,6 +169,45 @@ def test_an_open_page_shows_what_came_since_it_was_opened(visit: Visit, site: Si
     expect(page.get_by_role("link", name="came-later")).to_be_visible()
     expect(page.get_by_label("Search")).to_have_value("half a wo")
     expect(page.get_by_text("As of")).to_be_visible()
+
+
+def test_an_open_page_is_brought_up_to_date_with_its_details_open_and_its_focus_kept(
+    visit: Visit, site: Site
+) -> None:
+    """What one has opened to read stays open; what is being marked waits, and the page says so."""
+    shelf = Shelf(site.database)
+    number = shelf.failed("watched", "c2", items=(failed_item("w1", WRAPPED),))
+    page = visit("/syncs/watched")
+    whole = page.get_by_text("Codat's whole message")
+    whole.click()
+    with site.database.writing() as connection:
+        connection.execute(update(transactions).where(transactions.c.sync == number).values(
+            integration_type="bills"))  # fmt: skip
+    fresh = page.locator("[data-fresh]")
+    row = page.get_by_role("row").filter(has_text="w1")
+    refresh_now(page)
+    expect(row).to_contain_text("bills")
+    expect(page.locator("details.whole")).to_have_attribute("open", "")
+    expect(whole).to_be_focused()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.timeline, .empty'))")
+    shelf.note(number, datetime.now(UTC), reason="came later")
+    refresh_now(page)
+    expect(fresh).to_contain_text("(paused while in use)")
+    page.evaluate("getSelection().removeAllRanges()")
+    refresh_now(page)
+    expect(page.locator(".timeline")).to_contain_text("came later")
+    expect(fresh).not_to_contain_text("paused")
+
+
+def refresh_now(page: Page) -> None:
+    """As the passing of time does, without its ten seconds; neither the focus nor a mark moves."""
+    page.evaluate("""() => {
+        const box = document.querySelector("[data-fresh] input");
+        for (const on of [false, true]) {
+            box.checked = on;
+            box.dispatchEvent(new Event("change"));
+        }
+    }""")
 
 
 def test_a_file_of_the_history_is_downloaded(visit: Visit) -> None:

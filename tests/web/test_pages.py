@@ -122,13 +122,13 @@ def test_every_outcome_has_its_own_words_and_only_the_proved_one_is_green(
 def test_what_is_not_known_is_said_and_never_left_blank(shelf: Shelf, reader: TestClient) -> None:
     """A failed sync without its list: when Codat is asked next, and why it has not answered."""
     number = shelf.failed(items=None)
-    shelf.fetch(number, due=after(minutes=5), attempts=2, last_error="Codat said 503")
+    shelf.fetch(number, due=after(hours=4), attempts=2, last_error="Codat said 503")
     told = read(reader, "/syncs/s1")
-    assert "Codat has not answered yet; next try at 1 Jan 2026, 09:05:00 UTC." in told
+    assert "Codat has not answered yet; next try at 1 Jan 2026, 13:00:00 UTC." in told
     assert "The last of 2 attempts ended with: Codat said 503." in told
     assert "Which of its items did not reach the accounting software is not known yet" in told
     assert "The items are not known yet." in told
-    assert "Rows failed not known yet" in told
+    assert "Items failed not known yet" in told
     assert "Nothing can be retried yet" in told
     assert "Codat has not answered yet" in read(reader, "/")
 
@@ -138,7 +138,7 @@ def test_what_is_not_known_is_said_and_never_left_blank(shelf: Shelf, reader: Te
     [
         ({"state": "settled"}, {}, "Codat's whole list, as of 1 Jan 2026, 09:00:00 UTC"),
         ({"due": T0, "token": "x"}, {"items_complete": False, "expected": 9},
-         "Codat counts 9 rows but 1 came so far"),
+         "Codat counts 9 items but 1 came so far"),
         ({"state": "dead", "attempts": 12, "last_error": "Codat refused the key"}, {"items": None},
          "Given up after 12 attempts because Codat refused the key"),
     ],
@@ -157,7 +157,7 @@ def test_a_sync_shows_each_item_with_why_it_failed(shelf: Shelf, reader: TestCli
     number = shelf.failed(items=(failed_item("t1", WRAPPED), done_item("t2")))
     shelf.note(number, T0, reason="Codat says 5130")
     told = read(reader, "/syncs/s1")
-    assert "1 of 2 rows did not reach the accounting software; 1 did." in told
+    assert "1 of 2 items did not reach the accounting software; 1 did." in told
     assert "Account code '429' is not active. Codat's whole message An error occurred" in told
     assert "Correlation ID corr-t1" in told
     assert "The account is inactive" in told
@@ -359,10 +359,10 @@ def test_a_company_shows_what_stays_failed_there(shelf: Shelf, reader: TestClien
     """Until a later sync has written it."""
     a_morning(shelf)
     told = read(reader, "/companies/c1")
-    assert "Transactions that stay failed 2" in told
+    assert "Items that stay failed 2" in told
     shelf.done("cure", items=(done_item("t1"), done_item("t2")), at=after(hours=1))
     cured = read(reader, "/companies/c1")
-    assert "Transactions that stay failed 0" in cured
+    assert "Items that stay failed 0" in cured
     assert "No failed item is open here" in cured
     assert "No sync of this company has been heard of yet" not in cured
 
@@ -561,8 +561,8 @@ def test_retry_is_offered_only_where_something_failed_and_something_would_take_i
     assert not off.search(reader.get("/syncs/s1").text)
     assert off.search(reader.get("/syncs/s2").text)
     answer = reader.post("/syncs/s1/retry", data={"csrf": token})
-    assert "The failed items were handed over" in text(answer.text)
-    assert "somebody asked to retry 1 failed rows" in read(reader, "/syncs/s1")
+    assert "The failed items are being handed over" in text(answer.text)
+    assert "somebody asked to retry 1 failed item (" in read(reader, "/syncs/s1")
     refused = reader.post("/syncs/s2/retry", data={"csrf": token})
     assert refused.status_code == 409
     assert "That cannot be done now" in text(refused.text)

@@ -362,7 +362,7 @@ def test_each_step_is_explained_in_the_timeline(database: Database) -> None:
     with database.reading() as connection:
         reasons = connection.execute(select(notes.c.reason).order_by(notes.c.id)).scalars().all()
     assert reasons[0].startswith("put off until 2026-01-01T09:00:02Z: Codat answered 503")
-    assert reasons[1] == "Codat says 5130: Data write error; 2 transactions, 1 failed"
+    assert reasons[1] == "Codat says 5130: Data write error; 2 items, 1 failed"
 
 
 def test_a_webhooks_own_list_is_checked_against_codats(database: Database) -> None:
@@ -372,7 +372,7 @@ def test_a_webhooks_own_list_is_checked_against_codats(database: Database) -> No
     fetch(database, FakeCodat())
     with database.reading() as connection:
         (reason,) = connection.execute(select(notes.c.reason)).scalars().all()
-    assert reason.endswith("2 transactions, 1 failed (the webhook had listed 1, 0 failed)")
+    assert reason.endswith("2 items, 1 failed (the webhook had listed 1, 0 failed)")
 
 
 def run_worker(database: Database, codat: FakeCodat, *, seconds: float = 5) -> Worker:

@@ -5,6 +5,7 @@
 (() => {
   const EVERY_MS = 10000;
   const PAUSED = "sync-health-paused";
+  const WAITS = " (paused while in use)";
   const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
   const brief = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -49,22 +50,43 @@
     }
   });
 
-  function inUse(part) {
+  const isMarked = (part) => {
     const selected = document.getSelection();
-    const marked = selected && !selected.isCollapsed && selected.containsNode(part, true);
-    return marked || part.contains(document.activeElement) || part.querySelector("details[open]");
+    return selected && !selected.isCollapsed && selected.containsNode(part, true);
+  };
+
+  /* What tells an element from its like, before and after a part is replaced. */
+  const known = (element) => `${element.tagName} ${element.textContent} ${element.parentElement.textContent}`;
+
+  const likeOf = (element, root) => [...root.querySelectorAll(element.tagName)].find((each) => known(each) === known(element));
+
+  /* Put the new part in the old one's place: what is open stays open, the focus stays where it is.
+     False when it is in use in a way that this would disturb. */
+  function replace(part, now) {
+    for (const details of part.querySelectorAll("details[open]")) {
+      const same = likeOf(details, now);
+      if (same) same.open = true;
+    }
+    if (now.innerHTML === part.innerHTML) return true;
+    const focused = part.contains(document.activeElement) ? document.activeElement : null;
+    const next = focused && likeOf(focused, now);
+    if (isMarked(part) || (focused && !next)) return false;
+    part.replaceChildren(...document.adoptNode(now).childNodes);
+    if (next) next.focus({ preventScroll: true });
+    return true;
   }
 
+  /* True when every part is as fresh as the answer. */
   function adopt(fresh) {
+    let whole = true;
     for (const part of document.querySelectorAll("[data-live]")) {
       const now = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
       if (!now) continue;
       localTimes(now);
       copyButtons(now);
-      if (now.innerHTML !== part.innerHTML && !inUse(part)) {
-        part.replaceChildren(...document.adoptNode(now).childNodes);
-      }
+      whole = replace(part, now) && whole;
     }
+    return whole;
   }
 
   async function refresh(told) {
@@ -72,8 +94,9 @@
       const answer = await fetch(location.href, { credentials: "same-origin" });
       if (answer.redirected) { location.reload(); return; }
       if (!answer.ok) throw new Error(String(answer.status));
-      adopt(new DOMParser().parseFromString(await answer.text(), "text/html"));
-      told.textContent = `As of ${new Date().toLocaleTimeString()}`;
+      const whole = adopt(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      if (whole) told.textContent = `As of ${new Date().toLocaleTimeString()}`;
+      else if (!told.textContent.endsWith(WAITS)) told.textContent += WAITS;
     } catch {
       told.textContent = "The service does not answer; what is shown may be old";
     }
