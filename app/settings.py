@@ -28,6 +28,7 @@ SECRETS_DIR = Path("/run/secrets")
 SHORTEST_API_KEY = 16
 _BETWEEN_ADDRESSES = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _ANY_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _SIGNING_KEY_BYTES = range(24, 65)  # as Standard Webhooks has it
 _DATABASE_ADDRESS = re.compile(r"(sqlite(\+\w+)?:///|postgres(ql)?(\+psycopg)?://)\S")
 
@@ -128,9 +129,20 @@ class Settings(BaseSettings):
     @field_validator("codat_base_url")
     @classmethod
     def _an_address(cls, value: str) -> str:
-        if not value.startswith(("https://", "http://")):
-            raise ValueError("must start with https:// or http://")
+        if not _is_web_address(value) or urlsplit(value).username is not None:
+            raise ValueError("must be https://… or http://… with a host, and no password in it")
         return value.rstrip("/")
+
+    @field_validator("codat_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        key = value.get_secret_value().strip() if value else ""
+        scheme, _, rest = key.rpartition(" ")
+        if not (key.isascii() and key.isprintable() and scheme.strip().lower() in ("", "basic")):
+            raise ValueError("must be Codat's key, or `Basic` and its base64, as the Portal shows")
+        if scheme and not _BASE64.fullmatch(rest):
+            raise ValueError("what follows `Basic` is not base64")
+        return value
 
     @field_validator("notify_webhook_urls", "retry_webhook_url")
     @classmethod
@@ -192,6 +204,8 @@ def load_settings(**given: Any) -> Settings:
         return Settings(_env_file=".env", _secrets_dir=secrets, **given)  # type: ignore[call-arg]  # pydantic-settings' own arguments
     except ValidationError as error:
         raise SettingsError(*_problems(error)) from None
+    except UnicodeDecodeError:
+        raise SettingsError(".env: is not UTF-8 text") from None
 
 
 def _problems(error: ValidationError) -> list[str]:

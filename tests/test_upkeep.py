@@ -103,6 +103,7 @@ def test_erase_asks_first_and_prints_a_receipt(playing: Stage) -> None:
     lines = done.stdout.splitlines()
     assert done.returncode == 0
     assert {"companies: 1", "events: 1", "fetches: 1", "syncs: 1", "notes: 0"} <= set(lines)
+    assert len(lines) == len({line.partition(":")[0] for line in lines})
     rows = sum(int(line.partition(": ")[2]) for line in lines[:-1])
     assert lines[-1].startswith(f"erased {rows} rows of company c-1, ")
     again = run(playing.folder, "erase", "--company", "c-1", "--yes", **where)

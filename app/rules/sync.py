@@ -163,7 +163,17 @@ def tell(sync: Sync, event: Event, received_at: datetime) -> Sync:
         ended_at=_earliest(sync.ended_at, at if flag & TERMINAL else None),
         first_seen_at=_earliest(sync.first_seen_at, received_at),
     )
-    return _hinted(told, event.status) if event.status else told
+    return _in_order(_hinted(told, event.status) if event.status else told)
+
+
+def _in_order(sync: Sync) -> Sync:
+    """An old body has no time of its own, and a late one says nothing of when the sync started.
+
+    Only once Codat has said when it ended: what webhooks tell of that may still change.
+    """
+    started, finished = sync.started_at, sync.finished_at if sync.asked_at else None
+    late = started is not None and finished is not None and started > finished
+    return replace(sync, started_at=None) if late else sync
 
 
 def _hinted(sync: Sync, status: CodatStatus) -> Sync:
@@ -202,7 +212,7 @@ def settle(sync: Sync, status: CodatStatus, *, asked_at: datetime, fresh: bool) 
     if said.verdict == "running":
         return replace(said, started_at=_earliest(said.started_at, status.sync_utc))
     settled = said.verdict is not None and not fresh
-    return replace(said, unsettled=Heard.NOTHING) if settled else said
+    return _in_order(replace(said, unsettled=Heard.NOTHING) if settled else said)
 
 
 def with_items(

@@ -116,7 +116,8 @@ def _leave(*_: object) -> NoReturn:
 
 def _end_with_input() -> None:
     """A parent that is killed cannot say so, but its end of the pipe is closed."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):  # its own buffer would be locked while we leave
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

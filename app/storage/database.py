@@ -191,7 +191,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageUnavailable(f"no folder for the database: {error.strerror}") from error
+        raise StorageUnavailable(
+            f"DATABASE_URL: its folder cannot be made: {error.strerror}"
+        ) from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -37,7 +37,7 @@ NAMING = tuple(
     if "company_id" in table.c and table is not syncs
 )
 
-TABLES = tuple(sorted(table.name for table in (syncs, *HANGING, *NAMING)))
+TABLES = tuple(sorted({table.name for table in (syncs, *HANGING, *NAMING)}))
 """The names of all tables in which a company may have left a trace."""
 NAMES = tuple(table.name for table in NAMING)
 """Those that name it, in the order in which they are to be erased after its syncs."""

@@ -71,7 +71,8 @@ def heed(connection: Connection, delivery: Delivery) -> None:
     """Close or open as a rate limit event says; other events change nothing.
 
     Codat's quota is reset at midnight UTC (Codat docs, "Rate limits"); that is when the gate opens
-    by itself where the event names no time, or an impossible one.
+    by itself where the event names no time, or an impossible one. An old body has no time of its
+    own: if what it names is over, it came late, as a replay or an example does, and closes nothing.
     """
     event = delivery.event
     as_of = min(event.generated_at or delivery.received_at, delivery.received_at)
@@ -79,6 +80,8 @@ def heed(connection: Connection, delivery: Delivery) -> None:
         open_again(connection, as_of)
     elif event.event == RATE_LIMIT_REACHED:
         named = event.quota_expires_at
+        if named and not event.generated_at and named <= delivery.received_at:
+            return
         sound = named is not None and as_of < named <= as_of + LONGEST
         until = named if named and sound else _next_midnight(as_of)
         close(connection, until, "Codat says that its rate limit is reached", as_of)

@@ -87,6 +87,16 @@ def test_a_late_start_does_not_reopen_a_finished_sync() -> None:
     assert (sync.state, sync.started_at) == ("completed", T0)
 
 
+def test_a_late_start_without_a_time_says_nothing_of_when_it_was() -> None:
+    """An old body has no time of its own: that it came after the end is no start after the end."""
+    ended = settle(BLANK, said(2000, sync_utc=T0), asked_at=T0, fresh=False)
+    late = tell(ended, event(SYNC_STARTED), T0 + timedelta(minutes=1))
+    assert (late.started_at, late.finished_at) == (None, T0)
+    early = tell(BLANK, event(SYNC_STARTED), T0 - timedelta(minutes=1))
+    ended = settle(early, said(2000, sync_utc=T0), asked_at=T0, fresh=False)
+    assert ended.started_at == T0 - timedelta(minutes=1)
+
+
 def test_codats_status_overrules_what_webhooks_told() -> None:
     """A failure heard before the question is settled by the answer 2000."""
     sync = settle(told(SYNC_FAILED), said(2000), asked_at=T0, fresh=False)

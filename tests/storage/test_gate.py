@@ -53,6 +53,15 @@ def test_without_a_sound_time_it_opens_at_midnight(
     assert not closed_at(database, datetime(2026, 1, 2, tzinfo=UTC))
 
 
+def test_an_old_body_that_came_late_closes_nothing(database: Database) -> None:
+    """Codat's own example, sent from the Portal, names a time that is long over."""
+    late = Event(event=RATE_LIMIT_REACHED, reading="ok", quota_expires_at=T0)
+    keep(database, Delivery("m1", after(days=9), b"{}", late))
+    assert not closed_at(database, after(days=9))
+    keep(database, Delivery("m2", T0 - timedelta(hours=1), b"{}", late))
+    assert closed_at(database, T0 - timedelta(minutes=1))
+
+
 def test_the_order_and_number_of_rate_limit_events_do_not_matter(database: Database) -> None:
     """Reset was told after reached by Codat's clock, so calls may be made."""
     for order in permutations([REACHED, RESET, REACHED]):
