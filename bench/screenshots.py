@@ -70,6 +70,7 @@ def pages(ids: dict[str, str]) -> dict[str, str]:
         "sync": f"/syncs/{ids['sync_id']}",
         "companies": "/companies",
         "company": f"/companies/{ids['company_id']}",
+        "causes": "/causes",
         "events": "/events",
     }
 
