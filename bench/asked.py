@@ -26,6 +26,7 @@ async def questions(client: httpx.AsyncClient, database: Database) -> dict[str, 
     asked |= _details(database)
     asked |= _companies()
     asked |= await _errors(client)
+    asked |= _pages(database)
     return asked
 
 
@@ -197,4 +198,26 @@ async def _errors(client: httpx.AsyncClient) -> dict[str, str]:
         "failures of a usual company, open": f"{base}?company_id={usual}&open=true",
         "CSV of 200 syncs": f"{API}/syncs?format=csv&limit=200",
         "CSV of 200 failures": f"{base}?format=csv&limit=200",
+    }
+
+
+def _pages(database: Database) -> dict[str, str]:
+    """The pages, which ask several questions each; whoever asks is signed in."""
+    with database.reading() as connection:
+        failed = select(syncs.c.sync_id, syncs.c.company_id).where(syncs.c.failed > 0)
+        one = connection.execute(failed.order_by(syncs.c.id.desc()).limit(1)).one()
+        own = select(transactions.c.transaction_id).join(syncs, syncs.c.id == transactions.c.sync)
+        item = connection.execute(own.where(syncs.c.sync_id == one.sync_id).limit(1)).scalar_one()
+    month = f"from={(UNTIL - timedelta(days=30)).date()}"
+    company = f"/companies/{quote(one.company_id)}"
+    return {
+        "page: Sync health": f"/?{month}",
+        "page: Sync health, one outcome": f"/?{month}&outcome=failed",
+        "page: Sync health, a transaction": f"/?q={quote(item)}",
+        "page: one sync": f"/syncs/{quote(one.sync_id)}?company_id={quote(one.company_id)}",
+        "page: one transaction": f"{company}/transactions/{quote(item)}",
+        "page: companies": "/companies",
+        "page: largest company": f"/companies/{company_id(LARGEST)}",
+        "page: usual company": f"/companies/{company_id(USUAL)}",
+        "page: webhooks": "/events",
     }

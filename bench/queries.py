@@ -129,6 +129,7 @@ async def measure(sides: tuple[Side, Side], rounds: int) -> dict[str, list[str]]
     """Ask everything of both in turn; returns the walks found, by question."""
     walked: dict[str, list[str]] = {}
     for side in sides:
+        await side.client.post("/sign-in", data={"key": KEY})
         side.paths = await questions(side.client, side.database)
     large = sides[1]
     listen(large)

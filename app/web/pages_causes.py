@@ -1,5 +1,8 @@
 """Why things fail: the failures of all companies sorted by cause, and what to do about each."""
 
+from dataclasses import replace
+from datetime import datetime, timedelta
+
 from fastapi import APIRouter, Request, Response
 
 from app.storage import queries_causes
@@ -14,18 +17,25 @@ from app.web.paths import Id
 from app.web.replies import as_csv
 from app.web.sessions import SignedIn
 
+USUAL_DAYS = 30
+
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get("/causes")
 def list_causes(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
-    """Every cause there are failures of, those with the most open ones first."""
+    """Every cause of the last thirty days or the range asked for, most open failures first."""
     query = asked(request, CauseQuery)
+    lately = not query.from_ and not query.to
+    wanted = query.wanted()
+    if lately:
+        now: datetime = request.app.state.clock()
+        wanted = replace(wanted, since=now - timedelta(days=USUAL_DAYS))
     with database.reading() as connection:
-        found = queries_causes.list_causes(connection, query.wanted())
+        found = queries_causes.list_causes(connection, wanted)
     known = database.rules.causes
     causes = [cause_answer(each.cause, known.get(each.cause), each) for each in found]
-    return page(request, "causes.html", causes=causes, query=query)
+    return page(request, "causes.html", causes=causes, query=query, lately=lately)
 
 
 @router.get("/causes/{cause}/open.csv")

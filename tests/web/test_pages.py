@@ -588,6 +588,19 @@ def test_ids_with_any_character_have_pages_that_links_reach(
     assert "Not in the books" in text(reader.get(item).text)
 
 
+def test_causes_are_those_of_the_last_thirty_days_unless_asked_for_more(
+    shelf: Shelf, reader: TestClient
+) -> None:
+    """The page says which, and leads to the others."""
+    shelf.failed(at=after(days=-40), items=(failed_item("t1", "Account is closed"),))
+    told = reader.get("/causes").text
+    assert "No failure is known from the last 30 days" in text(told)
+    assert "/causes?from=1970-01-01" in links(told)
+    older = read(reader, "/causes?from=1970-01-01")
+    assert "1 open" in older
+    assert "From the last 30 days" in older
+
+
 def test_causes_say_who_must_do_what_and_lead_to_their_syncs(
     shelf: Shelf, reader: TestClient
 ) -> None:
