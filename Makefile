@@ -38,7 +38,7 @@ migrate: $(VENV)/.installed ## the database up to date
 	$(BIN)/python -m app migrate
 
 test: $(VENV)/.installed-dev ## the whole suite, on SQLite and PostgreSQL
-	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --dist worksteal --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --maxschedchunk 5 --cov --cov-report=term
 
 check: lint types floors test ## everything CI checks
 

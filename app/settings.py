@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     @classmethod
     def _an_address(cls, value: str) -> str:
         if not _is_web_address(value) or urlsplit(value).username is not None:
-            raise ValueError("must be https://… or http://… with a host, and no password in it")
+            raise ValueError("must be https://… or http://… with a host and without a login")
         return value.rstrip("/")
 
     @field_validator("codat_api_key")

@@ -21,7 +21,13 @@ settings.register_profile(
 settings.load_profile("suite")
 
 BOTH = ("sqlite", "postgresql")
+LONG = ("test_breakage.py", "test_chaos.py", "test_start.py", "test_openapi.py", "test_journeys.py")
 TEMPLATE = "migrated"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that no process is left with it while others are idle."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")

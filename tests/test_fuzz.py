@@ -162,7 +162,7 @@ def test_deep_and_huge_json_with_a_right_signature_is_kept(playing: Stage) -> No
         message_id = "msg_" + name.replace(" ", "_")
         began = time.monotonic()
         assert post(process, body, signed_headers(body, message_id)) == 204, name
-        assert time.monotonic() - began < 5, name
+        assert time.monotonic() - began < 10, name
         kept = ask(process, f"/events/{message_id}", body="true")
         assert kept["body"].encode() == body
     assert process.stop() == 0
@@ -194,7 +194,7 @@ def test_slow_and_half_open_connections_do_not_stop_honest_ones(playing: Stage) 
             began = time.monotonic()
             assert post(process, body, signed_headers(body, f"msg_{n}")) == 204
             slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 3
+    assert slowest < 10  # Codat waits for 15
     assert len(kept_ids(playing.database_url)) == 40
     assert process.stop() == 0
 

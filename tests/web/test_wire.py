@@ -168,7 +168,7 @@ def test_half_a_word_is_not_waited_for_long(address: Address, first: bytes, stat
     began = time.monotonic()
     with connected(address, first) as sock:
         answer = to_the_end(sock)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     assert status_of(answer) == status
 
 
@@ -182,7 +182,7 @@ def test_a_head_that_trickles_in_is_not_waited_for_either(address: Address) -> N
             except OSError:
                 break
             time.sleep(0.05)
-        assert 0.5 < time.monotonic() - began < 2
+        assert 0.5 < time.monotonic() - began < 3.5
 
 
 def test_an_answer_that_takes_its_time_is_not_cut_off(address: Address) -> None:
@@ -210,13 +210,14 @@ def test_who_does_not_read_is_not_written_to_for_ever(address: Address) -> None:
         assert len(to_the_end(sock)) < 30_000_000
 
 
-def test_who_reads_slowly_gets_all_of_it(address: Address) -> None:
-    """Taking something now and then is enough."""
+def test_who_reads_slowly_gets_all_of_it(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taking something now and then is enough, however long it all takes."""
+    monkeypatch.setattr(wire, "READ_WITHIN_S", 3)
     with connected(address, b"GET /much HTTP/1.1\r\nConnection: close\r\n\r\n") as sock:
         came = 0
         while piece := sock.recv(2_000_000):
             came += len(piece)
-            time.sleep(0.02)
+            time.sleep(0.25)
         assert came > 30_000_000
 
 
