@@ -54,6 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._why = HTTPStatus.BAD_REQUEST
         self._deadline: asyncio.TimerHandle | None = None
         self._reader: asyncio.TimerHandle | None = None
+        self._unread = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin to wait for the first request."""
@@ -120,7 +121,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The reader takes less than is there for him; he is waited for, within bounds."""
         super().pause_writing()
-        self._reader = self.loop.call_later(READ_WITHIN_S, self.transport.abort)
+        self._wait_for_reader()
+
+    def _wait_for_reader(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._reader = self.loop.call_later(READ_WITHIN_S, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread:
+            self._wait_for_reader()
+        else:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         """The reader reads."""
