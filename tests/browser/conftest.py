@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect, sync_playwright
 
 from app.main import create_app
 from app.settings import load_settings
@@ -25,6 +25,8 @@ from tests.ports import free_port
 from tests.processes import API_KEY, CODAT_KEY, SECRET, stage, wait_for
 from tests.receiver import SIGNING_SECRET, Receiver, receiver
 from tests.web.shelf import Shelf, done_item, failed_item
+
+expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EXPENSE = "3f1c2a00-5b1e-4a53-9d7e-0c6a7a1f0e11"
@@ -138,7 +140,7 @@ def visit(browser: Browser, site: Site, entered: StorageState) -> Iterator[Visit
         how |= {"storage_state": entered} if signed_in else {}
         context = browser.new_context(base_url=site.address, **how)
         opened.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(20_000)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(said.text) if refused(said.text) else None)

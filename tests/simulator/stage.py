@@ -92,7 +92,7 @@ class Stage:
 
     async def settle(self) -> None:
         """Wait until nothing is under way."""
-        assert (await self.order("POST", "/settle", {"seconds": 5}))["settled"]
+        assert (await self.order("POST", "/settle", {"seconds": 30}))["settled"]
 
     async def attempts(self, **query: str) -> list[dict[str, Any]]:
         """The delivery log."""
