@@ -67,6 +67,7 @@ def measure(
     turns: Turns = defaultdict(list)
     for number in range(rounds + 1):
         print(f"\rround {number} of {rounds}", end="", file=sys.stderr, flush=True)
+        pgbench.checkpoint(server)
         for connections in at:
             for contender in field:
                 turns[contender.name, connections].append(load(contender, connections, seconds))

@@ -9,12 +9,14 @@ Making a statement costs us more than carrying it out: whoever is called for eve
 once per kind of database.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache, reduce
+from operator import or_
 from typing import Any
 
+import orjson
 from sqlalchemy import (
     JSON,
     ColumnElement,
@@ -57,35 +59,77 @@ def insert_new(
     if not rows:
         return []
     statement = _inserting_new(connection.dialect.name, table, tuple(rows[0]), unless, returning)
-    return put(connection, statement, rows).all()
+    return put(connection, statement, table, rows).all()
 
 
-def insert_all(
-    connection: Connection, table: Table, rows: Rows, **computed: ColumnElement[Any]
-) -> None:
-    """Insert the rows in their order; all must name the same columns.
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Rows of one table, the statement that takes them by kind of database, its other parameters.
+
+    All rows must name the same columns. The table is the one whose columns the rows are `given` as.
+    """
+
+    table: FromClause
+    rows: Rows
+    statement: Callable[[str], Any]
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def insertion(table: Table, rows: Rows, **computed: ColumnElement[Any]) -> Write:
+    """Insert the rows in their order.
 
     PostgreSQL computes the columns that are `computed`; SQLite takes those from the rows too.
     """
-    if rows:
-        kind = connection.dialect.name
-        more = () if kind == "sqlite" else tuple(computed.items())
-        put(connection, inserting(kind, table, tuple(rows[0]), more), rows)
+    names = tuple(rows[0]) if rows else ()
+    more = tuple(computed.items())
+    return Write(
+        table, rows, lambda kind: inserting(kind, table, names, () if kind == "sqlite" else more)
+    )
 
 
-def update_all(connection: Connection, table: Table, rows: Rows) -> None:
-    """Update the rows with these ids; all must name the same columns."""
-    if rows:
-        put(connection, _updating(connection.dialect.name, table, tuple(rows[0])), rows)
+def changing(table: Table, rows: Rows) -> Write:
+    """Update the rows with these ids."""
+    names = tuple(rows[0]) if rows else ()
+    return Write(table, rows, lambda kind: _updating(kind, table, names))
 
 
-def put(connection: Connection, statement: Any, rows: Rows, **more: Any) -> CursorResult[Any]:
+def write(connection: Connection, *writes: Write) -> None:
+    """Carry out these writes, none of which builds on another: on PostgreSQL as one statement."""
+    some = [each for each in writes if each.rows]
+    kind = connection.dialect.name
+    statements = tuple(each.statement(kind) for each in some)
+    told = [{**_parameters(kind, each.table, each.rows), **each.more} for each in some]
+    if kind == "sqlite":
+        for statement, parameters in zip(statements, told, strict=True):
+            connection.execute(statement, parameters)
+    elif len(some) == 1:
+        connection.execute(statements[0], told[0])
+    elif some:
+        connection.execute(_together(statements), reduce(or_, told))
+
+
+@lru_cache(maxsize=64)
+def _together(statements: tuple[Any, ...]) -> Any:
+    parts = [each.cte(f"part_{n}") for n, each in enumerate(statements)]
+    return select(literal_column("1")).add_cte(*parts)
+
+
+def put(
+    connection: Connection, statement: Any, table: FromClause, rows: Rows, **more: Any
+) -> CursorResult[Any]:
     """Carry out a statement made for rows like these; `more` are its other parameters."""
+    told = _parameters(connection.dialect.name, table, rows)
+    return connection.execute(statement, {**told, **more})
+
+
+def _parameters(kind: str, table: FromClause, rows: Rows) -> dict[str, Any]:
+    """Half a character (a lone surrogate) fails here, and does not become bad text."""
     told = [{name: value for name, value in row.items() if value is not None} for row in rows]
-    spelled = partial(_spelled, connection.dialect.name)
-    # not in ASCII: half a character (a lone surrogate) must fail here, and not become bad text
-    as_json = json.dumps(told, ensure_ascii=False, check_circular=False, default=spelled)
-    return connection.execute(statement, {"rows": as_json, **more})
+    if kind == "sqlite":
+        as_json = orjson.dumps(told, _spelled_for_sqlite, orjson.OPT_PASSTHROUGH_DATETIME)
+    else:
+        as_json = orjson.dumps(told, _spelled)
+    return {f"{table.description}_rows": as_json.decode()}
 
 
 @lru_cache(maxsize=64)
@@ -128,7 +172,7 @@ def _updating(kind: str, table: Table, names: tuple[str, ...]) -> Update:
 
 def given(kind: str, table: FromClause, names: tuple[str, ...]) -> FromClause:
     """The rows that `put` brings, with these columns of a table; an absent member is NULL."""
-    rows = bindparam("rows", type_=Text)
+    rows = bindparam(f"{table.description}_rows", type_=Text)
     if kind == "sqlite":
         each = func.json_each(rows).table_valued("value", name="each")
         return select(*(_member(each.c.value, table.c[name]) for name in names)).subquery("given")
@@ -143,17 +187,22 @@ def _member(row: ColumnElement[Any], wanted: KeyedColumnElement[Any]) -> ColumnE
     return (func.from_hex(value) if is_bytes else value).label(wanted.name)
 
 
-def _spelled(kind: str, value: object) -> str:
-    """What JSON has no word for, as the database spells it."""
+def _spelled(value: object) -> str:
+    """What JSON has no word for, as PostgreSQL spells it."""
     if isinstance(value, bytes):
-        return value.hex() if kind == "sqlite" else "\\x" + value.hex()
+        return "\\x" + value.hex()
+    raise TypeError(f"a {type(value).__name__} cannot be kept")
+
+
+def _spelled_for_sqlite(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, datetime):
-        return _spelled_time(kind, value)
+        return _spelled_time(value)
     raise TypeError(f"a {type(value).__name__} cannot be kept")
 
 
 @lru_cache(maxsize=1024)
-def _spelled_time(kind: str, value: datetime) -> str:
+def _spelled_time(value: datetime) -> str:
     """Kept, because one moment stands in many columns."""
-    told = value.astimezone(UTC).isoformat(" ", "microseconds")
-    return told.removesuffix("+00:00") if kind == "sqlite" else told
+    return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+import orjson
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -29,10 +30,9 @@ from app.errors import BadRequest
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
-from app.rules.outgoing import as_json
 from app.rules.status import status_text
 from app.rules.sync import Sync
-from app.storage.bulk import insert_all
+from app.storage.bulk import Write, insertion
 from app.storage.cursors import Order, cursor_at, read_page
 from app.storage.database import insert
 from app.storage.tables import transactions
@@ -148,8 +148,8 @@ def kept_items(connection: Connection, number: int) -> list[Item]:
     return [Item(*row) for row in rows]
 
 
-def write(connection: Connection, changed: Sequence[Change]) -> None:
-    """Write these changes, in their order, with one statement."""
+def written(changed: Sequence[Change]) -> Write:
+    """These changes, in their order, as they are to be written."""
     rows = [
         {
             "txid": 0,
@@ -158,11 +158,11 @@ def write(connection: Connection, changed: Sequence[Change]) -> None:
             "company_id": each.company_id,
             "sync_id": each.sync_id,
             "transaction_id": each.transaction_id,
-            "told": as_json(each.told),
+            "told": orjson.dumps(each.told, option=orjson.OPT_UTC_Z).decode(),
         }
         for each in changed
     ]
-    insert_all(connection, changes, rows, txid=_THIS)
+    return insertion(changes, rows, txid=_THIS)
 
 
 def read_changes(connection: Connection, after: str | None, limit: int) -> ChangePage:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from sqlalchemy import Connection, or_
 
 from app.rules.news import Delivery
-from app.storage.bulk import Insert, insert_new, inserting, put
+from app.storage.bulk import Insert, Write, inserting, write
 from app.storage.tables import companies
 
 
@@ -22,16 +22,14 @@ def merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:
         if event.company_id and event.company_name:
             told = (event.generated_at or delivery.received_at, event.company_name)
             named[event.company_id] = max(told, named.get(event.company_id, told))
-    _insert_companies(connection, sorted(seen - named.keys()))
-    _name_companies(connection, named)
+    write(connection, _known(sorted(seen - named.keys())), _named(named))
 
 
-def _insert_companies(connection: Connection, company_ids: Sequence[str]) -> None:
-    rows = [{"company_id": company_id} for company_id in company_ids]
-    insert_new(connection, companies, rows, unless=("company_id",), returning=("company_id",))
+def _known(company_ids: Sequence[str]) -> Write:
+    return Write(companies, [{"company_id": each} for each in company_ids], _knowing)
 
 
-def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str]]) -> None:
+def _named(named: dict[str, tuple[datetime, str]]) -> Write:
     rows = [
         {
             "company_id": company_id,
@@ -41,8 +39,12 @@ def _name_companies(connection: Connection, named: dict[str, tuple[datetime, str
         }
         for company_id, (as_of, name) in sorted(named.items())
     ]
-    if rows:
-        put(connection, _naming(connection.dialect.name), rows)
+    return Write(companies, rows, _naming)
+
+
+@lru_cache
+def _knowing(kind: str) -> Insert:
+    return inserting(kind, companies, ("company_id",)).on_conflict_do_nothing()
 
 
 @lru_cache

@@ -11,7 +11,7 @@ from app.rules.news import CodatStatus
 from app.rules.status import phase_of
 from app.rules.sync import Sync, settle
 from app.storage import changes
-from app.storage.bulk import insert_new
+from app.storage.bulk import insert_new, write
 from app.storage.database import chunked, insert, rules_of
 from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
@@ -183,7 +183,8 @@ def _insert_unannounced(
     key = ("company_id", "sync_id")
     new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("id", "sync_id"))
     ids = sorted(row.sync_id for row in new)
-    changes.write(connection, [c for id_ in ids for c in changes.of_sync(None, rows[id_], now)])
+    changed = [c for id_ in ids for c in changes.of_sync(None, rows[id_], now)]
+    write(connection, changes.written(changed))
     tally = Tally()
     for row in new:
         tally.sync(row.id, None, first[row.sync_id])

@@ -110,7 +110,7 @@ def fold(connection: Connection) -> int:
 
 def _add(connection: Connection, table: Any, changes: Counter[tuple[Any, ...]]) -> None:
     """In one order for all, so that two who fold at once wait for each other and never for ever."""
-    keys = [column.name for column in table.primary_key]
+    keys = [str(column.name) for column in table.primary_key]
     rows = [
         dict(zip(keys, key, strict=True)) | {"total": change}
         for key, change in sorted(changes.items())
@@ -119,4 +119,5 @@ def _add(connection: Connection, table: Any, changes: Counter[tuple[Any, ...]]) 
     if rows:
         statement = inserting(connection.dialect.name, table, tuple(rows[0]))
         more = {"total": table.c.total + statement.excluded.total}
-        put(connection, statement.on_conflict_do_update(index_elements=keys, set_=more), rows)
+        adding = statement.on_conflict_do_update(index_elements=keys, set_=more)
+        put(connection, adding, table, rows)

@@ -1,15 +1,20 @@
 """The inbox: gathers what concurrent requests bring and commits it together.
 
-There is no timer. A batch is whatever came in while the last commit ran, so an idle service
-answers after one commit, and a burst shares each commit's cost. A request is answered only after
-the commit that holds its event.
+There is no timer. A batch is whatever came in while the last one was written, and what keeps coming
+in right after; so an idle service answers after one commit, and a burst shares each commit's cost.
+A request is answered only after the commit that holds its event.
+
+On PostgreSQL a batch goes in two commits at once: while the database carries out one, the other is
+made. They share no company, whose rows a commit locks, so neither waits for the other.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
+from zlib import crc32
 
 from app import log
 from app.errors import StorageAway, StorageRefused, StorageUnavailable
@@ -17,7 +22,10 @@ from app.rules.news import Delivery
 from app.storage.database import Database
 from app.storage.keep import Kept, keep_all, keep_raw
 
-MOST_PER_COMMIT = 256
+MOST_AT_ONCE = 512
+LANES = 2  # commits at once, where the database has more than one writer
+TOO_FEW = 16  # deliveries that are not worth two commits
+QUIET_TURNS = 6  # of the event loop; from the socket to the inbox a request takes two or three
 MOST_WAITING = 20_000
 KEEP_WITHIN_S = 10.0  # Codat stops waiting for our answer after 15 s
 LOOK_EVERY_S = 0.5  # how often the deadlines of those who wait are looked at
@@ -44,10 +52,11 @@ class Inbox:
         self._database = database
         self._on_owed = on_owed
         self._waiting: list[_Waiting] = []
-        self._in_hand: Sequence[_Waiting] = ()
+        self._in_hand: dict[int, list[_Waiting]] = {}
         self._writing = False
         self._looking = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inbox")
+        self._lanes = 1 if database.is_sqlite else LANES
+        self._threads = ThreadPoolExecutor(self._lanes, thread_name_prefix="inbox")
 
     async def keep(self, delivery: Delivery) -> bool:
         """Return once the delivery is committed: True when new, False when known already.
@@ -61,7 +70,7 @@ class Inbox:
         waiting = _Waiting(delivery, loop.create_future(), loop.time() + KEEP_WITHIN_S)
         self._waiting.append(waiting)
         if not self._writing:
-            self._write_next()
+            self._begin()
         if not self._looking:
             self._look_later()
         return await waiting.future
@@ -72,32 +81,48 @@ class Inbox:
         end = loop.time() + CLOSE_WITHIN_S
         while self._writing and loop.time() < end:
             await asyncio.sleep(0.01)
-        self._free([*self._in_hand, *self._waiting], "the service is stopping")
+        self._free(self._everybody(), "the service is stopping")
         self._waiting.clear()
-        self._thread.shutdown(wait=not self._writing)
+        self._threads.shutdown(wait=not self._writing)
 
-    def _write_next(self) -> None:
-        batch = self._waiting[:MOST_PER_COMMIT]
-        del self._waiting[:MOST_PER_COMMIT]
+    def _everybody(self) -> list[_Waiting]:
+        return [*chain(*self._in_hand.values()), *self._waiting]
+
+    def _begin(self) -> None:
         self._writing = True
-        self._in_hand = batch
-        deliveries = [waiting.delivery for waiting in batch]
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._thread, write, self._database, deliveries)
-        work.add_done_callback(partial(self._written, batch))
+        asyncio.get_running_loop().call_soon(self._gather, 0, 0)
 
-    def _written(
-        self, batch: Sequence[_Waiting], work: "asyncio.Future[tuple[list[_Fate], bool]]"
-    ) -> None:
-        self._writing = False
-        self._in_hand = ()
+    def _gather(self, seen: int, quiet: int) -> None:
+        """Let in what keeps coming in, then write: in a burst the first would go all alone."""
+        there = len(self._waiting)
+        quiet = quiet + 1 if there == seen else 0
+        if quiet < QUIET_TURNS and there < MOST_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._gather, there, quiet)
+        else:
+            self._write()
+
+    def _write(self) -> None:
+        batch = self._waiting[:MOST_AT_ONCE]
+        del self._waiting[:MOST_AT_ONCE]
+        self._in_hand = _parts(batch, self._lanes)
+        self._writing = bool(batch)
+        loop = asyncio.get_running_loop()
+        for lane, part in self._in_hand.items():
+            deliveries = [waiting.delivery for waiting in part]
+            work = loop.run_in_executor(self._threads, write, self._database, deliveries)
+            work.add_done_callback(partial(self._written, lane))
+
+    def _written(self, lane: int, work: "asyncio.Future[tuple[list[_Fate], bool]]") -> None:
+        part = self._in_hand.pop(lane)
         fates, owes = work.result()
-        for waiting, fate in zip(batch, fates, strict=True):
+        for waiting, fate in zip(part, fates, strict=True):
             _resolve(waiting.future, fate)
         if owes:
             self._on_owed()
-        if self._waiting:
-            self._write_next()
+        if not self._in_hand:
+            self._writing = False
+            if self._waiting:
+                self._begin()
 
     def _look_later(self) -> None:
         self._looking = True
@@ -107,10 +132,9 @@ class Inbox:
         """Free everybody whose time is over. What the database keeps after all is no harm."""
         self._looking = False
         now = asyncio.get_running_loop().time()
-        everybody = [*self._in_hand, *self._waiting]
-        self._free(
-            [each for each in everybody if each.until <= now], "the database does not answer"
-        )
+        everybody = self._everybody()
+        late = [each for each in everybody if each.until <= now]
+        self._free(late, "the database does not answer")
         self._waiting = [each for each in self._waiting if each.until > now]
         if everybody:
             self._look_later()
@@ -121,6 +145,17 @@ class Inbox:
             _log.warning("deliveries were not kept in time", count=len(still), reason=reason)
         for waiting in still:
             _resolve(waiting.future, StorageUnavailable(reason))
+
+
+def _parts(batch: Sequence[_Waiting], lanes: int) -> dict[int, list[_Waiting]]:
+    """The batch by lane. A company's deliveries are all in one."""
+    if len(batch) < TOO_FEW:
+        lanes = 1
+    parts: dict[int, list[_Waiting]] = {}
+    for waiting in batch:
+        company_id = waiting.delivery.event.company_id or ""
+        parts.setdefault(crc32(company_id.encode()) % lanes, []).append(waiting)
+    return parts
 
 
 def _resolve(future: "asyncio.Future[bool]", fate: _Fate) -> None:

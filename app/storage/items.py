@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
-from app.storage.bulk import insert_all
+from app.storage.bulk import Write, insertion, write
 from app.storage.database import rules_of
 from app.storage.tables import transactions
 from app.storage.tally import Items
@@ -34,7 +34,7 @@ def replace_items(
         before.returning(transactions.c.transaction_id, transactions.c.failed)
     )
     there = Items.of((row.transaction_id, row.failed) for row in gone)
-    insert_items(connection, {sync: items}, {sync: status_code})
+    write(connection, listed(connection, {sync: items}, {sync: status_code}))
     return there, named(items)
 
 
@@ -43,19 +43,19 @@ def named(items: Sequence[Item]) -> Items:
     return Items.of((item.transaction_id, is_failing(item.status)) for item in items)
 
 
-def insert_items(
+def listed(
     connection: Connection,
     items: Mapping[int, Sequence[Item]],
     status_codes: Mapping[int, int | None],
-) -> None:
-    """Write the rows of these syncs, which have none yet."""
+) -> Write:
+    """The rows of these syncs, which have none yet, as they are to be written."""
     rules = rules_of(connection)
     rows = [
         _row(sync, n, item) | why(rules, item, status_code=status_codes[sync])
         for sync, listed in items.items()
         for n, item in enumerate(listed)
     ]
-    insert_all(connection, transactions, rows)
+    return insertion(transactions, rows)
 
 
 def _row(sync: int, position: int, item: Item) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from app.rules.sync import (
     with_items,
 )
 from app.storage import changes, gate, owed
-from app.storage.bulk import insert_all, insert_new, update_all
+from app.storage.bulk import Write, changing, insert_new, insertion, write
 from app.storage.changes import Change
 from app.storage.companies import merge_companies
 from app.storage.connections import merge_told
 from app.storage.database import insert, rules_of
-from app.storage.items import insert_items, named, replace_items
+from app.storage.items import listed, named, replace_items
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import events, notes, syncs
 from app.storage.tally import Items, Tally
@@ -54,11 +54,13 @@ class _Merged:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What others see change by this commit, and what is counted anew by it."""
+class _Effects:
+    """What this commit writes when it knows all: rows, what others see change, what is counted."""
 
-    changes: list[Change]
-    tally: Tally
+    tally: Tally = field(default_factory=Tally)
+    changes: list[Change] = field(default_factory=list)
+    changed: list[dict[str, Any]] = field(default_factory=list)
+    fresh: dict[int, _Merged] = field(default_factory=dict)
 
     def sync(
         self,
@@ -79,6 +81,21 @@ class _Seen:
         self.changes += changes.of_items(merged.sync, had, items, now)
         self.tally.items(merged.sync.company_id, gone, named(items))
 
+    def first_items(self, number: int, merged: _Merged, now: datetime) -> None:
+        """A sync that had no items has those of the news."""
+        self.items(merged, [], Items(), now)
+        self.fresh[number] = merged
+
+    def writes(self, connection: Connection) -> tuple[Write, ...]:
+        """The rows of syncs, of their first items, and of the feed."""
+        items = {number: each.items or () for number, each in self.fresh.items()}
+        codes = {number: each.sync.status_code for number, each in self.fresh.items()}
+        return (
+            changing(syncs, self.changed),
+            listed(connection, items, codes),
+            changes.written(self.changes),
+        )
+
 
 def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     """Keep these deliveries and all they cause, inside the caller's transaction."""
@@ -87,16 +104,16 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     new = _insert_events(connection, by_id.values())
     news = [by_id[message_id] for message_id in sorted(new)]
     again += [delivery for message_id, delivery in by_id.items() if message_id not in new]
-    tally = Tally()
-    ended = _merge_news(connection, news, tally)
+    effects = _Effects()
+    ended = _merge_news(connection, news, effects)
     repeated = _note_repeats(connection, again)
     if ended and repeated:
         owed.lock(connection, ended | repeated)
-    owed.owe(connection, sorted(ended), _latest(news))
+    write(connection, *effects.writes(connection), owed.owing(sorted(ended), _latest(news)))
     restarted = owed.owe_again(connection, sorted(repeated), _latest(again))
     for delivery in news:
         gate.heed(connection, delivery)
-    tally.write(connection)
+    effects.tally.write(connection)
     return Kept(new=new, owes=bool(ended) or restarted)
 
 
@@ -120,11 +137,12 @@ def keep_again(connection: Connection, delivery: Delivery) -> bool:
     del row["body"]
     known = events.c.message_id == delivery.message_id
     connection.execute(update(events).where(known).values(row))
-    tally = Tally()
-    ended = _merge_news(connection, [delivery], tally)
-    owed.owe(connection, sorted(ended), delivery.received_at)
+    effects = _Effects()
+    ended = _merge_news(connection, [delivery], effects)
+    owing = owed.owing(sorted(ended), delivery.received_at)
+    write(connection, *effects.writes(connection), owing)
     gate.heed(connection, delivery)
-    tally.write(connection)
+    effects.tally.write(connection)
     return bool(ended)
 
 
@@ -151,7 +169,7 @@ def _event_row(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _merge_news(connection: Connection, news: Sequence[Delivery], tally: Tally) -> set[int]:
+def _merge_news(connection: Connection, news: Sequence[Delivery], effects: _Effects) -> set[int]:
     """Fold the news into companies and syncs; returns the syncs that it says have ended."""
     merge_companies(connection, news)
     merge_told(connection, news)
@@ -162,12 +180,10 @@ def _merge_news(connection: Connection, news: Sequence[Delivery], tally: Tally) 
     if not by_sync:
         return set()
     now = _latest(news)
-    seen = _Seen([], tally)
-    ids = _insert_syncs(connection, by_sync, now, seen)
+    ids = _insert_syncs(connection, by_sync, now, effects)
     known = {key: told for key, told in by_sync.items() if key not in ids}
     if known:
-        ids |= _update_syncs(connection, known, now, seen)
-    changes.write(connection, seen.changes)
+        ids |= _update_syncs(connection, known, now, effects)
     return {ids[key] for key, told in by_sync.items() if _is_terminal(told)}
 
 
@@ -197,7 +213,7 @@ def _fold(sync: Sync, told: Iterable[Delivery]) -> _Merged:
 
 
 def _insert_syncs(
-    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime, seen: _Seen
+    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime, effects: _Effects
 ) -> dict[SyncKey, int]:
     """Insert the syncs heard of for the first time; returns their keys' ids."""
     merged = {key: _fold(_blank(told[0]), told) for key, told in sorted(by_sync.items())}
@@ -208,18 +224,14 @@ def _insert_syncs(
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
     told = dict(zip(merged, rows, strict=True))
     for key, number in ids.items():
-        seen.sync(number, None, merged[key].sync, None, told[key], now)
+        effects.sync(number, None, merged[key].sync, None, told[key], now)
         if merged[key].items:
-            seen.items(merged[key], [], Items(), now)
-    fresh = {number: merged[key] for key, number in ids.items() if merged[key].items}
-    items = {number: each.items or () for number, each in fresh.items()}
-    codes = {number: each.sync.status_code for number, each in fresh.items()}
-    insert_items(connection, items, codes)
+            effects.first_items(number, merged[key], now)
     return ids
 
 
 def _update_syncs(
-    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime, seen: _Seen
+    connection: Connection, by_sync: dict[SyncKey, list[Delivery]], now: datetime, effects: _Effects
 ) -> dict[SyncKey, int]:
     """Merge the news into syncs that are already here; returns their keys' ids."""
     rows = connection.execute(
@@ -229,22 +241,23 @@ def _update_syncs(
         .with_for_update(key_share=True)
     ).mappings()
     ids = {}
-    values = []
     for row in rows.all():
         key = (row["company_id"], row["sync_id"])
         ids[key] = row["id"]
         before = to_sync(row)
         merged = _fold(before, by_sync[key])
-        if merged.sync != before:
-            rules = rules_of(connection)
-            values.append(to_row(merged.sync, updated_at=now, rules=rules) | {"id": row["id"]})
-            seen.sync(row["id"], before, merged.sync, row, values[-1], now)
-            if merged.items is not None:
-                had = changes.kept_items(connection, row["id"])
-                code = merged.sync.status_code
-                gone, _ = replace_items(connection, row["id"], merged.items, status_code=code)
-                seen.items(merged, had, gone, now)
-    update_all(connection, syncs, values)
+        if merged.sync == before:
+            continue
+        values = to_row(merged.sync, updated_at=now, rules=rules_of(connection))
+        effects.changed.append(values | {"id": row["id"]})
+        effects.sync(row["id"], before, merged.sync, row, values, now)
+        if merged.items and before.items_from is None:
+            effects.first_items(row["id"], merged, now)
+        elif merged.items is not None:
+            had = changes.kept_items(connection, row["id"])
+            code = merged.sync.status_code
+            gone, _ = replace_items(connection, row["id"], merged.items, status_code=code)
+            effects.items(merged, had, gone, now)
     return ids
 
 
@@ -261,7 +274,7 @@ def _note_repeats(connection: Connection, again: Sequence[Delivery]) -> set[int]
     ).all()
     ids = {(row.company_id, row.sync_id): row.id for row in found}
     rows = [_repeat_note(ids[_key(d)], d) for d in spoken if _key(d) in ids]
-    insert_all(connection, notes, rows)
+    write(connection, insertion(notes, rows))
     return set(ids.values())
 
 

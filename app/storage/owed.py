@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from app.storage import announce, gate
-from app.storage.bulk import Insert, inserting, put
+from app.storage.bulk import Insert, Write, inserting, write
 from app.storage.rows import to_sync
 from app.storage.tables import fetches, gates, syncs
 
@@ -48,12 +48,16 @@ def owe(connection: Connection, sync_ids: Sequence[int], now: datetime) -> None:
 
     A fetch that is running is left to its worker, which will see that it is wanted once more.
     """
+    write(connection, owing(sync_ids, now))
+
+
+def owing(sync_ids: Sequence[int], now: datetime) -> Write:
+    """What `owe` writes."""
     rows = [
         {"sync": sync, "state": "owed", "due": now, "wanted": 1, "attempts": 0}
         for sync in sorted(set(sync_ids))
     ]
-    if rows:
-        put(connection, _owing(connection.dialect.name), rows, now=now)
+    return Write(fetches, rows, _owing, {"now": now})
 
 
 @lru_cache

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from app.storage import tally
+from app.storage.bulk import write
 from app.storage.counted import CODE, DAY, of_companies
 from app.storage.database import Database
 from app.storage.tables import (
@@ -132,7 +133,7 @@ def _mend(connection: Connection, differences: Select[Any]) -> int:
         (company_id, day, what, code): int(n)
         for company_id, day, what, code, n in connection.execute(differences)
     }
-    tally.add(connection, wrong)
+    write(connection, tally.added(wrong))
     return len(wrong)
 
 
@@ -140,10 +141,10 @@ def _recount_open(connection: Connection, company_id: str) -> int:
     tally.lock(connection, [company_id])
     found = tally.found_open(connection, company_id)
     stored = tally.stored_open(connection, company_id)
-    tally.make_open(connection, stored, found)
+    write(connection, *tally.opened(stored, found))
     counted = of_companies(connection, [company_id]).get(company_id, Counter())[OPEN_FAILURES]
     missing = len(found) + _nameless(connection, company_id) - counted
-    tally.add(connection, {(company_id, None, OPEN_FAILURES, NO_CODE): missing})
+    write(connection, tally.added({(company_id, None, OPEN_FAILURES, NO_CODE): missing}))
     return (missing != 0) + (found != stored)
 
 

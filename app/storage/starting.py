@@ -8,7 +8,7 @@ from sqlalchemy import Connection, case, select
 
 from app.rules.sync import Sync
 from app.storage import changes
-from app.storage.bulk import insert_new
+from app.storage.bulk import insert_new, write
 from app.storage.database import insert, rules_of
 from app.storage.rows import to_row
 from app.storage.store import note
@@ -82,7 +82,7 @@ def keep_started(
     row = to_row(started, updated_at=now, rules=rules_of(connection))
     key = ("company_id", "sync_id")
     if insert_new(connection, syncs, [row], unless=key, returning=("id",)):
-        changes.write(connection, changes.of_sync(None, row, now))
+        write(connection, changes.written(changes.of_sync(None, row, now)))
     number = connection.execute(
         select(syncs.c.id).where(syncs.c.company_id == company_id, syncs.c.sync_id == sync_id)
     ).scalar_one()

@@ -9,6 +9,7 @@ from app.errors import Conflicting
 from app.rules.news import CodatStatus, Item
 from app.rules.sync import Sync, settle, with_items
 from app.storage import announce, changes, owed
+from app.storage.bulk import write
 from app.storage.database import insert, rules_of
 from app.storage.items import replace_items
 from app.storage.owed import Claim
@@ -69,7 +70,7 @@ def record(
         tally.items(after.company_id, *replaced)
         listed = had if before.items_from == "codat" else []
         announce.cured(connection, claimed.sync, after, listed, answer.items, now)
-    changes.write(connection, changed)
+    write(connection, changes.written(changed))
     announce.ended(connection, claimed.sync, after, "owed", now)
     tally.write(connection)
     return Recorded(before, after, fresh)

@@ -37,7 +37,7 @@ from sqlalchemy import (
 )
 
 from app.rules.sync import Sync
-from app.storage.bulk import given, insert_all, put
+from app.storage.bulk import Write, given, insertion, put, write
 from app.storage.queries_items import UNCURED
 from app.storage.tables import open_failures, syncs, tally_changes, transactions
 from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
@@ -54,6 +54,7 @@ _ASKED = table(
     column("transaction_id", Text),
     column("may_open", Boolean),
 )
+_GONE = table("gone", column("company_id", Text), column("transaction_id", Text))
 
 Key = tuple[str | None, str | None, str, int]
 """Company, day, what is counted, status code."""
@@ -119,9 +120,10 @@ class Tally:
             touched.ids.update(ids)
             touched.may_open.update(ids)
         lock(connection, self.touched)
-        for company_id, change in _reopen(connection, self.touched).items():
+        stored, found = _looked_up(connection, self.touched)
+        for company_id, change in grown(stored, found).items():
             self.changes[company_id, None, OPEN_FAILURES, NO_CODE] += change
-        add(connection, self.changes)
+        write(connection, *opened(stored, found), added(self.changes))
 
 
 def _key(sync: Sync) -> Key:
@@ -144,8 +146,8 @@ def lock(connection: Connection, company_ids: Collection[str]) -> None:
     connection.execute(_LOCKING, {"keys": keys})
 
 
-def _reopen(connection: Connection, touched: Mapping[str, Touched]) -> Counter[str]:
-    """Make the stored open failures right for these transactions; by how many they grew."""
+def _looked_up(connection: Connection, touched: Mapping[str, Touched]) -> tuple[set[Own], set[Own]]:
+    """Which of these transactions are stored as open failures, and which are open by their rows."""
     asked = [
         {
             "company_id": company_id,
@@ -157,28 +159,30 @@ def _reopen(connection: Connection, touched: Mapping[str, Touched]) -> Counter[s
     ]
     stored, found = set(), set()
     if asked:
-        for row in put(connection, _asking(connection.dialect.name), asked):
+        for row in put(connection, _asking(connection.dialect.name), _ASKED, asked):
             key = (row.company_id, row.transaction_id)
             if row.is_stored:
                 stored.add(key)
             if row.is_found:
                 found.add(key)
-    return make_open(connection, stored, found)
+    return stored, found
 
 
-def make_open(connection: Connection, stored: set[Own], found: set[Own]) -> Counter[str]:
-    """Store what was found in place of what was stored; by how many each company's grew."""
+def grown(stored: set[Own], found: set[Own]) -> Counter[str]:
+    """By how many each company's open failures grow when these take the place of those stored."""
+    by_company = Counter(company_id for company_id, _ in found)
+    by_company.subtract(company_id for company_id, _ in stored)
+    return by_company
+
+
+def opened(stored: set[Own], found: set[Own]) -> tuple[Write, Write]:
+    """To store what was found in place of what was stored."""
     names = ("company_id", "transaction_id")
     come, gone = (
         [dict(zip(names, own, strict=True)) for own in sorted(some)]
         for some in (found - stored, stored - found)
     )
-    insert_all(connection, open_failures, come)
-    if gone:
-        put(connection, _closing(connection.dialect.name), gone)
-    grown = Counter(company_id for company_id, _ in found)
-    grown.subtract(company_id for company_id, _ in stored)
-    return grown
+    return insertion(open_failures, come), Write(_GONE, gone, _closing)
 
 
 @lru_cache
@@ -208,7 +212,7 @@ def _is_there(some: Select[Any]) -> ColumnElement[bool]:
 @lru_cache
 def _closing(kind: str) -> Delete:
     names = ("company_id", "transaction_id")
-    gone = given(kind, open_failures, names)
+    gone = given(kind, _GONE, names)
     own = tuple_(*(open_failures.c[name] for name in names))
     return delete(open_failures).where(own.in_(select(*(gone.c[name] for name in names))))
 
@@ -239,10 +243,9 @@ def found_open(connection: Connection, company_id: str) -> set[Own]:
     return {(company_id, own_id) for own_id in connection.execute(statement).scalars()}
 
 
-def add(connection: Connection, changes: Mapping[Key, int]) -> None:
-    """Add changes to what is counted."""
-    insert_all(
-        connection,
+def added(changes: Mapping[Key, int]) -> Write:
+    """To add changes to what is counted."""
+    return insertion(
         tally_changes,
         [
             {"company_id": company, "day": day, "what": what, "status_code": code, "change": n}

@@ -14,6 +14,7 @@ failed (Codat docs, "Webhooks: retry policy"); so a failure to store must never 
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,15 +61,18 @@ class Door:
         self._inbox = inbox
         self._max_body_bytes = max_body_bytes
         self._clock = clock
-        self._counter = Counter(
+        fates = Counter(
             "webhook_deliveries", "Deliveries by their fate.", ["fate"], registry=registry
         )
-        self._secrets = Counter(
+        secrets = Counter(
             "webhook_secret_used",
             "Deliveries by the secret that matched.",
             ["index"],
             registry=registry,
         )
+        # looking for a label costs more than counting
+        self._fate = cache(fates.labels)
+        self._secret = cache(secrets.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a delivery, by no 5xx but 503; hand everything else on."""
@@ -86,7 +90,7 @@ class Door:
         except TimeoutError:
             await self._turned_away(send, "too_slow", 408, "Request Timeout")
         except ClientGone:
-            self._counter.labels("hung_up").inc()
+            self._fate("hung_up").inc()
         else:
             await self._accept(scope, body, send)
 
@@ -113,22 +117,22 @@ class Door:
         except SignatureError as error:
             await self._turned_away(send, f"refused_{error}", 401, "Unauthorized")
             return
-        self._secrets.labels(str(verified.secret_index)).inc()
+        self._secret(str(verified.secret_index)).inc()
         delivery = Delivery(verified.message_id, self._clock(), body, events.read(body))
         try:
             new = await self._inbox().keep(delivery)
         except (StorageUnavailable, asyncio.CancelledError) as error:
             # The server cancels what it cannot wait for when it stops: an answer all the same.
             _log.debug("a delivery was not kept", event_id=delivery.message_id, why=str(error))
-            self._counter.labels("not_kept").inc()
+            self._fate("not_kept").inc()
             await _refuse(send, 503, "Service Unavailable", (b"retry-after", RETRY_AFTER))
             return
-        self._counter.labels("new" if new else "duplicate").inc()
+        self._fate("new" if new else "duplicate").inc()
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
     async def _turned_away(self, send: Send, fate: str, status: int, title: str) -> None:
-        self._counter.labels(fate).inc()
+        self._fate(fate).inc()
         await _refuse(send, status, title)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 
 from app.rules.news import CodatStatus, Delivery, Item
 from app.storage import compare, counted, owed, queries_companies, store, tally
+from app.storage.bulk import write
 from app.storage.database import Database
 from app.storage.keep import keep_all
 from app.storage.recount import recount
@@ -264,15 +265,13 @@ def test_wrong_counters_are_mended_from_the_rows(database: Database) -> None:
 
     def spoil(connection: Connection) -> None:
         counted.fold(connection)
-        tally.add(
-            connection,
-            {("c1", None, "failed", NO_CODE): 5, (None, "2026-01-01", "failed", NO_CODE): -3},
-        )
+        wrong = {("c1", None, "failed", NO_CODE): 5, (None, "2026-01-01", "failed", NO_CODE): -3}
+        write(connection, tally.added(wrong))
         connection.execute(open_failures.delete())
         connection.execute(
             open_failures.insert(), {"company_id": "gone", "transaction_id": "never"}
         )
-        tally.add(connection, {("gone", None, OPEN_FAILURES, NO_CODE): 4})
+        write(connection, tally.added({("gone", None, OPEN_FAILURES, NO_CODE): 4}))
 
     with database.writing() as connection:
         spoil(connection)

@@ -204,6 +204,8 @@ def test_other_addresses_are_passed_on(database: Database) -> None:
 class Away:
     """A database that is not there."""
 
+    is_sqlite = True
+
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         raise StorageUnavailable("away")
