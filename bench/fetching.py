@@ -67,7 +67,7 @@ def _prepare(codat_url: str, items: int) -> tuple[str, str]:
     """A company with one failed sync of so many items."""
     with httpx.Client(base_url=f"{codat_url}/_sim", timeout=60) as controls:
         company = controls.post("/companies", json={"name": "Bench"}).raise_for_status().json()
-        order = {"company_id": company["id"], "outcome": "partly_failed", "size": items}
+        order = {"company_id": company["id"], "outcome": "validation_error", "size": items}
         sync = controls.post("/syncs", json=order | {"shapes": []}).raise_for_status().json()
     return company["id"], sync["sync_id"]
 

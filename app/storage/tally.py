@@ -24,12 +24,12 @@ from sqlalchemy import (
     Integer,
     Select,
     Text,
+    and_,
     bindparam,
     case,
     column,
     delete,
     func,
-    literal,
     or_,
     select,
     table,
@@ -194,7 +194,10 @@ def _asking(kind: str) -> Select[Any]:
         open_failures.c.company_id == company_id, open_failures.c.transaction_id == own_id
     )
     is_stored = _is_there(stored)
-    is_found = _is_there(_open_ones(company_id).where(transactions.c.transaction_id == own_id))
+    its_sync = syncs.c.id == transactions.c.sync + 0  # by its id alone, as in `queries_items`
+    its_company = syncs.c.company_id.concat("")
+    mine = and_(transactions.c.transaction_id == own_id, its_company == company_id)
+    is_found = _is_there(_open_ones(its_sync).where(mine))
     doubtful = or_(asked.c.may_open, is_stored)
     return select(
         company_id,
@@ -217,11 +220,11 @@ def _closing(kind: str) -> Delete:
     return delete(open_failures).where(own.in_(select(*(gone.c[name] for name in names))))
 
 
-def _open_ones(company_id: ColumnElement[str]) -> Select[Any]:
+def _open_ones(its_sync: ColumnElement[bool]) -> Select[Any]:
     return (
         select(transactions.c.transaction_id)
-        .join_from(transactions, syncs, syncs.c.id == transactions.c.sync)
-        .where(syncs.c.company_id == company_id, transactions.c.failed.is_(True), UNCURED)
+        .join_from(transactions, syncs, its_sync)
+        .where(transactions.c.failed.is_(True), UNCURED)
     )
 
 
@@ -236,7 +239,8 @@ def stored_open(connection: Connection, company_id: str) -> set[Own]:
 def found_open(connection: Connection, company_id: str) -> set[Own]:
     """The company's open failures by its rows."""
     statement = (
-        _open_ones(literal(company_id))
+        _open_ones(syncs.c.id == transactions.c.sync)
+        .where(syncs.c.company_id == company_id)
         .where(transactions.c.transaction_id.is_not(None), syncs.c.failed > 0)
         .distinct()
     )
