@@ -44,24 +44,6 @@ Insert = postgresql.Insert | sqlite.Insert
 Rows = Sequence[Mapping[str, Any]]
 
 
-def insert_new(
-    connection: Connection,
-    table: Table,
-    rows: Rows,
-    *,
-    unless: tuple[str, ...],
-    returning: tuple[str, ...],
-) -> Sequence[Row[Any]]:
-    """Insert the rows whose columns `unless` are not there yet, and return those, in any order.
-
-    All rows must name the same columns.
-    """
-    if not rows:
-        return []
-    statement = _inserting_new(connection.dialect.name, table, tuple(rows[0]), unless, returning)
-    return put(connection, statement, table, rows).all()
-
-
 @dataclass(frozen=True, slots=True)
 class Write:
     """Rows of one table, the statement that takes them by kind of database, its other parameters.
@@ -87,6 +69,26 @@ def insertion(table: Table, rows: Rows, **computed: ColumnElement[Any]) -> Write
     )
 
 
+def insert_new(
+    connection: Connection,
+    table: Table,
+    rows: Rows,
+    *besides: Write,
+    unless: tuple[str, ...],
+    returning: tuple[str, ...],
+) -> Sequence[Row[Any]]:
+    """Insert the rows whose columns `unless` are not there yet, and return those, in any order.
+
+    All rows must name the same columns. What is written `besides` comes after, together with them.
+    """
+    if not rows:
+        write(connection, *besides)
+        return []
+    names = tuple(rows[0])
+    new = Write(table, rows, lambda kind: _inserting_new(kind, table, names, unless, returning))
+    return _sent(connection, new, *besides).all()
+
+
 def changing(table: Table, rows: Rows) -> Write:
     """Update the rows with these ids."""
     names = tuple(rows[0]) if rows else ()
@@ -96,22 +98,29 @@ def changing(table: Table, rows: Rows) -> Write:
 def write(connection: Connection, *writes: Write) -> None:
     """Carry out these writes, none of which builds on another: on PostgreSQL as one statement."""
     some = [each for each in writes if each.rows]
+    if some:
+        _sent(connection, *some)
+
+
+def _sent(connection: Connection, first: Write, *besides: Write) -> CursorResult[Any]:
+    """The result of the first."""
+    some = [first, *(each for each in besides if each.rows)]
+    if len({each.table for each in some}) < len(some):
+        raise ValueError("two writes to one table build on each other")
     kind = connection.dialect.name
     statements = tuple(each.statement(kind) for each in some)
     told = [{**_parameters(kind, each.table, each.rows), **each.more} for each in some]
-    if kind == "sqlite":
-        for statement, parameters in zip(statements, told, strict=True):
-            connection.execute(statement, parameters)
-    elif len(some) == 1:
-        connection.execute(statements[0], told[0])
-    elif some:
-        connection.execute(_together(statements), reduce(or_, told))
+    if kind != "sqlite":
+        return connection.execute(_together(statements), reduce(or_, told))
+    results = [connection.execute(*each) for each in zip(statements, told, strict=True)]
+    return results[0]
 
 
 @lru_cache(maxsize=64)
 def _together(statements: tuple[Any, ...]) -> Any:
-    parts = [each.cte(f"part_{n}") for n, each in enumerate(statements)]
-    return select(literal_column("1")).add_cte(*parts)
+    """PostgreSQL carries out what is said first, then the others in their order."""
+    first, *besides = statements
+    return first.add_cte(*(each.cte(f"part_{n}") for n, each in enumerate(besides)))
 
 
 def put(

@@ -1,58 +1,46 @@
 """Companies as webhooks speak of them: that they are there, and what they are called."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Connection, or_
+from sqlalchemy import or_
 
 from app.rules.news import Delivery
-from app.storage.bulk import Insert, Write, inserting, write
+from app.storage.bulk import Insert, Write, inserting
 from app.storage.tables import companies
 
 
-def merge_companies(connection: Connection, news: Sequence[Delivery]) -> None:
-    """Know every company spoken of; its name is the one told last by Codat's clock."""
-    named: dict[str, tuple[datetime, str]] = {}
-    seen: set[str] = set()
-    for delivery in news:
+def spoken_of(deliveries: Iterable[Delivery]) -> Write:
+    """To know every company spoken of; its name is the one told last by Codat's clock."""
+    named: dict[str, tuple[datetime, str] | None] = {}
+    for delivery in deliveries:
         event = delivery.event
         if event.company_id:
-            seen.add(event.company_id)
-        if event.company_id and event.company_name:
-            told = (event.generated_at or delivery.received_at, event.company_name)
-            named[event.company_id] = max(told, named.get(event.company_id, told))
-    write(connection, _known(sorted(seen - named.keys())), _named(named))
+            before = named.setdefault(event.company_id, None)
+            if event.company_name:
+                told = (event.generated_at or delivery.received_at, event.company_name)
+                named[event.company_id] = max(told, before or told)
+    return Write(companies, [_row(*each) for each in sorted(named.items())], _naming)
 
 
-def _known(company_ids: Sequence[str]) -> Write:
-    return Write(companies, [{"company_id": each} for each in company_ids], _knowing)
-
-
-def _named(named: dict[str, tuple[datetime, str]]) -> Write:
-    rows = [
-        {
-            "company_id": company_id,
-            "name": name,
-            "name_folded": name.casefold(),
-            "name_as_of": as_of,
-        }
-        for company_id, (as_of, name) in sorted(named.items())
-    ]
-    return Write(companies, rows, _naming)
-
-
-@lru_cache
-def _knowing(kind: str) -> Insert:
-    return inserting(kind, companies, ("company_id",)).on_conflict_do_nothing()
+def _row(company_id: str, told: tuple[datetime, str] | None) -> dict[str, Any]:
+    as_of, name = told or (None, None)
+    return {
+        "company_id": company_id,
+        "name": name,
+        "name_folded": name and name.casefold(),
+        "name_as_of": as_of,
+    }
 
 
 @lru_cache
 def _naming(kind: str) -> Insert:
-    """A company's name is replaced only by one told later."""
+    """A company's name is replaced only by one told later: by none, where none was told."""
     statement = inserting(kind, companies, ("company_id", "name", "name_folded", "name_as_of"))
     told = statement.excluded
-    later = or_(
+    later = told.name.is_not(None) & or_(
         companies.c.name_as_of.is_(None),
         companies.c.name_as_of < told.name_as_of,
         (companies.c.name_as_of == told.name_as_of) & (companies.c.name < told.name),

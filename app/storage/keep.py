@@ -25,7 +25,7 @@ from app.rules.sync import (
 from app.storage import changes, gate, owed
 from app.storage.bulk import Write, changing, insert_new, insertion, write
 from app.storage.changes import Change
-from app.storage.companies import merge_companies
+from app.storage.companies import spoken_of
 from app.storage.connections import merge_told
 from app.storage.database import insert, rules_of
 from app.storage.items import listed, named, replace_items
@@ -87,13 +87,14 @@ class _Effects:
         self.fresh[number] = merged
 
     def writes(self, connection: Connection) -> tuple[Write, ...]:
-        """The rows of syncs, of their first items, and of the feed."""
+        """The rows of syncs, of their first items, of the feed, and of the counters."""
         items = {number: each.items or () for number, each in self.fresh.items()}
         codes = {number: each.sync.status_code for number, each in self.fresh.items()}
         return (
             changing(syncs, self.changed),
             listed(connection, items, codes),
             changes.written(self.changes),
+            self.tally.counted(),
         )
 
 
@@ -101,7 +102,7 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     """Keep these deliveries and all they cause, inside the caller's transaction."""
     by_id: dict[str, Delivery] = {}
     again = [each for each in deliveries if by_id.setdefault(each.message_id, each) is not each]
-    new = _insert_events(connection, by_id.values())
+    new = _insert_events(connection, by_id.values(), spoken_of(deliveries))
     news = [by_id[message_id] for message_id in sorted(new)]
     again += [delivery for message_id, delivery in by_id.items() if message_id not in new]
     effects = _Effects()
@@ -137,6 +138,7 @@ def keep_again(connection: Connection, delivery: Delivery) -> bool:
     del row["body"]
     known = events.c.message_id == delivery.message_id
     connection.execute(update(events).where(known).values(row))
+    write(connection, spoken_of([delivery]))
     effects = _Effects()
     ended = _merge_news(connection, [delivery], effects)
     owing = owed.owing(sorted(ended), delivery.received_at)
@@ -146,9 +148,12 @@ def keep_again(connection: Connection, delivery: Delivery) -> bool:
     return bool(ended)
 
 
-def _insert_events(connection: Connection, deliveries: Iterable[Delivery]) -> set[str]:
+def _insert_events(
+    connection: Connection, deliveries: Iterable[Delivery], besides: Write
+) -> set[str]:
     rows = [_event_row(delivery) for delivery in sorted(deliveries, key=lambda d: d.message_id)]
-    new = insert_new(connection, events, rows, unless=("message_id",), returning=("message_id",))
+    key = ("message_id",)
+    new = insert_new(connection, events, rows, besides, unless=key, returning=key)
     return {row.message_id for row in new}
 
 
@@ -170,8 +175,7 @@ def _event_row(delivery: Delivery) -> dict[str, Any]:
 
 
 def _merge_news(connection: Connection, news: Sequence[Delivery], effects: _Effects) -> set[int]:
-    """Fold the news into companies and syncs; returns the syncs that it says have ended."""
-    merge_companies(connection, news)
+    """Fold the news into connections and syncs; returns the syncs that it says have ended."""
     merge_told(connection, news)
     by_sync: dict[SyncKey, list[Delivery]] = {}
     for delivery in news:

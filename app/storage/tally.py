@@ -112,6 +112,11 @@ class Tally:
         touched.may_open.update(gone.ids, come.failed)
         self.changes[company_id, None, OPEN_FAILURES, NO_CODE] += come.nameless - gone.nameless
 
+    def counted(self) -> Write:
+        """What is known by now; `write` then leaves it out."""
+        known, self.changes = self.changes, Counter()
+        return added(known)
+
     def write(self, connection: Connection) -> None:
         """Write the changes. After this the transaction must lock nothing that others may hold."""
         for number, company_id in self.moved.items():

@@ -16,6 +16,8 @@ from app.errors import StorageAway, StorageUnavailable
 from app.rules.news import Delivery, Event, Item
 from app.rules.sync import Sync, tell
 from app.storage import inbox as inbox_module
+from app.storage.bulk import insertion
+from app.storage.bulk import write as write_rows
 from app.storage.database import Database
 from app.storage.inbox import Inbox, write
 from app.storage.keep import keep_all
@@ -143,6 +145,28 @@ def test_the_latest_inline_list_wins_in_any_order(database: Database) -> None:
         for each in order:
             keep(database, each)
         assert [row["status"] for row in item_rows(database)] == ["Failed"]
+
+
+def test_companies_with_and_without_a_name_are_known_from_one_batch(database: Database) -> None:
+    """The older generation of events names no company; a name that is known stays."""
+    keep(database, delivery("m1", company_id="c1", company_name="First", generated_at=T0))
+    keep(
+        database,
+        delivery("m2", company_id="c1", sync_id="s2"),
+        delivery("m3", company_id="c2", sync_id="s3"),
+        delivery("m4", company_id="c3", sync_id="s4", company_name="Third"),
+    )
+    with database.reading() as connection:
+        names = {row.company_id: row.name for row in connection.execute(select(companies))}
+    assert names == {"c1": "First", "c2": None, "c3": "Third"}
+
+
+def test_two_writes_to_one_table_are_not_one_statement(database: Database) -> None:
+    """Each would take the other's rows."""
+    one = insertion(companies, [{"company_id": "c1"}])
+    with database.writing() as connection, pytest.raises(ValueError, match="one table"):
+        write_rows(connection, one, one)
+    assert count(database, "companies") == 0
 
 
 def test_the_company_name_told_last_by_codats_clock_is_kept(database: Database) -> None:
