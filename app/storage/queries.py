@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
     Connection,
     FromClause,
     RowMapping,
@@ -19,16 +18,16 @@ from sqlalchemy import (
     func,
     select,
     tuple_,
-    union_all,
 )
 
 from app.errors import Conflicting, NotKnown
 from app.rules.sync import ErrorsState, FetchState, Sync, errors_state
 from app.storage import windows
+from app.storage.caused import caused_by
 from app.storage.cursors import Order, read_page
 from app.storage.rows import to_sync
 from app.storage.search import syncs_found
-from app.storage.tables import companies, fetches, syncs, transactions
+from app.storage.tables import companies, fetches, syncs
 
 MOST_AT_ONCE = 200
 SUCCESSFUL = ("all_written", "nothing_to_write")
@@ -164,19 +163,10 @@ def _conditions(connection: Connection, wanted: SyncFilter) -> list[ColumnElemen
     if wanted.company_id is not None:
         conditions.append(syncs.c.company_id == wanted.company_id)
     if wanted.cause is not None:
-        conditions.append(syncs.c.id.in_(_caused_by(wanted.cause)))
+        conditions.append(caused_by(connection, wanted.cause))
     if wanted.q is not None:
         conditions.append(syncs_found(connection, wanted.q))
     return conditions
-
-
-def _caused_by(cause: str) -> CompoundSelect[Any]:
-    """The syncs with a failed transaction of this cause, or that failed of it as a whole."""
-    whole = syncs.alias("whole")
-    return union_all(
-        select(transactions.c.sync).where(transactions.c.cause == cause),
-        select(whole.c.id).where(whole.c.cause == cause),
-    )
 
 
 def _one_of(column: ColumnElement[Any], values: Sequence[Any]) -> list[ColumnElement[bool]]:

@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import BadRequest, Conflicting, NotKnown
 from app.rules.sync import Heard
-from app.storage import queries
+from app.storage import caused, queries
 from app.storage.database import Database
 from app.storage.queries import SyncFilter
 from app.web.filters import Sort
@@ -121,6 +121,25 @@ def test_filters_narrow_and_combine(shelf: Shelf) -> None:
     assert found(database, since=after(days=1), until=after(days=2)) == ["d2"]
     assert found(database, company_id="c2", states=["started"]) == ["r2"]
     assert found(database, company_id="nobody") == []
+
+
+@pytest.mark.parametrize("few", [0, caused.FEW])
+def test_a_cause_is_found_whether_few_or_many_have_it(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """Of one of its transactions, or of the sync as a whole; by both ways, page by page."""
+    monkeypatch.setattr(caused, "FEW", few)
+    closed = (failed_item("t1", "Bank account is closed"), failed_item("t2", "Oh"))
+    shelf.failed("f1", "c1", at=T0, items=closed)
+    shelf.failed("f2", "c2", at=after(days=1), items=(failed_item("t3", "Oh"),))
+    shelf.failed("f3", "c2", at=after(days=2), items=closed)
+    shelf.failed("f4", "c2", at=after(days=3), code=4000, items=None)
+    shelf.done("d1", "c1")
+    with shelf.database.reading() as connection:
+        whole = queries.get_sync(connection, "f4").cause
+    causes = {"unclassified": ["f1", "f2", "f3"], whole: ["f4"], "never_seen": []}
+    for cause, syncs in causes.items():
+        assert walk(shelf.database, "started_at", 1, SyncFilter(cause=cause)) == syncs
 
 
 def test_search_finds_ids_and_the_beginning_of_a_name(shelf: Shelf) -> None:
