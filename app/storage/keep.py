@@ -102,7 +102,7 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     """Keep these deliveries and all they cause, inside the caller's transaction."""
     by_id: dict[str, Delivery] = {}
     again = [each for each in deliveries if by_id.setdefault(each.message_id, each) is not each]
-    new = _insert_events(connection, by_id.values(), spoken_of(deliveries))
+    new = _insert_events(connection, by_id.values(), spoken_of(by_id.values()))
     news = [by_id[message_id] for message_id in sorted(new)]
     again += [delivery for message_id, delivery in by_id.items() if message_id not in new]
     effects = _Effects()
