@@ -91,6 +91,8 @@ class Door:
             await self._turned_away(send, "too_slow", 408, "Request Timeout")
         except ClientGone:
             self._fate("hung_up").inc()
+        except asyncio.CancelledError:
+            await self._not_now(send)
         else:
             await self._accept(scope, body, send)
 
@@ -122,14 +124,17 @@ class Door:
         try:
             new = await self._inbox().keep(delivery)
         except (StorageUnavailable, asyncio.CancelledError) as error:
-            # The server cancels what it cannot wait for when it stops: an answer all the same.
             _log.debug("a delivery was not kept", event_id=delivery.message_id, why=str(error))
-            self._fate("not_kept").inc()
-            await _refuse(send, 503, "Service Unavailable", (b"retry-after", RETRY_AFTER))
+            await self._not_now(send)
             return
         self._fate("new" if new else "duplicate").inc()
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
+
+    async def _not_now(self, send: Send) -> None:
+        """The server, too, cancels what it cannot wait for when it stops: an answer all the same."""
+        self._fate("not_kept").inc()
+        await _refuse(send, 503, "Service Unavailable", (b"retry-after", RETRY_AFTER))
 
     async def _turned_away(self, send: Send, fate: str, status: int, title: str) -> None:
         self._fate(fate).inc()

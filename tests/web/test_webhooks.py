@@ -324,6 +324,14 @@ def test_a_delivery_that_the_server_gives_up_is_503(database: Database) -> None:
     assert sent[0]["status"] == 503
 
 
+def test_half_a_delivery_when_the_service_stops_is_503(database: Database) -> None:
+    """Its sender was slow, and nothing is wrong with it."""
+    part = {"type": "http.request", "body": b"{", "more_body": True}
+    sent = asgi([part], database, cancel_after_s=0.05)
+    assert sent[0]["status"] == 503
+    assert count(database) == 0
+
+
 def test_an_encoded_spelling_of_the_address_is_another_address(database: Database) -> None:
     """One address, one spelling: what a proxy guards is what we answer."""
     body = failed()
