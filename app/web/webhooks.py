@@ -132,7 +132,7 @@ class Door:
         await send({"type": "http.response.body"})
 
     async def _not_now(self, send: Send) -> None:
-        """The server, too, cancels what it cannot wait for when it stops: an answer all the same."""
+        """Even to whom the server cancels because it stops: Codat is asked to come again."""
         self._fate("not_kept").inc()
         await _refuse(send, 503, "Service Unavailable", (b"retry-after", RETRY_AFTER))
 
