@@ -20,10 +20,7 @@ def is_here() -> bool:
 
 def prepare(server: str) -> None:
     """The table it inserts into."""
-    engine = create_engine(make_url(server).set(drivername="postgresql+psycopg"))
-    with engine.begin() as connection:
-        connection.execute(text(TABLE))
-    engine.dispose()
+    _do(server, TABLE)
 
 
 def checkpoint(server: str) -> None:
@@ -31,10 +28,14 @@ def checkpoint(server: str) -> None:
 
     A new one makes and empties each 16 MB of them first, and all wait for that.
     """
+    _do(server, "CHECKPOINT")
+
+
+def _do(server: str, statement: str) -> None:
     address = make_url(server).set(drivername="postgresql+psycopg")
     engine = create_engine(address, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text("CHECKPOINT"))
+        connection.execute(text(statement))
     engine.dispose()
 
 

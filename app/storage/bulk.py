@@ -86,7 +86,7 @@ def insert_new(
         return []
     names = tuple(rows[0])
     new = Write(table, rows, lambda kind: _inserting_new(kind, table, names, unless, returning))
-    return _sent(connection, new, *besides).all()
+    return sent(connection, new, *besides).all()
 
 
 def changing(table: Table, rows: Rows) -> Write:
@@ -99,11 +99,11 @@ def write(connection: Connection, *writes: Write) -> None:
     """Carry out these writes, none of which builds on another: on PostgreSQL as one statement."""
     some = [each for each in writes if each.rows]
     if some:
-        _sent(connection, *some)
+        sent(connection, *some)
 
 
-def _sent(connection: Connection, first: Write, *besides: Write) -> CursorResult[Any]:
-    """The result of the first."""
+def sent(connection: Connection, first: Write, *besides: Write) -> CursorResult[Any]:
+    """As `write`, and the result of the first, which must have rows."""
     some = [first, *(each for each in besides if each.rows)]
     if len({each.table for each in some}) < len(some):
         raise ValueError("two writes to one table build on each other")
@@ -111,7 +111,8 @@ def _sent(connection: Connection, first: Write, *besides: Write) -> CursorResult
     statements = tuple(each.statement(kind) for each in some)
     told = [{**_parameters(kind, each.table, each.rows), **each.more} for each in some]
     if kind != "sqlite":
-        return connection.execute(_together(statements), reduce(or_, told))
+        as_one = _together(statements) if len(some) > 1 else statements[0]
+        return connection.execute(as_one, reduce(or_, told))
     results = [connection.execute(*each) for each in zip(statements, told, strict=True)]
     return results[0]
 
@@ -123,22 +124,12 @@ def _together(statements: tuple[Any, ...]) -> Any:
     return first.add_cte(*(each.cte(f"part_{n}") for n, each in enumerate(besides)))
 
 
-def put(
-    connection: Connection, statement: Any, table: FromClause, rows: Rows, **more: Any
-) -> CursorResult[Any]:
-    """Carry out a statement made for rows like these; `more` are its other parameters."""
-    told = _parameters(connection.dialect.name, table, rows)
-    return connection.execute(statement, {**told, **more})
-
-
 def _parameters(kind: str, table: FromClause, rows: Rows) -> dict[str, Any]:
     """Half a character (a lone surrogate) fails here, and does not become bad text."""
     told = [{name: value for name, value in row.items() if value is not None} for row in rows]
-    if kind == "sqlite":
-        as_json = orjson.dumps(told, _spelled_for_sqlite, orjson.OPT_PASSTHROUGH_DATETIME)
-    else:
-        as_json = orjson.dumps(told, _spelled)
-    return {f"{table.description}_rows": as_json.decode()}
+    # PostgreSQL reads times as orjson spells them; SQLite keeps them as text, in one spelling
+    option = orjson.OPT_PASSTHROUGH_DATETIME if kind == "sqlite" else None
+    return {f"{table.description}_rows": orjson.dumps(told, _spelled, option).decode()}
 
 
 @lru_cache(maxsize=64)
@@ -148,7 +139,7 @@ def inserting(
     names: tuple[str, ...],
     computed: tuple[tuple[str, ColumnElement[Any]], ...] = (),
 ) -> Insert:
-    """An INSERT for rows of these columns, to say ON CONFLICT of; `put` carries it out.
+    """An INSERT for rows of these columns, to say ON CONFLICT of; a `Write` carries it.
 
     A computed column is taken from its expression and not from the rows.
     """
@@ -180,7 +171,7 @@ def _updating(kind: str, table: Table, names: tuple[str, ...]) -> Update:
 
 
 def given(kind: str, table: FromClause, names: tuple[str, ...]) -> FromClause:
-    """The rows that `put` brings, with these columns of a table; an absent member is NULL."""
+    """The rows that `write` brings, with these columns of a table; an absent member is NULL."""
     rows = bindparam(f"{table.description}_rows", type_=Text)
     if kind == "sqlite":
         each = func.json_each(rows).table_valued("value", name="each")
@@ -197,15 +188,9 @@ def _member(row: ColumnElement[Any], wanted: KeyedColumnElement[Any]) -> ColumnE
 
 
 def _spelled(value: object) -> str:
-    """What JSON has no word for, as PostgreSQL spells it."""
+    """What orjson leaves to us, as PostgreSQL spells it; of times only SQLite's."""
     if isinstance(value, bytes):
         return "\\x" + value.hex()
-    raise TypeError(f"a {type(value).__name__} cannot be kept")
-
-
-def _spelled_for_sqlite(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.hex()
     if isinstance(value, datetime):
         return _spelled_time(value)
     raise TypeError(f"a {type(value).__name__} cannot be kept")

@@ -18,7 +18,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.storage.bulk import inserting, put
+from app.storage.bulk import Insert, Write, inserting, write
 from app.storage.tables import (
     company_tallies,
     day_tallies,
@@ -110,14 +110,16 @@ def fold(connection: Connection) -> int:
 
 def _add(connection: Connection, table: Any, changes: Counter[tuple[Any, ...]]) -> None:
     """In one order for all, so that two who fold at once wait for each other and never for ever."""
-    keys = [str(column.name) for column in table.primary_key]
+    keys = [str(column.name) for column in table.primary_key]  # plain ones, as JSON wants them
     rows = [
         dict(zip(keys, key, strict=True)) | {"total": change}
         for key, change in sorted(changes.items())
         if change
     ]
-    if rows:
-        statement = inserting(connection.dialect.name, table, tuple(rows[0]))
+
+    def adding(kind: str) -> Insert:
+        statement = inserting(kind, table, (*keys, "total"))
         more = {"total": table.c.total + statement.excluded.total}
-        adding = statement.on_conflict_do_update(index_elements=keys, set_=more)
-        put(connection, adding, table, rows)
+        return statement.on_conflict_do_update(index_elements=keys, set_=more)
+
+    write(connection, Write(table, rows, adding))

@@ -206,7 +206,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _from_hex(told: str | None) -> bytes | None:
-    return None if told is None else bytes.fromhex(told)
+    return None if told is None else bytes.fromhex(told.removeprefix("\\x"))
 
 
 def _use_write_ahead_log(connection: Any) -> None:

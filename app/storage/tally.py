@@ -37,7 +37,7 @@ from sqlalchemy import (
 )
 
 from app.rules.sync import Sync
-from app.storage.bulk import Write, given, insertion, put, write
+from app.storage.bulk import Write, given, insertion, sent, write
 from app.storage.queries_items import UNCURED
 from app.storage.tables import open_failures, syncs, tally_changes, transactions
 from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
@@ -164,7 +164,7 @@ def _looked_up(connection: Connection, touched: Mapping[str, Touched]) -> tuple[
     ]
     stored, found = set(), set()
     if asked:
-        for row in put(connection, _asking(connection.dialect.name), _ASKED, asked):
+        for row in sent(connection, Write(_ASKED, asked, _asking)):
             key = (row.company_id, row.transaction_id)
             if row.is_stored:
                 stored.add(key)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from app.storage.queries_items import ItemFilter
 from app.web.filters import LONGEST_CURSOR, ItemQuery, Paged, Word
 
+USUAL_DAYS = 30  # that a page goes back where no range is asked for
 ITEM_FILTERS = ("q", "status", "failed", "cause")
 
 Query = TypeVar("Query", bound=BaseModel)

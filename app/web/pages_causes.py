@@ -11,13 +11,11 @@ from app.web.answers_causes import cause_answer
 from app.web.api_events import ERROR_COLUMNS, reading_errors
 from app.web.deps import TheDatabase
 from app.web.filters import CauseQuery
-from app.web.pages_asked import asked
+from app.web.pages_asked import USUAL_DAYS, asked
 from app.web.pages_frame import PageRoute, page
 from app.web.paths import Id
 from app.web.replies import as_csv
 from app.web.sessions import SignedIn
-
-USUAL_DAYS = 30
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

@@ -13,14 +13,13 @@ from app.web.api_syncs import SYNC_COLUMNS
 from app.web.chart import Chart, draw
 from app.web.deps import TheDatabase
 from app.web.filters import SyncQuery
-from app.web.pages_asked import asked
+from app.web.pages_asked import USUAL_DAYS, asked
 from app.web.pages_frame import PageRoute, page
 from app.web.replies import as_csv
 from app.web.sessions import SignedIn
 from app.web.telling import sync_answer
 from app.work.failures import PREFIX
 
-USUAL_DAYS = 30
 MOST_NAMED = 5
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
