@@ -3,28 +3,32 @@
 All rows go as one JSON text, and the database takes it apart (`INSERT … SELECT FROM
 json_to_recordset(…)`, on SQLite `json_each`). The statement is the same for any number of rows, so
 neither we nor the database must read it anew for every batch; the text is made by one call into C,
-without what is empty; and taking it apart happens beside our thread, not in it.
+without what is empty; and taking it apart happens beside our thread, not in it. Raw bytes go beside
+it, one after the other in one value, of which each row knows its part: as JSON they would be hex.
 
-Making a statement costs us more than carrying it out: whoever is called for every batch makes it
-once per kind of database.
+To make a statement costs us more than to carry it out, and so does SQLAlchemy's way from one to the
+driver: a statement is made once per kind of database, and its text is handed to the driver.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache, reduce
-from operator import or_
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import (
     JSON,
+    Column,
     ColumnElement,
     Connection,
     CursorResult,
+    Dialect,
     FromClause,
+    Integer,
     LargeBinary,
     Row,
+    Select,
     Table,
     Text,
     Update,
@@ -35,6 +39,7 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -49,12 +54,13 @@ class Write:
     """Rows of one table, the statement that takes them by kind of database, its other parameters.
 
     All rows must name the same columns. The table is the one whose columns the rows are `given` as.
+    Parameters go to the driver as they are.
     """
 
     table: FromClause
     rows: Rows
     statement: Callable[[str], Any]
-    more: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, str | bytes] = field(default_factory=dict)
 
 
 def insertion(table: Table, rows: Rows, **computed: ColumnElement[Any]) -> Write:
@@ -103,33 +109,73 @@ def write(connection: Connection, *writes: Write) -> None:
 
 
 def sent(connection: Connection, first: Write, *besides: Write) -> CursorResult[Any]:
-    """As `write`, and the result of the first, which must have rows."""
+    """As `write`, and the result of the first, which must have rows, as the driver gives it."""
     some = [first, *(each for each in besides if each.rows)]
     if len({each.table for each in some}) < len(some):
         raise ValueError("two writes to one table build on each other")
-    kind = connection.dialect.name
-    statements = tuple(each.statement(kind) for each in some)
-    told = [{**_parameters(kind, each.table, each.rows), **each.more} for each in some]
-    if kind != "sqlite":
-        as_one = _together(statements) if len(some) > 1 else statements[0]
-        return connection.execute(as_one, reduce(or_, told))
-    results = [connection.execute(*each) for each in zip(statements, told, strict=True)]
+    dialect = connection.dialect
+    statements = tuple(each.statement(dialect.name) for each in some)
+    told: dict[str, Any] = {}
+    for each in some:
+        told |= _parameters(dialect.name, each)
+    if dialect.name != "sqlite":
+        return _carry_out(connection, _spelled_out(dialect, statements), told)
+    results = [_carry_out(connection, _spelled_out(dialect, (each,)), told) for each in statements]
     return results[0]
 
 
-@lru_cache(maxsize=64)
-def _together(statements: tuple[Any, ...]) -> Any:
+class _Spelled(NamedTuple):
+    """A statement's text, the values it always has, and the order of values where it counts."""
+
+    text: str
+    constants: Mapping[str, Any]
+    order: Sequence[str] | None
+
+
+@lru_cache(maxsize=256)
+def _spelled_out(dialect: Dialect, statements: tuple[Any, ...]) -> _Spelled:
     """PostgreSQL carries out what is said first, then the others in their order."""
     first, *besides = statements
-    return first.add_cte(*(each.cte(f"part_{n}") for n, each in enumerate(besides)))
+    if besides:
+        first = first.add_cte(*(each.cte(f"part_{n}") for n, each in enumerate(besides)))
+    compiled = first.compile(dialect=dialect)
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return _Spelled(str(compiled), constants, compiled.positiontup)
 
 
-def _parameters(kind: str, table: FromClause, rows: Rows) -> dict[str, Any]:
+def _carry_out(
+    connection: Connection, spelled: _Spelled, told: Mapping[str, Any]
+) -> CursorResult[Any]:
+    values = {**spelled.constants, **told}
+    if spelled.order is None:
+        return connection.exec_driver_sql(spelled.text, values)
+    return connection.exec_driver_sql(spelled.text, tuple(values[name] for name in spelled.order))
+
+
+def _parameters(kind: str, write: Write) -> dict[str, Any]:
     """Half a character (a lone surrogate) fails here, and does not become bad text."""
-    told = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    told = [{name: value for name, value in row.items() if value is not None} for row in write.rows]
+    name = write.table.description
+    heaps = {f"{name}_{column}": _heaped(told, column) for column in _raw(write.table)}
     # PostgreSQL reads times as orjson spells them; SQLite keeps them as text, in one spelling
     option = orjson.OPT_PASSTHROUGH_DATETIME if kind == "sqlite" else None
-    return {f"{table.description}_rows": orjson.dumps(told, _spelled, option).decode()}
+    return {f"{name}_rows": orjson.dumps(told, _spelled, option).decode(), **heaps, **write.more}
+
+
+def _raw(table: FromClause) -> list[str]:
+    return [each.name for each in table.c if isinstance(each.type, LargeBinary)]
+
+
+def _heaped(rows: Iterable[dict[str, Any]], name: str) -> bytes:
+    """The bytes of all rows, one after the other; in each row stay their place and size."""
+    heap, size = [], 0
+    for row in rows:
+        value = row.pop(name, None)
+        if value is not None:
+            heap.append(value)
+            row |= {f"{name}_at": size + 1, f"{name}_size": len(value)}
+            size += len(value)
+    return b"".join(heap)
 
 
 @lru_cache(maxsize=64)
@@ -171,26 +217,59 @@ def _updating(kind: str, table: Table, names: tuple[str, ...]) -> Update:
 
 
 def given(kind: str, table: FromClause, names: tuple[str, ...]) -> FromClause:
-    """The rows that `write` brings, with these columns of a table; an absent member is NULL."""
+    """The rows that a `Write` brings, with these columns of a table; an absent member is NULL."""
     rows = bindparam(f"{table.description}_rows", type_=Text)
+    return _unpacked(kind, rows, None, table, names).subquery("given")
+
+
+def unpacked(
+    kind: str, packed: Column[str], table: FromClause, names: tuple[str, ...]
+) -> Select[Any]:
+    """The rows that a column holds as JSON, with these columns of another table."""
+    return _unpacked(kind, packed, packed.table, table, names)
+
+
+def _unpacked(
+    kind: str,
+    packed: ColumnElement[str],
+    whose: FromClause | None,
+    table: FromClause,
+    names: tuple[str, ...],
+) -> Select[Any]:
+    wanted = [member for name in names for member in _members(table.c[name])]
     if kind == "sqlite":
-        each = func.json_each(rows).table_valued("value", name="each")
-        return select(*(_member(each.c.value, table.c[name]) for name in names)).subquery("given")
-    kinds = [column(name, table.c[name].type) for name in names]
-    told = func.json_to_recordset(cast(rows, JSON)).table_valued(*kinds, name="given")
-    return told.render_derived(with_types=True)
+        each: FromClause = func.json_each(packed).table_valued("value", name="each")
+        told = {m.name: _member(each.c.value, m.name) for m in wanted}
+    else:
+        rows = func.json_to_recordset(cast(packed, JSON)).table_valued(*wanted, name="each")
+        each = rows.render_derived(with_types=True)
+        told = {m.name: each.c[m.name] for m in wanted}
+    columns = [_read(table, name, told).label(name) for name in names]
+    return select(*columns).select_from(each if whose is None else whose.join(each, true()))
 
 
-def _member(row: ColumnElement[Any], wanted: KeyedColumnElement[Any]) -> ColumnElement[Any]:
-    value = func.json_extract(row, literal_column(f"'$.{wanted.name}'"))
-    is_bytes = isinstance(wanted.type, LargeBinary)
-    return (func.from_hex(value) if is_bytes else value).label(wanted.name)
+def _members(wanted: KeyedColumnElement[Any]) -> list[KeyedColumnElement[Any]]:
+    """How a column comes: as a member of its name, or as the place of its bytes in a heap."""
+    if not isinstance(wanted.type, LargeBinary):
+        return [column(wanted.name, wanted.type)]
+    return [column(f"{wanted.name}_{part}", Integer) for part in ("at", "size")]
+
+
+def _member(row: ColumnElement[Any], name: str) -> ColumnElement[Any]:
+    return func.json_extract(row, literal_column(f"'$.{name}'"))
+
+
+def _read(
+    table: FromClause, name: str, told: Mapping[str, ColumnElement[Any]]
+) -> ColumnElement[Any]:
+    if name in told:
+        return told[name]
+    heap = bindparam(f"{table.description}_{name}", type_=LargeBinary)
+    return func.substr(heap, told[f"{name}_at"], told[f"{name}_size"])
 
 
 def _spelled(value: object) -> str:
-    """What orjson leaves to us, as PostgreSQL spells it; of times only SQLite's."""
-    if isinstance(value, bytes):
-        return "\\x" + value.hex()
+    """What orjson leaves to us: of times only SQLite's."""
     if isinstance(value, datetime):
         return _spelled_time(value)
     raise TypeError(f"a {type(value).__name__} cannot be kept")

@@ -198,15 +198,9 @@ def _make_folder(folder: Path) -> None:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
-    # SQLite has its own `unhex` only since 3.41
-    connection.create_function("from_hex", 1, _from_hex, deterministic=True)
     _use_write_ahead_log(connection)
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _from_hex(told: str | None) -> bytes | None:
-    return None if told is None else bytes.fromhex(told.removeprefix("\\x"))
 
 
 def _use_write_ahead_log(connection: Any) -> None:

@@ -13,11 +13,9 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Connection,
     and_,
-    bindparam,
     case,
     exists,
     select,
@@ -57,13 +55,13 @@ def owing(sync_ids: Sequence[int], now: datetime) -> Write:
         {"sync": sync, "state": "owed", "due": now, "wanted": 1, "attempts": 0}
         for sync in sorted(set(sync_ids))
     ]
-    return Write(fetches, rows, _owing, {"now": now})
+    return Write(fetches, rows, _owing)
 
 
 @lru_cache
 def _owing(kind: str) -> Insert:
-    running = _running(bindparam("now", type_=fetches.c.due.type))
     statement = inserting(kind, fetches, ("sync", "state", "due", "wanted", "attempts"))
+    running = _running(statement.excluded.due)
     return statement.on_conflict_do_update(
         index_elements=["sync"],
         set_={
@@ -101,7 +99,7 @@ def owe_again(connection: Connection, sync_ids: Sequence[int], now: datetime) ->
     return bool(again.scalars().all())
 
 
-def _running(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+def _running(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     return and_(fetches.c.token.is_not(None), fetches.c.due > now)
 
 
