@@ -9,7 +9,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations
 from typing import Any
@@ -179,7 +178,7 @@ def test_assuming_an_order_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def last_wins(sync: Sync, event: Event, received_at: datetime) -> Sync:
         told = honest(sync, event, received_at)
         flag = rules._FLAGS[event.event]
-        return replace(told, heard=flag, unsettled=flag & rules.TERMINAL)
+        return told._replace(heard=flag, unsettled=flag & rules.TERMINAL)
 
     monkeypatch.setattr(test_sync, "tell", last_wins)
 

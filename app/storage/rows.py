@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping
 
 from app.rules.causes import Rules
 from app.rules.items import Counts
-from app.rules.sync import Sync
+from app.rules.sync import Sync, day_of
 from app.storage.why import because
 
 _SAME = (
@@ -53,6 +53,7 @@ def to_row(sync: Sync, *, updated_at: datetime, rules: Rules) -> dict[str, Any]:
     values = dict(zip(_SAME, _same(sync), strict=True))
     counted = _counted(sync.counts) if sync.counts else _UNCOUNTED
     values |= zip(_COUNTED, counted, strict=True)
+    occurred_at = sync.occurred_at
     return (
         values
         | why_as_a_whole(rules, sync)
@@ -62,8 +63,8 @@ def to_row(sync: Sync, *, updated_at: datetime, rules: Rules) -> dict[str, Any]:
             "state": sync.state,
             "outcome": sync.outcome,
             "finished_at": sync.finished_at,
-            "occurred_at": sync.occurred_at,
-            "day": sync.day or "",
+            "occurred_at": occurred_at,
+            "day": day_of(occurred_at) or "",
             "updated_at": updated_at,
         }
     )

@@ -1,6 +1,5 @@
 """What a sync is: the merge is a lattice, and Codat's verdict has the last word."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
@@ -305,4 +304,4 @@ def test_flags_survive_a_round_of_everything() -> None:
     """Hearing is monotone: no answer of Codat's makes us forget that we were told."""
     sync = settle(told(SYNC_FAILED, SYNC_STARTED), said(2000), asked_at=T0, fresh=False)
     assert sync.heard == Heard.FAILED | Heard.STARTED
-    assert replace(sync, unsettled=Heard.FAILED).state == "failed"
+    assert sync._replace(unsettled=Heard.FAILED).state == "failed"
