@@ -21,6 +21,7 @@ from app.storage.inbox import Inbox
 from app.storage.recount import recount
 from app.work import retention
 from app.work.asking import Asking
+from app.work.bookkeeping import Bookkeeper
 from app.work.causes import Reclassifier
 from app.work.connections import NotingConnections
 from app.work.duties import Duties, Duty
@@ -90,7 +91,8 @@ def make_worker(
     async def beside() -> None:
         async with http:
             notifier = Notifier(database, senders, clock)
-            await asyncio.gather(duties.run(), *([notifier.run()] if senders else []))
+            telling = [notifier.run()] if senders else []
+            await asyncio.gather(duties.run(), Bookkeeper(database).run(), *telling)
 
     return Worker(database, fetcher, clock=clock, duties=beside, on_beat=codat.share_limits)
 

@@ -10,14 +10,13 @@ from sqlalchemy import Connection, and_, or_, select, update
 from app.rules.news import CodatStatus
 from app.rules.status import phase_of
 from app.rules.sync import Sync, settle
-from app.storage import changes
 from app.storage.bulk import insert_new, write
 from app.storage.database import chunked, insert, rules_of
+from app.storage.journal import Entry
 from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
 from app.storage.store import note
 from app.storage.tables import companies, duties, fetches, notes, syncs
-from app.storage.tally import Tally
 
 ONCE_A = timedelta(days=1)  # what asking again may not mend is asked again once a day
 Difference = Literal["never_announced", "disagrees", "given_up", "incomplete", "stuck"]
@@ -182,13 +181,10 @@ def _insert_unannounced(
     rows = {sync_id: to_row(sync, updated_at=now, rules=rules) for sync_id, sync in first.items()}
     key = ("company_id", "sync_id")
     new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("id", "sync_id"))
-    ids = sorted(row.sync_id for row in new)
-    changed = [c for id_ in ids for c in changes.of_sync(None, rows[id_], now)]
-    write(connection, changes.written(changed))
-    tally = Tally()
-    for row in new:
-        tally.sync(row.id, None, first[row.sync_id])
-    tally.write(connection)
+    entry = Entry()
+    for row in sorted(new, key=lambda row: str(row.sync_id)):
+        entry.sync(row.id, None, None, rows[row.sync_id], now)
+    write(connection, entry.written())
 
 
 def owe_stuck(connection: Connection, *, before: datetime, now: datetime, limit: int = 200) -> int:

@@ -1,4 +1,9 @@
-"""Reads what is counted ahead, and folds its changes."""
+"""Reads what is counted ahead, and folds its changes.
+
+A total is what is folded, what was counted since, and what the journal still holds, together and
+by one statement. Open failures are the exception: what the journal holds of them is looked up when
+it is worked off (`journal.caught_up`).
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +15,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    Subquery,
     Text,
     cast,
     delete,
@@ -18,7 +24,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.storage.bulk import Insert, Write, inserting, write
+from app.storage.bulk import Insert, Write, inserting, unpacked, write
 from app.storage.tables import (
     company_tallies,
     day_tallies,
@@ -26,6 +32,7 @@ from app.storage.tables import (
     tally_changes,
 )
 from app.storage.tables_counted import NO_CODE
+from app.storage.tables_told import journal
 
 FOLDED_AT_ONCE = 20_000
 # Both databases write a UTC time as 2026-01-31 …
@@ -33,21 +40,25 @@ DAY = func.substr(cast(syncs.c.occurred_at, Text), 1, 10)
 CODE: ColumnElement[int] = func.coalesce(syncs.c.status_code, NO_CODE)
 
 _changes = tally_changes.c
+_CHANGE = (_changes.company_id, _changes.day, _changes.what, _changes.status_code, _changes.change)
 
 
 def of_companies(connection: Connection, ids: Sequence[str]) -> dict[str, Counter[str]]:
     """What is counted of these companies: syncs by outcome, and `OPEN_FAILURES`."""
-    folded = select(company_tallies).where(company_tallies.c.company_id.in_(ids))
-    recent = select(_changes.company_id, _changes.what, _changes.change)
-    both = union_all(folded, recent.where(_changes.company_id.in_(ids))).subquery("counted")
-    total = _sum(both.c.total)
-    statement = select(both.c.company_id, both.c.what, total).group_by(
-        both.c.company_id, both.c.what
-    )
     found: dict[str, Counter[str]] = {}
-    for company_id, what, count in connection.execute(statement):
+    for company_id, what, count in connection.execute(by_company(connection, ids)):
         found.setdefault(company_id, Counter())[what] = count
     return found
+
+
+def by_company(connection: Connection, ids: Sequence[str]) -> Select[Any]:
+    """To read what is counted of these companies: company, what, `total`."""
+    folded = select(company_tallies).where(company_tallies.c.company_id.in_(ids))
+    more = recent(connection).c
+    added = select(more.company_id, more.what, more.change).where(more.company_id.in_(ids))
+    both = union_all(folded, added).subquery("counted")
+    keys = (both.c.company_id, both.c.what)
+    return select(*keys, _sum(both.c.total).label("total")).group_by(*keys)
 
 
 def of_days(
@@ -55,10 +66,11 @@ def of_days(
 ) -> Sequence[Row[str, str, int, int]]:
     """Day, outcome, status code and how many syncs, from a day on and before another, by day."""
     folded = select(day_tallies).where(*_within(day_tallies.c.day, first, end))
-    recent = select(_changes.day, _changes.what, _changes.status_code, _changes.change).where(
-        _changes.day.is_not(None), *_within(_changes.day, first, end)
+    more = recent(connection).c
+    added = select(more.day, more.what, more.status_code, more.change).where(
+        more.day.is_not(None), *_within(more.day, first, end)
     )
-    both = union_all(folded, recent).subquery("counted")
+    both = union_all(folded, added).subquery("counted")
     keys = (both.c.day, both.c.what, both.c.status_code)
     total = _sum(both.c.total)
     statement: Select[Any] = select(*keys, total).group_by(*keys).having(total != 0)
@@ -68,13 +80,21 @@ def of_days(
 def syncs_by_day(connection: Connection, first: str | None, end: str | None) -> dict[str, int]:
     """How many syncs there are on each day, from a day on and before another."""
     folded = select(day_tallies.c.day, day_tallies.c.total)
-    recent = select(_changes.day, _changes.change).where(_changes.day.is_not(None))
+    more = recent(connection).c
+    added = select(more.day, more.change).where(more.day.is_not(None))
     both = union_all(
         folded.where(*_within(day_tallies.c.day, first, end)),
-        recent.where(*_within(_changes.day, first, end)),
+        added.where(*_within(more.day, first, end)),
     ).subquery("counted")
     statement = select(both.c.day, _sum(both.c.total)).group_by(both.c.day)
     return {day: total for day, total in connection.execute(statement) if total}
+
+
+def recent(connection: Connection) -> Subquery:
+    """What is not folded yet: what was counted since, and what the journal still holds."""
+    names = tuple(each.name for each in _CHANGE)
+    waiting = unpacked(connection.dialect.name, journal.c.counts, tally_changes, names)
+    return union_all(select(*_CHANGE), waiting).subquery("recent")
 
 
 def _sum(totals: ColumnElement[int]) -> ColumnElement[int]:
@@ -92,9 +112,7 @@ def fold(connection: Connection) -> int:
     taken = connection.execute(
         delete(tally_changes)
         .where(_changes.id.in_(oldest.with_for_update(skip_locked=True).scalar_subquery()))
-        .returning(
-            _changes.company_id, _changes.day, _changes.what, _changes.status_code, _changes.change
-        )
+        .returning(*_CHANGE)
     ).all()
     by_company: Counter[tuple[Any, ...]] = Counter()
     by_day: Counter[tuple[Any, ...]] = Counter()

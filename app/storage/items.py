@@ -23,11 +23,11 @@ def replace_items(
     items: Sequence[Item],
     *,
     status_code: int | None = None,
-) -> tuple[Items, Items]:
+) -> Items:
     """Put these rows in place of all the sync has, in the order Codat lists them.
 
     The sync's status code tells the cause of failed rows whose message does not. Returns what was
-    there before and what is there now, for the tally.
+    there before, for the tally.
     """
     before = delete(transactions).where(transactions.c.sync == sync)
     gone = connection.execute(
@@ -35,7 +35,7 @@ def replace_items(
     )
     there = Items.of((row.transaction_id, row.failed) for row in gone)
     write(connection, listed(connection, {sync: items}, {sync: status_code}))
-    return there, named(items)
+    return there
 
 
 def named(items: Sequence[Item]) -> Items:

@@ -1,6 +1,7 @@
 """Keeps what Codat delivers: many events in one commit, each exactly once.
 
-One transaction holds the raw events, the syncs they speak of, and the fetches those owe. A known
+One transaction holds the raw events, the syncs they speak of, the fetches those owe, and what is
+to be told and counted of all that. A known
 message id is no news; it only starts again what was left undone. Rows are always locked in the
 same order (events, companies, connections, syncs, fetches, the gate; by key within each), so that
 two replicas that write at once wait for each other and never deadlock.
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, tuple_, update
+from sqlalchemy import Connection, select, tuple_, update
 
 from app.rules.news import Delivery, Item
 from app.rules.sync import (
@@ -24,14 +25,14 @@ from app.rules.sync import (
 )
 from app.storage import changes, gate, owed
 from app.storage.bulk import Write, changing, insert_new, insertion, write
-from app.storage.changes import Change
 from app.storage.companies import spoken_of
 from app.storage.connections import merge_told
 from app.storage.database import insert, rules_of
-from app.storage.items import listed, named, replace_items
+from app.storage.items import listed, replace_items
+from app.storage.journal import Entry
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import events, notes, syncs
-from app.storage.tally import Items, Tally
+from app.storage.tally import Items
 
 SyncKey = tuple[str, str]
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -55,46 +56,25 @@ class _Merged:
 
 @dataclass(slots=True)
 class _Effects:
-    """What this commit writes when it knows all: rows, what others see change, what is counted."""
+    """What this commit writes when it knows all: rows, and what others must be told of them."""
 
-    tally: Tally = field(default_factory=Tally)
-    changes: list[Change] = field(default_factory=list)
+    entry: Entry = field(default_factory=Entry)
     changed: list[dict[str, Any]] = field(default_factory=list)
     fresh: dict[int, _Merged] = field(default_factory=dict)
 
-    def sync(
-        self,
-        number: int,
-        before: Sync | None,
-        after: Sync,
-        row: RowMapping | None,
-        values: dict[str, Any],
-        now: datetime,
-    ) -> None:
-        """A sync became what these values say."""
-        self.changes += changes.of_sync(row, values, now)
-        self.tally.sync(number, before, after)
-
-    def items(self, merged: _Merged, had: Sequence[Item], gone: Items, now: datetime) -> None:
-        """A sync's items became those of the news."""
-        items = merged.items or ()
-        self.changes += changes.of_items(merged.sync, had, items, now)
-        self.tally.items(merged.sync.company_id, gone, named(items))
-
     def first_items(self, number: int, merged: _Merged, now: datetime) -> None:
         """A sync that had no items has those of the news."""
-        self.items(merged, [], Items(), now)
+        self.entry.items(merged.sync, [], merged.items or (), Items(), now)
         self.fresh[number] = merged
 
     def writes(self, connection: Connection) -> tuple[Write, ...]:
-        """The rows of syncs, of their first items, of the feed, and of the counters."""
+        """The rows of syncs, of their first items, and of the journal."""
         items = {number: each.items or () for number, each in self.fresh.items()}
         codes = {number: each.sync.status_code for number, each in self.fresh.items()}
         return (
             changing(syncs, self.changed),
             listed(connection, items, codes),
-            changes.written(self.changes),
-            self.tally.counted(),
+            self.entry.written(),
         )
 
 
@@ -114,7 +94,6 @@ def keep_all(connection: Connection, deliveries: Sequence[Delivery]) -> Kept:
     restarted = owed.owe_again(connection, sorted(repeated), _latest(again))
     for delivery in news:
         gate.heed(connection, delivery)
-    effects.tally.write(connection)
     return Kept(new=new, owes=bool(ended) or restarted)
 
 
@@ -144,7 +123,6 @@ def keep_again(connection: Connection, delivery: Delivery) -> bool:
     owing = owed.owing(sorted(ended), delivery.received_at)
     write(connection, *effects.writes(connection), owing)
     gate.heed(connection, delivery)
-    effects.tally.write(connection)
     return bool(ended)
 
 
@@ -228,7 +206,7 @@ def _insert_syncs(
     ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
     told = dict(zip(merged, rows, strict=True))
     for key, number in ids.items():
-        effects.sync(number, None, merged[key].sync, None, told[key], now)
+        effects.entry.sync(number, None, None, told[key], now)
         if merged[key].items:
             effects.first_items(number, merged[key], now)
     return ids
@@ -254,14 +232,14 @@ def _update_syncs(
             continue
         values = to_row(merged.sync, updated_at=now, rules=rules_of(connection))
         effects.changed.append(values | {"id": row["id"]})
-        effects.sync(row["id"], before, merged.sync, row, values, now)
+        effects.entry.sync(row["id"], before, row, values, now)
         if merged.items and before.items_from is None:
             effects.first_items(row["id"], merged, now)
         elif merged.items is not None:
             had = changes.kept_items(connection, row["id"])
             code = merged.sync.status_code
-            gone, _ = replace_items(connection, row["id"], merged.items, status_code=code)
-            effects.items(merged, had, gone, now)
+            gone = replace_items(connection, row["id"], merged.items, status_code=code)
+            effects.entry.items(merged.sync, had, merged.items, gone, now)
     return ids
 
 

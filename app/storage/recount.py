@@ -1,6 +1,5 @@
 """Counts anew from the rows, and mends what is counted ahead."""
 
-from collections import Counter
 from typing import Any
 
 from sqlalchemy import (
@@ -18,9 +17,9 @@ from sqlalchemy import (
     update,
 )
 
-from app.storage import tally
+from app.storage import counted, journal, tally
 from app.storage.bulk import write
-from app.storage.counted import CODE, DAY, of_companies
+from app.storage.counted import CODE, DAY
 from app.storage.database import Database
 from app.storage.tables import (
     companies,
@@ -39,15 +38,17 @@ _changes = tally_changes.c
 def recount(database: Database) -> int:
     """Compare what is counted with the rows and mend it; how many counters were wrong.
 
-    Nobody has to stop for it: a correction is a change like others, worked out by one statement
-    (syncs) or under the company's lock (open failures).
+    Nobody has to stop for it: a correction is a change like others, worked out by one statement,
+    what the journal holds included (syncs), or under the company's lock (open failures).
     """
+    journal.work_off(database)
     with database.writing() as connection:
         _no_hurry(connection)
         _fold_names(connection)
         right = update(syncs).where(syncs.c.day.is_distinct_from(DAY)).values(day=DAY)
         connection.execute(right)
-        wrong = _mend(connection, _by_company()) + _mend(connection, _by_day())
+        recent = counted.recent(connection).c
+        wrong = _mend(connection, _by_company(recent)) + _mend(connection, _by_day(recent))
     with database.reading() as connection:
         company_ids = sorted(connection.execute(_with_failures()).scalars())
     for company_id in company_ids:
@@ -90,32 +91,32 @@ def _counts_open(columns: Any) -> ColumnElement[bool]:
     return counts
 
 
-def _by_company() -> Select[Any]:
+def _by_company(recent: Any) -> Select[Any]:
     """By how much each company's counted syncs are wrong."""
     there = select(
         syncs.c.company_id, null().label("day"), syncs.c.outcome.label("what"),
         _no_code().label("status_code"), func.count().label("n"),
     ).group_by(syncs.c.company_id, syncs.c.outcome)  # fmt: skip
-    counted = company_tallies.c
-    folded = select(counted.company_id, null(), counted.what, _no_code(), -counted.total)
-    recent = select(_changes.company_id, null(), _changes.what, _no_code(), -_changes.change)
+    tallies = company_tallies.c
+    folded = select(tallies.company_id, null(), tallies.what, _no_code(), -tallies.total)
+    more = select(recent.company_id, null(), recent.what, _no_code(), -recent.change)
     return _differences(
         there,
-        folded.where(~_counts_open(counted)),
-        recent.where(~_counts_open(_changes), _changes.company_id.is_not(None)),
+        folded.where(~_counts_open(tallies)),
+        more.where(~_counts_open(recent), recent.company_id.is_not(None)),
     )
 
 
-def _by_day() -> Select[Any]:
+def _by_day(recent: Any) -> Select[Any]:
     """By how much each day's counted syncs are wrong."""
     there = select(
         null().label("company_id"), DAY.label("day"), syncs.c.outcome.label("what"),
         CODE.label("status_code"), func.count().label("n"),
     ).group_by(DAY, syncs.c.outcome, CODE)  # fmt: skip
-    counted = day_tallies.c
-    folded = select(null(), counted.day, counted.what, counted.status_code, -counted.total)
-    recent = select(null(), _changes.day, _changes.what, _changes.status_code, -_changes.change)
-    return _differences(there, folded, recent.where(_changes.day.is_not(None)))
+    tallies = day_tallies.c
+    folded = select(null(), tallies.day, tallies.what, tallies.status_code, -tallies.total)
+    more = select(null(), recent.day, recent.what, recent.status_code, -recent.change)
+    return _differences(there, folded, more.where(recent.day.is_not(None)))
 
 
 def _no_code() -> ColumnElement[int]:
@@ -142,18 +143,23 @@ def _recount_open(connection: Connection, company_id: str) -> int:
     found = tally.found_open(connection, company_id)
     stored = tally.stored_open(connection, company_id)
     write(connection, *tally.opened(stored, found))
-    counted = of_companies(connection, [company_id]).get(company_id, Counter())[OPEN_FAILURES]
-    missing = len(found) + _nameless(connection, company_id) - counted
+    missing = len(found) + _nameless_less_counted(connection, company_id)
     write(connection, tally.added({(company_id, None, OPEN_FAILURES, NO_CODE): missing}))
     return (missing != 0) + (found != stored)
 
 
-def _nameless(connection: Connection, company_id: str) -> int:
-    """Failed rows that name no transaction: nothing can ever cure them."""
-    statement = (
+def _nameless_less_counted(connection: Connection, company_id: str) -> int:
+    """Failed rows that name no transaction, which nothing can ever cure, less all that is counted.
+
+    One statement, as new rows and what the journal says of them appear together.
+    """
+    nameless = (
         select(func.count())
         .select_from(transactions.join(syncs, syncs.c.id == transactions.c.sync))
         .where(syncs.c.company_id == company_id, syncs.c.failed > 0)
         .where(transactions.c.failed.is_(True), transactions.c.transaction_id.is_(None))
     )
-    return connection.execute(statement).scalar_one()
+    totals = counted.by_company(connection, [company_id]).subquery("totals").c
+    open_now = select(func.coalesce(func.sum(totals.total), 0)).where(_counts_open(totals))
+    less = nameless.scalar_subquery() - open_now.scalar_subquery()
+    return int(connection.execute(select(less)).scalar_one())

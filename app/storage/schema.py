@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from app.errors import SchemaError
-from app.storage import changes
+from app.storage import changes, journal
 from app.storage.database import Database
 
 if TYPE_CHECKING:
@@ -43,11 +43,18 @@ def migrate(database: Database, revision: str = "head") -> tuple[str | None, str
             connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         before = _version(connection)
         config = _config(connection)
+        if before == head():
+            _work_off_all(connection)  # an older version knows no journal
         down = revision == "base" or revision.startswith("-")
         (command.downgrade if down else command.upgrade)(config, revision)
         if _version(connection) == head():
             changes.go_on(connection)
         return before, _version(connection)
+
+
+def _work_off_all(connection: Connection) -> None:
+    while journal.work_off_some(connection):
+        pass
 
 
 def drift(database: Database) -> list[str]:

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, case, select
 
 from app.rules.sync import Sync
-from app.storage import changes
 from app.storage.bulk import insert_new, write
 from app.storage.database import insert, rules_of
+from app.storage.journal import Entry
 from app.storage.rows import to_row
 from app.storage.store import note
 from app.storage.tables import companies, starts, syncs
@@ -81,8 +81,10 @@ def keep_started(
     started = Sync(company_id=company_id, sync_id=sync_id, started_at=now, first_seen_at=now)
     row = to_row(started, updated_at=now, rules=rules_of(connection))
     key = ("company_id", "sync_id")
-    if insert_new(connection, syncs, [row], unless=key, returning=("id",)):
-        write(connection, changes.written(changes.of_sync(None, row, now)))
+    entry = Entry()
+    for new in insert_new(connection, syncs, [row], unless=key, returning=("id",)):
+        entry.sync(new.id, None, None, row, now)
+    write(connection, entry.written())
     number = connection.execute(
         select(syncs.c.id).where(syncs.c.company_id == company_id, syncs.c.sync_id == sync_id)
     ).scalar_one()

@@ -12,10 +12,10 @@ from app.storage import announce, changes, owed
 from app.storage.bulk import write
 from app.storage.database import insert, rules_of
 from app.storage.items import replace_items
+from app.storage.journal import Entry
 from app.storage.owed import Claim
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import heartbeats, notes, syncs
-from app.storage.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +59,17 @@ def record(
     changed_at = now if after != before else row["updated_at"]
     values = to_row(after, updated_at=changed_at, rules=rules_of(connection))
     connection.execute(update(syncs).where(syncs.c.id == claimed.sync).values(values))
-    changed = changes.of_sync(row, values, now)
-    tally = Tally()
-    tally.sync(claimed.sync, before, after)
+    entry = Entry()
+    entry.sync(claimed.sync, before, row, values, now)
     if answer.items is not None:
         had = changes.kept_items(connection, claimed.sync)
-        changed += changes.of_items(after, had, answer.items, now)
         code = after.status_code
-        replaced = replace_items(connection, claimed.sync, answer.items, status_code=code)
-        tally.items(after.company_id, *replaced)
+        gone = replace_items(connection, claimed.sync, answer.items, status_code=code)
+        entry.items(after, had, answer.items, gone, now)
         listed = had if before.items_from == "codat" else []
         announce.cured(connection, claimed.sync, after, listed, answer.items, now)
-    write(connection, changes.written(changed))
+    write(connection, entry.written())
     announce.ended(connection, claimed.sync, after, "owed", now)
-    tally.write(connection)
     return Recorded(before, after, fresh)
 
 

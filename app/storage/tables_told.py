@@ -1,7 +1,8 @@
 """The tables of what leaves us.
 
-`changes` has every change in order, `feeds` how that order goes on in another database, `outgoing`
-what we owe others to tell. `app.storage.schema` imports these, so that migrations know them.
+`journal` has what was changed and is not told or counted yet, `changes` every change in order,
+`feeds` how that order goes on in another database, `outgoing` what we owe others to tell.
+`app.storage.schema` imports these, so that migrations know them.
 """
 
 from sqlalchemy import (
@@ -17,6 +18,14 @@ from sqlalchemy import (
 )
 
 from app.storage.columns import Key, UtcTime, metadata
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("told", Text, nullable=False),
+    Column("counts", Text, nullable=False),
+)
 
 # Ids must never be used again, or a reader's cursor would point past rows that are new.
 changes = Table(

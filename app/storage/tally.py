@@ -1,11 +1,11 @@
 """What is counted ahead: syncs by company, by day, by outcome; transactions that stay failed.
 
-Every transaction that changes a sync or its items says so to a `Tally` and writes it last. What it
-adds or takes away goes in as new rows (`tally_changes`): no writer waits for another's counters.
-A duty folds them; a total is the folded part and the changes together, read by one statement.
+Every transaction that changes a sync or its items says so to a `Tally`, which the journal keeps
+until it is worked off. What it adds or takes away then goes in as new rows (`tally_changes`): no
+writer waits for another's counters. A duty folds them.
 
-Whether a failed transaction is open depends on the company's other syncs. So who changes items
-takes the company's lock, the last lock of its transaction, and looks at what is there then.
+Whether a failed transaction is open depends on the company's other syncs. So who says which are
+open takes the company's lock, the last lock of its transaction, and looks at what is there then.
 """
 
 from collections import Counter
@@ -91,39 +91,38 @@ class Touched:
 
 @dataclass(slots=True)
 class Tally:
-    """What one transaction changes. `write` is its last statement."""
+    """What some transactions changed. `write` is the last statement of the one that counts it."""
 
     changes: Counter[Key] = field(default_factory=Counter)
     touched: dict[str, Touched] = field(default_factory=dict)
     moved: dict[int, str] = field(default_factory=dict)
 
-    def sync(self, number: int, before: Sync | None, after: Sync) -> None:
-        """A sync was changed, or is new where there is no `before`. Its row is locked."""
+    def sync(self, number: int, before: Sync | None, after: Mapping[str, Any]) -> None:
+        """A sync's row was changed, or is new where there is no `before`; it is locked."""
         if before is not None:
-            self.changes[_key(before)] -= 1
-            if before.occurred_at != after.occurred_at and before.counts:
-                self.moved[number] = after.company_id
-        self.changes[_key(after)] += 1
+            day = before.day or ""
+            self.changes[_key(before.company_id, day, before.outcome, before.status_code)] -= 1
+            if before.occurred_at != after["occurred_at"] and before.counts:
+                self.moved[number] = before.company_id
+        key = _key(after["company_id"], after["day"], after["outcome"], after["status_code"])
+        self.changes[key] += 1
 
     def items(self, company_id: str, gone: Items, come: Items) -> None:
         """A sync's items were replaced. Its row is locked."""
-        touched = self.touched.setdefault(company_id, Touched())
-        touched.ids.update(gone.ids, come.ids)
-        touched.may_open.update(gone.ids, come.failed)
+        self.touch(company_id, gone.ids | come.ids, gone.ids | come.failed)
         self.changes[company_id, None, OPEN_FAILURES, NO_CODE] += come.nameless - gone.nameless
 
-    def counted(self) -> Write:
-        """What is known by now; `write` then leaves it out."""
-        known, self.changes = self.changes, Counter()
-        return added(known)
+    def touch(self, company_id: str, ids: Iterable[str], may_open: Iterable[str]) -> None:
+        """These transactions of a company may be open or cured now."""
+        touched = self.touched.setdefault(company_id, Touched())
+        touched.ids.update(ids)
+        touched.may_open.update(may_open)
 
     def write(self, connection: Connection) -> None:
         """Write the changes. After this the transaction must lock nothing that others may hold."""
         for number, company_id in self.moved.items():
             ids = _ids_in(connection, number)
-            touched = self.touched.setdefault(company_id, Touched())
-            touched.ids.update(ids)
-            touched.may_open.update(ids)
+            self.touch(company_id, ids, ids)
         lock(connection, self.touched)
         stored, found = _looked_up(connection, self.touched)
         for company_id, change in grown(stored, found).items():
@@ -131,9 +130,8 @@ class Tally:
         write(connection, *opened(stored, found), added(self.changes))
 
 
-def _key(sync: Sync) -> Key:
-    code = NO_CODE if sync.status_code is None else sync.status_code
-    return sync.company_id, sync.day, sync.outcome, code
+def _key(company_id: str, day: str, outcome: str, status_code: int | None) -> Key:
+    return company_id, day, outcome, NO_CODE if status_code is None else status_code
 
 
 def _ids_in(connection: Connection, number: int) -> set[str]:
@@ -254,11 +252,13 @@ def found_open(connection: Connection, company_id: str) -> set[Own]:
 
 def added(changes: Mapping[Key, int]) -> Write:
     """To add changes to what is counted."""
-    return insertion(
-        tally_changes,
-        [
-            {"company_id": company, "day": day, "what": what, "status_code": code, "change": n}
-            for (company, day, what, code), n in changes.items()
-            if n
-        ],
-    )
+    return insertion(tally_changes, counts(changes))
+
+
+def counts(changes: Mapping[Key, int]) -> list[dict[str, Any]]:
+    """As rows of `tally_changes`; what adds up to nothing is left out."""
+    return [
+        {"company_id": company, "day": day, "what": what, "status_code": code, "change": n}
+        for (company, day, what, code), n in changes.items()
+        if n
+    ]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.storage import queries, queries_companies, queries_items
+from app.storage import journal, queries, queries_companies, queries_items
 from app.web.answers import CompanyAnswer, CompanyList, SyncAnswer, TransactionHistory
 from app.web.deps import TheDatabase
 from app.web.filters import CompanyQuery, Nothing
@@ -22,7 +22,7 @@ router = APIRouter(tags=["companies"], route_class=IdRoute)
 @router.get("/companies", summary="List companies by name", responses=documented(401, 422, 503))
 def list_companies(database: TheDatabase, query: Annotated[CompanyQuery, Query()]) -> CompanyList:
     """One page of companies with their totals; those without a known name last."""
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         page = queries_companies.list_companies(
             connection, q=query.q, cursor=query.cursor, limit=query.limit
         )
@@ -39,7 +39,7 @@ def get_company(
     request: Request, database: TheDatabase, company_id: Id, _query: NoQuery
 ) -> Response:
     """Its syncs by outcome, its newest sync, and how many transactions stay failed."""
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         company = queries_companies.get_company(connection, company_id)
     return tagged(request, company_answer(company))
 

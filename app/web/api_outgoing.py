@@ -9,7 +9,7 @@ from pydantic import Field
 
 from app.errors import BadRequest
 from app.settings import Settings
-from app.storage import changes
+from app.storage import changes, journal
 from app.web.answers_changes import ChangeAnswer, ChangeList, RetryAnswer
 from app.web.deps import TheDatabase
 from app.web.filters import LONGEST_CURSOR, ChangeQuery, Whose
@@ -47,7 +47,7 @@ def list_changes(
     """
 
     def read(after: str | None, limit: int) -> tuple[Sequence[ChangeAnswer], str | None]:
-        with database.reading() as connection:
+        with journal.caught_up(database) as connection:
             page = changes.read_changes(connection, after, limit)
         return [change_answer(each) for each in page.items], page.next
 

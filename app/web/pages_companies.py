@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.storage import queries, queries_companies, queries_events, queries_items
+from app.storage import journal, queries, queries_companies, queries_events, queries_items
 from app.storage.queries_items import ErrorFilter
 from app.web.deps import TheDatabase
 from app.web.filters import CompanyQuery, Nothing, Paged
@@ -23,7 +23,7 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 def list_companies(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
     """The companies by name, with how it goes in each."""
     query = asked(request, CompanyQuery)
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         found = queries_companies.list_companies(
             connection, q=query.q, cursor=query.cursor, limit=query.limit
         )
@@ -39,7 +39,7 @@ def get_company(
     query = asked(request, Paged)
     limit = query.limit if "limit" in query.model_fields_set else FAILURES_AT_ONCE
     still_open = ErrorFilter(company_id=company_id, open=True)
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         company = queries_companies.get_company(connection, company_id)
         newest = queries.newest_syncs(connection, company_id, NEWEST)
         whole = queries.open_whole_failure(connection, company_id)
@@ -69,7 +69,7 @@ def get_transaction(
 ) -> Response:
     """Did this expense reach the books? The answer, and its rows in every sync."""
     asked(request, Nothing)
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         items = queries_items.history(connection, company_id, transaction_id)
         company = queries_companies.get_company(connection, company_id)
     history = history_answer(items, database.rules)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from app import log
 from app.errors import NotKnown, StorageUnavailable
-from app.storage import erasure
+from app.storage import erasure, journal
 from app.storage.database import Database
 from app.storage.recount import recount
 
@@ -61,6 +61,7 @@ class Eraser:
         while some := self._patiently(lambda: self._some_syncs(company_id)):
             gone += some
             self.tell(f"{gone['syncs']} syncs erased")
+        self._patiently(lambda: journal.work_off(self.database))  # it names the company too
         for name in erasure.NAMES:
             gone[name] += self._all_rows(name, company_id)
         recount(self.database)  # the totals by day, which do not say whose they are

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
 from app.rules.news import CodatStatus, Delivery, Item
-from app.storage import compare, counted, owed, queries_companies, store, tally
+from app.storage import compare, counted, journal, owed, queries_companies, store, tally
 from app.storage.bulk import write
 from app.storage.database import Database
 from app.storage.keep import keep_all
@@ -59,7 +59,7 @@ class Find:
 
 @dataclass(frozen=True)
 class Fold:
-    """The changes so far are folded."""
+    """What the journal holds is counted, and the changes so far are folded."""
 
 
 def do(database: Database, step: Tell | Ask | Find | Fold) -> None:
@@ -76,6 +76,7 @@ def do(database: Database, step: Tell | Ask | Find | Fold) -> None:
             )
             compare.mend(connection, "c1", found, T0)
         else:
+            journal.work_off_some(connection)
             counted.fold(connection)
 
 
@@ -133,7 +134,7 @@ def open_by_rows(rows: list[Any], items: list[Any]) -> tuple[set[Any], Counter[A
 def counters_say(database: Database) -> tuple[Any, ...]:
     rows, _ = read(database)
     ids = sorted({row["company_id"] for row in rows})
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         totals = counted.of_companies(connection, ids)
         days = counted.of_days(connection, None, None)
         stored = connection.execute(select(open_failures)).all()
@@ -189,6 +190,7 @@ def test_the_counters_are_what_the_rows_say_after_any_steps(
     empty(database)
     for step in told:
         do(database, step)
+    assert recount(database) == 0
     assert counters_say(database) == rows_say(database)
     do(database, Fold())
     with database.reading() as connection:
@@ -264,6 +266,7 @@ def test_wrong_counters_are_mended_from_the_rows(database: Database) -> None:
     do(database, Tell(delivery("m2", COMPLETED, sync_id="s2")))
 
     def spoil(connection: Connection) -> None:
+        journal.work_off_some(connection)
         counted.fold(connection)
         wrong = {("c1", None, "failed", NO_CODE): 5, (None, "2026-01-01", "failed", NO_CODE): -3}
         write(connection, tally.added(wrong))

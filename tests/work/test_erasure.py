@@ -12,7 +12,7 @@ from sqlalchemy import make_url, select
 from app.codat import events as codat_events
 from app.errors import NotKnown, StorageUnavailable
 from app.rules.news import Delivery, Item
-from app.storage import erasure, owed, starting, store
+from app.storage import erasure, journal, owed, starting, store
 from app.storage.database import Database
 from app.storage.keep import keep_all, keep_raw
 from app.storage.tables import alerts, metadata
@@ -27,6 +27,7 @@ FILLED = (
     "syncs", "transactions", "fetches", "notes", "events", "companies", "alerts", "starts",
 )  # fmt: skip
 ABOUT_NOBODY = {"gates", "duties", "heartbeats", "feeds", "day_tallies"}
+WORKED_OFF = {"journal"}  # before what it says is erased
 
 
 def fill(database: Database, company_id: str, syncs: int = 3) -> None:
@@ -49,6 +50,7 @@ def fill(database: Database, company_id: str, syncs: int = 3) -> None:
         lost = {"cause": "webhooks_lost", "company_id": company_id, "text": "x", "opened_at": T0}
         connection.execute(alerts.insert(), lost)
         starting.take_turn(connection, company_id, "wanted", now=T0, until=T0)
+        journal.work_off_some(connection)
 
 
 def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
@@ -91,7 +93,18 @@ def test_the_receipt_counts_every_table_and_ends_with_the_sum(database: Database
 
 def test_every_table_is_covered_or_known_to_be_about_nobody() -> None:
     """Who adds a table that speaks of companies in another way must say so here."""
-    assert set(metadata.tables) == {*erasure.TABLES} | ABOUT_NOBODY
+    assert set(metadata.tables) == {*erasure.TABLES} | ABOUT_NOBODY | WORKED_OFF
+
+
+def test_what_is_not_told_or_counted_yet_is_erased_too(database: Database) -> None:
+    """The journal still holds what a webhook told just before."""
+    fill(database, C1)
+    last = delivery("last", sync_id="s9", company_id=C1, items=(Item("t9", "Failed"),))
+    with database.writing() as connection:
+        keep_all(connection, [last])
+    assert C1 in str(rows(database)["journal"])
+    erase(database)
+    assert C1 not in str(rows(database))
 
 
 def test_a_company_nobody_knows_is_said_to_be_unknown(database: Database) -> None:

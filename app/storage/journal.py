@@ -1,0 +1,168 @@
+"""The journal: what a transaction changed, to be told in the feed and counted a moment later.
+
+To tell and count costs more than to keep, and a burst of deliveries waits for it. So whoever
+changes a sync or its items writes one row here, in the same transaction; the rows are worked off
+soon after, many together, one worker at a time and in their order. Nothing can be lost on the way:
+a row goes in the transaction that tells and counts it. Who reads the feed or the counters of open
+failures works off first (`caught_up`), and so sees all that was committed before.
+
+A sync's row is locked before its change is written down. So of two changes of one sync the first
+has the lower number here, and who sees the second sees both.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, func, insert, select
+
+from app import log
+from app.errors import StorageUnavailable
+from app.rules.news import Item
+from app.rules.sync import Sync
+from app.storage import changes
+from app.storage.bulk import Rows, Write, write
+from app.storage.changes import Change
+from app.storage.database import Database
+from app.storage.items import named
+from app.storage.tables_told import journal
+from app.storage.tally import Items, Tally, counts
+
+AT_ONCE = 32
+_LOCK = 0x0C0DA8  # who works off holds this advisory lock
+_log = log.get(__name__)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What one transaction changes: of each sync and its items, as others see it and as counted."""
+
+    changes: list[Change] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+
+    def sync(
+        self,
+        number: int,
+        before: Sync | None,
+        row: RowMapping | None,
+        values: dict[str, Any],
+        now: datetime,
+    ) -> None:
+        """A sync became what these values say; its row is locked, or new where there is none."""
+        self.changes += changes.of_sync(row, values, now)
+        self.tally.sync(number, before, values)
+
+    def items(
+        self, sync: Sync, had: Sequence[Item], has: Sequence[Item], gone: Items, now: datetime
+    ) -> None:
+        """A sync's items became others; its row is locked."""
+        self.changes += changes.of_items(sync, had, has, now)
+        self.tally.items(sync.company_id, gone, named(has))
+
+    def written(self) -> Write:
+        """The entry as it is to be written, if it says anything."""
+        counted = counts(self.tally.changes)
+        rows: Rows = (
+            [{}] if self.changes or counted or self.tally.touched or self.tally.moved else []
+        )
+        return Write(
+            journal,
+            rows,
+            _writing,
+            {"told": self._told() if rows else "", "counts": orjson.dumps(counted).decode()},
+        )
+
+    def _told(self) -> str:
+        told = {
+            "changes": [
+                (each.kind, each.company_id, each.sync_id, each.transaction_id, each.at, each.told)
+                for each in self.changes
+            ],
+            "touched": [
+                (company_id, sorted(some.ids), sorted(some.may_open))
+                for company_id, some in self.tally.touched.items()
+            ],
+            "moved": [*self.tally.moved.items()],
+        }
+        return orjson.dumps(told, option=orjson.OPT_UTC_Z).decode()
+
+
+def _writing(_kind: str) -> Any:
+    return _WRITING
+
+
+_WRITING = insert(journal).from_select(
+    ["told", "counts"], select(bindparam("told", type_=Text), bindparam("counts", type_=Text))
+)
+
+
+@contextmanager
+def caught_up(database: Database) -> Iterator[Connection]:
+    """A connection to read by, after all that is in the journal by now was told and counted.
+
+    A database that can be read and not written is read as it is.
+    """
+    try:
+        work_off(database)
+    except StorageUnavailable as error:
+        _log.warning("the journal could not be worked off", reason=str(error))
+    with database.reading() as connection:
+        yield connection
+
+
+def work_off(database: Database) -> int:
+    """Tell and count what is in the journal by now; returns how many entries that were.
+
+    Any number may do so at once: each waits for the one before. Raises StorageUnavailable.
+    """
+    with database.reading() as connection:
+        last = connection.execute(select(func.max(journal.c.id))).scalar()
+    done = 0
+    while last is not None:
+        with database.writing() as connection:
+            some = work_off_some(connection, last)
+        done += some
+        if some < AT_ONCE:
+            break
+    return done
+
+
+def work_off_some(connection: Connection, last: int | None = None, most: int = AT_ONCE) -> int:
+    """Work off the oldest entries, up to one with a number, inside the caller's transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    else:  # what is deleted must not stay in the file, or an erased company would live on there
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")
+    oldest = select(journal.c.id).order_by(journal.c.id).limit(most)
+    if last is not None:
+        oldest = oldest.where(journal.c.id <= last)
+    gone = delete(journal).where(journal.c.id.in_(oldest))
+    rows = connection.execute(gone.returning(journal.c.id, journal.c.told, journal.c.counts)).all()
+    entry = _together((row.told, row.counts) for row in sorted(rows))
+    write(connection, changes.written(entry.changes))
+    entry.tally.write(connection)
+    return len(rows)
+
+
+def _together(entries: Iterable[tuple[str, str]]) -> Entry:
+    """These entries, oldest first, as one."""
+    whole = Entry()
+    for told, counted in entries:
+        _add(whole, orjson.loads(told), orjson.loads(counted))
+    return whole
+
+
+def _add(whole: Entry, told: dict[str, Any], counted: list[dict[str, Any]]) -> None:
+    for kind, company_id, sync_id, transaction_id, at, seen in told["changes"]:
+        when = datetime.fromisoformat(at)
+        whole.changes.append(Change(kind, company_id, sync_id, transaction_id, when, seen))
+    for company_id, ids, may_open in told["touched"]:
+        whole.tally.touch(company_id, ids, may_open)
+    whole.tally.moved |= told["moved"]
+    for row in counted:
+        whole.tally.changes[row["company_id"], row["day"], row["what"], row["status_code"]] += row[
+            "change"
+        ]

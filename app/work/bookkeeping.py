@@ -1,0 +1,32 @@
+"""Tells and counts, once a second, what the journal holds by then."""
+
+import asyncio
+from dataclasses import dataclass
+
+from app import log
+from app.errors import StorageUnavailable
+from app.storage import journal
+from app.storage.database import Database
+
+EVERY_S = 1.0
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bookkeeper:
+    """Works the journal off beside the fetches, so that nobody who reads has much left to do."""
+
+    database: Database
+    every_s: float = EVERY_S
+
+    async def run(self) -> None:
+        """Until cancelled. What cannot be done now stays in the journal for the next time."""
+        while True:
+            try:
+                await asyncio.to_thread(journal.work_off, self.database)
+            except StorageUnavailable as error:
+                _log.warning("the journal waits for the database", reason=str(error))
+            except Exception:
+                _log.exception("the journal could not be worked off")
+            await asyncio.sleep(self.every_s)

@@ -1,0 +1,160 @@
+"""What is written down is told and counted exactly once, whoever works it off and however often."""
+
+import threading
+
+import pytest
+from sqlalchemy import func, select
+
+from app.errors import StorageUnavailable
+from app.rules.news import Item
+from app.storage import changes, counted, journal, starting
+from app.storage.database import Database
+from app.storage.keep import keep_all
+from app.storage.recount import recount
+from app.storage.tables_counted import OPEN_FAILURES
+from app.storage.tables_told import journal as entries
+from tests.told import COMPLETED, FAILED, STARTED, T0, after, delivery
+
+BAD, DONE = (Item("t1", "PushError", "closed"),), (Item("t1", "Completed"),)
+
+
+def tell(database: Database, number: int, event: str = FAILED, **more: object) -> None:
+    with database.writing() as connection:
+        keep_all(connection, [delivery(f"m{number}", event, sync_id=f"s{number}", **more)])  # type: ignore[arg-type]
+
+
+def waiting(database: Database) -> int:
+    with database.reading() as connection:
+        return connection.execute(select(func.count()).select_from(entries)).scalar_one()
+
+
+def told(database: Database) -> list[str]:
+    with database.reading() as connection:
+        return [each.sync_id for each in changes.read_changes(connection, None, 500).items]
+
+
+def open_failures(database: Database) -> int:
+    with database.reading() as connection:
+        return counted.of_companies(connection, ["c1"])["c1"][OPEN_FAILURES]
+
+
+def test_who_reads_after_catching_up_sees_what_was_committed_before(database: Database) -> None:
+    """And the journal is empty then."""
+    tell(database, 1, items=BAD)
+    assert (waiting(database), told(database)) == (1, [])
+    with journal.caught_up(database) as connection:
+        assert len(changes.read_changes(connection, None, 9).items) == 2
+    assert (waiting(database), open_failures(database)) == (0, 1)
+    assert journal.work_off(database) == 0
+
+
+def test_how_many_syncs_there_are_is_known_before_the_journal_is_worked_off(
+    database: Database,
+) -> None:
+    """A total has what is folded, what was counted since, and what waits."""
+    for number in range(3):
+        tell(database, number)
+        if number == 1:
+            assert journal.work_off(database) == 2
+    with database.reading() as connection:
+        assert counted.of_companies(connection, ["c1"])["c1"]["failed"] == 3
+        assert counted.syncs_by_day(connection, None, None) == {"2026-01-01": 3}
+    assert recount(database) == 0
+
+
+def test_more_than_are_worked_off_at_once_are_told_in_their_order(database: Database) -> None:
+    """In several transactions, one after the other."""
+    many = journal.AT_ONCE * 2 + 3
+    for number in range(many):
+        tell(database, number)
+    assert journal.work_off(database) == many
+    assert told(database) == [f"s{number}" for number in range(many)]
+
+
+def test_what_becomes_of_a_sync_is_told_in_its_order(database: Database) -> None:
+    """Also when all of it waited together."""
+    for number, event in enumerate((STARTED, FAILED)):
+        with database.writing() as connection:
+            keep_all(connection, [delivery(f"m{number}", event, at=after(minutes=number))])
+    with journal.caught_up(database) as connection:
+        page = changes.read_changes(connection, None, 9)
+    assert ['"state":"started"' in each.told for each in page.items] == [True, False]
+
+
+def test_a_cure_that_waits_with_its_failure_leaves_nothing_open(database: Database) -> None:
+    """What is open is looked up when it is counted, by the rows that are there then."""
+    tell(database, 1, FAILED, items=BAD, generated_at=T0)
+    tell(database, 2, COMPLETED, items=DONE, generated_at=after(hours=1))
+    assert journal.work_off(database) == 2
+    assert open_failures(database) == 0
+    assert recount(database) == 0
+
+
+def test_many_at_once_work_off_each_entry_once(database: Database) -> None:
+    """As several replicas would, while more comes in."""
+    failures: list[Exception] = []
+
+    def work(first: int) -> None:
+        try:
+            for number in range(first, first + 12):
+                tell(database, number, items=(Item(f"t{number}", "Failed"),))
+                journal.work_off(database)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n * 100,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.work_off(database)
+    everything = told(database)
+    assert failures == []
+    assert sorted(everything) == sorted(
+        2 * [f"s{n * 100 + k}" for n in range(4) for k in range(12)]
+    )
+    assert open_failures(database) == 48
+    assert recount(database) == 0
+
+
+def test_stopped_half_way_an_entry_is_still_there(database: Database) -> None:
+    """It goes in the transaction that tells and counts it."""
+    tell(database, 1)
+    with database.writing() as connection:
+        assert journal.work_off_some(connection) == 1
+        connection.get_transaction().rollback()  # type: ignore[union-attr]  # one is open
+    assert (waiting(database), told(database)) == (1, [])
+    assert journal.work_off(database) == 1
+
+
+def test_a_database_that_cannot_be_written_is_read_as_it_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A feed that is a little behind is better than none."""
+    tell(database, 1)
+
+    def refuse(_database: Database) -> int:
+        raise StorageUnavailable("read only")
+
+    monkeypatch.setattr(journal, "work_off", refuse)
+    with journal.caught_up(database) as connection:
+        assert changes.read_changes(connection, None, 9).items == []
+
+
+def test_what_changes_nothing_is_not_written_down(database: Database) -> None:
+    """A second message of the same news, and one that speaks of no sync."""
+    tell(database, 1, STARTED)
+    journal.work_off(database)
+    with database.writing() as connection:
+        keep_all(connection, [delivery("again", STARTED, sync_id="s1", at=after(minutes=1))])
+    assert waiting(database) == 0
+
+
+def test_a_sync_that_is_started_here_is_told_and_counted(database: Database) -> None:
+    """Like one that a webhook announced."""
+    with database.writing() as connection:
+        starting.keep_started(connection, "c1", "s1", "somebody asked", T0)
+    with journal.caught_up(database) as connection:
+        assert len(changes.read_changes(connection, None, 9).items) == 1
+        assert counted.of_companies(connection, ["c1"])["c1"]["in_progress"] == 1
+    assert recount(database) == 0
