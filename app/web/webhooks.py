@@ -25,6 +25,7 @@ from app.codat.signature import Verifier
 from app.errors import SignatureError, StorageUnavailable
 from app.rules.news import Delivery
 from app.storage.inbox import Inbox
+from app.web.wire import WHOLE
 
 PATHS = frozenset({b"/webhooks/codat", b"/webhooks/codat/"})  # as sent: no other spelling
 METHODS = frozenset({"POST", "PUT"})
@@ -83,8 +84,7 @@ class Door:
             await _refuse(send, 405, "Method Not Allowed", (b"allow", b"POST, PUT"))
             return
         try:
-            async with asyncio.timeout(BODY_WITHIN_S):
-                body = await self._read(scope, receive)
+            body = await self._body(scope, receive)
         except TooLarge:
             await self._turned_away(send, "too_large", 413, "Content Too Large")
         except TimeoutError:
@@ -95,6 +95,12 @@ class Door:
             await self._not_now(send)
         else:
             await self._accept(scope, body, send)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        if WHOLE in scope:  # nothing to wait for, and a timer costs half as much as the signature
+            return await self._read(scope, receive)
+        async with asyncio.timeout(BODY_WITHIN_S):
+            return await self._read(scope, receive)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         for name, value in scope["headers"]:

@@ -15,6 +15,7 @@ door is stricter with bodies and answers first.
 import asyncio
 import resource
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,6 +27,7 @@ READ_WITHIN_S = 60.0
 MOST_AHEAD = 16
 MOST_CONNECTIONS = 2000
 FILES_OF_OUR_OWN = 100
+WHOLE = "app.whole"  # in the scope of a request whose body has come: `receive` does not wait
 
 
 def most_connections() -> int:
@@ -86,22 +88,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = self._whole = False
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; forget a trailer, which nobody here reads."""
-        if not self._in_body:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Hand the request on, unless what came in one piece is too much."""
         self._in_body = self._got_on = True
         self._disarm()
         if len(self.pipeline) >= MOST_AHEAD:
             raise TooMuch
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
         if size > MOST_HEAD_BYTES:
             self._why = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise TooMuch
         super().on_headers_complete()
+        self.headers = []  # what comes now are trailers, which nobody here reads
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -112,6 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """The request is here as a whole."""
         self._whole = self._got_on = True
         self._in_body = False
+        self.scope[WHOLE] = True  # type: ignore[literal-required]  # ASGI allows more
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # the same few words for every cause

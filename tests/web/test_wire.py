@@ -19,18 +19,21 @@ Address = tuple[str, int]
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/slow` waits, `/body` reads it all, `/much` answers with much."""
+    """`/slow` waits, `/body` reads it all, `/much` answers with much, `/told` with the scope."""
     if scope["type"] != "http":
         return
+    whole = wire.WHOLE in scope
     if scope["path"] == "/slow":
         await asyncio.sleep(0.5)
     size = 0
-    more = scope["path"] == "/body"
+    more = scope["path"] in ("/body", "/told")
     while more:
         message: Message = await receive()
         more = message.get("more_body", False)
         size += len(message.get("body", b""))
     answer = b"x" * 30_000_000 if scope["path"] == "/much" else str(size).encode()
+    if scope["path"] == "/told":
+        answer = b"%d %s" % (whole, b" ".join(name for name, _ in scope["headers"]))
     headers = [(b"content-length", str(len(answer)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
@@ -149,6 +152,29 @@ def test_a_large_body_is_no_large_head(address: Address) -> None:
     chunked = b"POST /body HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     with connected(address, chunked + b"1\r\nb\r\n" * 100_000 + b"0\r\n\r\n") as sock:
         assert to_the_end(sock).endswith(b"\r\n\r\n100000")
+
+
+@pytest.mark.parametrize(("pieces", "whole"), [((b"ab",), True), ((b"a", b"b"), False)])
+def test_a_body_that_came_with_its_head_is_known_to_be_there(
+    address: Address, pieces: tuple[bytes, ...], whole: bool
+) -> None:
+    """Nobody needs a timer for it; for one that is still on its way somebody does."""
+    head = b"POST /told HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+    with connected(address, head + pieces[0]) as sock:
+        for piece in pieces[1:]:
+            time.sleep(0.2)
+            sock.sendall(piece)
+        assert to_the_end(sock).endswith(b"\r\n\r\n%d connection content-length" % whole)
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.2])
+def test_trailers_are_no_headers(address: Address, pause_s: float) -> None:
+    """What stands behind a body cannot be what its signature was checked with."""
+    head = b"POST /told HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(address, head + b"1\r\nb\r\n") as sock:
+        time.sleep(pause_s)
+        sock.sendall(b"0\r\nWebhook-Id: m\r\n\r\n")
+        assert to_the_end(sock).endswith(b" connection transfer-encoding")
 
 
 @pytest.mark.parametrize(
