@@ -1,6 +1,7 @@
 """Bytes to an event: every documented body, every spelling, and anything at all."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.codat.events import read
+from app.codat.events import _parsed, read
 from app.codat.times import read_time
 from app.rules.items import count
 from app.rules.news import Item
@@ -195,3 +196,78 @@ def test_any_json_is_read_without_an_error_into_texts_a_database_can_keep(
 def test_times_are_read_leniently(text: object, read_as: datetime | None) -> None:
     """Every documented form, the impossible one included."""
     assert read_time(text) == read_as
+
+
+ODD = [
+    *(
+        b"-0",
+        b"-0.0",
+        b"1e400",
+        b"1e-400",
+        b"NaN",
+        b"-Infinity",
+        b"-NaN",
+        b"+1",
+        b"01",
+        b"1.",
+        b".5",
+    ),
+    *(b"9" * 25, b"9" * 4300, b"9" * 4301, b"18446744073709551616", b"1" * 400 + b"e5", b"1_0"),
+    *(
+        b'{"a":1,"b":2,"a":3}',
+        b'{"a":1,}',
+        b"{a:1}",
+        b"[1,]",
+        b"[]]",
+        b"",
+        b"/**/1",
+        b"tru",
+        b"None",
+    ),
+    *(rb'"\ud800"', rb'"\ud83d\ude00"', rb'"\ude00\ud83d"', rb'"\u0000"', rb'"\x41"', rb'"\u+123"'),
+    *(b'"\x00"', b'"\x1f"', b'"\x7f"', b'"\xff"', b'"\xed\xa0\x80"', b"\xc2\xa0{}", b"{}\x00"),
+    *(b"[" * depth + b"]" * depth for depth in (199, 200, 201, 500, 100_000)),
+    *('{"a": "\u00e9"}'.encode(name) for name in ("utf-8-sig", "utf-16", "utf-16-le", "utf-32-be")),
+]
+PIECES = [
+    *(b"{", b"}", b"[", b"]", b":", b",", b'"', b"\\", b"\\u", b"d83d", b"-", b".", b"e", b"E+"),
+    *(b"0", b"1", b"99999999999999999999", b"true", b"null", b"NaN", b"Infinity", b" ", b"\n"),
+    *(b'"a"', b'"a":', b'"A":', b"\xc3\xa9", b"\xed\xa0\x80", b"\x00"),
+]
+
+
+def told(parse: Callable[[bytes], Any], body: bytes) -> str:
+    """What was made of it, down to the kind of a number and the order of keys."""
+    try:
+        return repr(parse(body))
+    except (ValueError, RecursionError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize(
+    "body", [*ODD, *(b'{"a":%s}' % odd for odd in ODD)], ids=range(len(ODD) * 2)
+)
+def test_the_faster_parser_reads_what_is_odd_as_the_standard_library_does(body: bytes) -> None:
+    """Where two parsers of JSON usually differ."""
+    assert told(_parsed, body) == told(json.loads, body)
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=2), max_size=30).map(b"".join))
+def test_the_faster_parser_reads_no_text_otherwise(body: bytes) -> None:
+    """Nearly JSON, most of it refused: by both, and in the same words."""
+    assert told(_parsed, body) == told(json.loads, body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON, st.booleans(), st.sampled_from([None, 1]))
+def test_the_faster_parser_reads_no_json_otherwise(
+    value: Any, in_ascii: bool, indent: int | None
+) -> None:
+    """Numbers, texts and nesting of every kind, whichever way they are written."""
+    body = json.dumps(value, ensure_ascii=in_ascii, indent=indent).encode("utf-8", "surrogatepass")
+    assert told(_parsed, body) == told(json.loads, body)
