@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # the worker is wired here too, and needs no web framework
 TITLE = "Codat Sync for Expenses receiver"
 VERSION = "0.1.0"
 SWITCH_S = 0.0005
+MOST_UNLOOKED = 10_000  # objects; what requests leave behind needs no collection at all
 
 
 def utc_now() -> datetime:
@@ -159,6 +160,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
             # the inbox's thread waits for the database often; its turn must come soon after
             sys.setswitchinterval(SWITCH_S)
             gc.collect()
+            gc.set_threshold(MOST_UNLOOKED)
             gc.freeze()  # start-up objects live for ever: collections need not walk them
             yield
 
