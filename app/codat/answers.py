@@ -124,6 +124,11 @@ class Page:
             return len(self.rows) < self.size
         return number * self.size >= self.total
 
+    def promises(self, number: int) -> bool:
+        """True when by Codat's count there is a page of this number; never after a short page."""
+        full = len(self.rows) >= self.size
+        return full and self.total is not None and (number - 1) * self.size < self.total
+
     def contradicts(self, before: "Page | None") -> bool:
         """True when this page repeats the one before it, or both came short of a full page."""
         if before is None:

@@ -8,7 +8,8 @@ answers are never followed and redirects never taken: pages are counted. Retryin
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -35,12 +36,13 @@ from app.codat.answers import (
     read_sync_id,
 )
 from app.codat.limits import Limits
+from app.codat.paging import counted
 from app.codat.refusals import refusal
 from app.errors import CodatRateLimited, CodatRefused, CodatUnavailable
 from app.rules.news import CodatStatus, Connection, Item
 
 PAGE_SIZE = 100
-MOST_PAGES = 2000
+AHEAD = 2  # of a transaction list; one page more is hardly faster
 LARGEST_ANSWER = 50 * 1024 * 1024
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 WHOLE_CALL_S = 45.0  # httpx's own time is per read: who drips bytes would never be too slow
@@ -127,10 +129,11 @@ class CodatClient:
 
         async def read(size: int) -> TransactionList:
             pages = []
-            async for page in self._pages(path, size, company_id):
-                pages.append(TransactionPage(read_items(page.rows), page.size, page.total))
-                if on_page:
-                    await on_page()
+            async with aclosing(self._pages(path, size, company_id, ahead=AHEAD)) as coming:
+                async for page in coming:
+                    pages.append(TransactionPage(read_items(page.rows), page.size, page.total))
+                    if on_page:
+                        await on_page()
             return listed(pages)
 
         path = _syncs(company_id, sync_id, "transactions")
@@ -184,22 +187,16 @@ class CodatClient:
         )
         return read_sync_id(told)
 
-    async def _pages(
-        self, path: str, page_size: int, company_id: str | None
-    ) -> AsyncIterator[Page]:
-        """Count pages to the list's end. Links are not followed.
+    def _pages(
+        self, path: str, page_size: int, company_id: str | None, *, ahead: int = 0
+    ) -> AsyncGenerator[Page, None]:
+        """The list's pages. Links are not followed."""
 
-        A list that repeats itself, or comes short twice in a row, contradicts its own count: to
-        go on would only cost calls, and what was read does not count as complete.
-        """
-        before: Page | None = None
-        for number in range(1, MOST_PAGES + 1):
+        async def ask(number: int) -> Page:
             query = {"page": number, "pageSize": page_size}
-            page = read_page(await self._get(path, company_id, query), page_size)
-            yield page
-            if page.is_last(number) or page.contradicts(before):
-                return
-            before = page
+            return read_page(await self._get(path, company_id, query), page_size)
+
+        return counted(ask, ahead=ahead)
 
     async def _get(
         self, path: str, company_id: str | None, query: dict[str, int] | None = None

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from app.codat import client as client_module
+from app.codat import paging
 from app.codat.client import CodatClient, authorization
 from app.codat.limits import Limits
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
@@ -213,7 +214,7 @@ def test_pages_that_codat_makes_smaller_are_all_read() -> None:
 
 def test_a_list_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A total that runs ahead of the pages must not keep a worker for ever."""
-    monkeypatch.setattr(client_module, "MOST_PAGES", 5)
+    monkeypatch.setattr(paging, "MOST_PAGES", 5)
     found = ask(
         pages(lambda p: 1000 * p, lambda _: 10),
         lambda codat: codat.list_transactions("c", "s", page_size=10),
@@ -249,6 +250,63 @@ def test_a_codat_that_ignores_the_page_is_asked_twice_and_not_believed() -> None
     found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=10))
     assert asked == ["1", "2"]
     assert not found.complete
+
+
+class Slow:
+    """A list of so many pages whose answers wait, except the first; it notes what happens."""
+
+    def __init__(self, pages: int) -> None:
+        self.pages = pages
+        self.on_their_way: set[int] = set()
+        self.most = 0
+        self.given_up: list[int] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        number = int(request.url.params["page"])
+        self.on_their_way.add(number)
+        self.most = max(self.most, len(self.on_their_way))
+        try:
+            await asyncio.sleep(0.01 if number > 1 else 0)
+        except asyncio.CancelledError:
+            self.given_up.append(number)
+            raise
+        self.on_their_way.remove(number)
+        rows = [{"transactionId": f"{number}-{n}"} for n in range(10)]
+        return httpx.Response(200, json={"results": rows, "totalResults": self.pages * 10})
+
+    def listed(self, on_page: Callable[[], Awaitable[None]] | None = None) -> Any:
+        return ask(
+            self,  # type: ignore[arg-type]  # httpx takes an awaited answer too
+            lambda codat: codat.list_transactions("c", "s", page_size=10, on_page=on_page),
+        )
+
+
+def test_two_pages_are_on_their_way_and_none_beyond_the_end() -> None:
+    """Rows come in Codat's order all the same."""
+    slow = Slow(5)
+    found = slow.listed()
+    assert [item.transaction_id for item in found.items] == [
+        f"{page}-{n}" for page in range(1, 6) for n in range(10)
+    ]
+    assert found.complete
+    assert slow.most == 2
+    assert slow.given_up == []
+
+
+def test_who_stops_reading_gives_up_the_pages_on_their_way() -> None:
+    """A lost lease must leave no call behind."""
+
+    class Lost(Exception):
+        pass
+
+    async def stop() -> None:
+        await asyncio.sleep(0.005)
+        raise Lost
+
+    slow = Slow(5)
+    with pytest.raises(Lost):
+        slow.listed(stop)
+    assert slow.given_up == [2, 3]
 
 
 @pytest.mark.parametrize(
