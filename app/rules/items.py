@@ -1,5 +1,6 @@
 """The rows of a transaction list: which of them failed, and how many are in which class."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from app.rules.news import Item
@@ -26,8 +27,8 @@ def is_failing(status: str | None) -> bool:
 def count(items: tuple[Item, ...]) -> Counts:
     """Count the rows of a transaction list by class; an unknown status is `other`."""
     tally = {"completed": 0, "failed": 0, "pending": 0, "other": 0}
-    for item in items:
-        tally[_class_of(item.status)] += 1
+    for status, rows in Counter(item.status for item in items).items():
+        tally[_class_of(status)] += rows
     return Counts(total=len(items), **tally)
 
 

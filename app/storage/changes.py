@@ -10,7 +10,7 @@ them. SQLite has one writer at a time; there the transaction is always 0.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from sqlalchemy import (
@@ -61,8 +61,7 @@ _THIS = cast(cast(func.pg_current_xact_id(), Text), BigInteger) + _LIFT
 _OLDEST = cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger) + _LIFT
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One change: what the sync, or the transaction in this sync, is from now on."""
 
     kind: ChangeKind
@@ -122,9 +121,14 @@ def of_items(
 
 
 def _by_id(items: Iterable[Item]) -> dict[str | None, list[dict[str, Any]]]:
+    """Rows that say the same are one object, made once."""
     found: dict[str | None, list[dict[str, Any]]] = {}
+    known: dict[tuple[str | None, ...], dict[str, Any]] = {}
     for item in items:
-        found.setdefault(item.transaction_id, []).append(_row(item))
+        says = (item.status, item.message, item.integration_type)
+        if says not in known:
+            known[says] = _row(item)
+        found.setdefault(item.transaction_id, []).append(known[says])
     return found
 
 

@@ -1,10 +1,11 @@
 """The item rows of a sync: written as a whole set, never row by row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete
 
+from app.rules.causes import Rules
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
@@ -13,8 +14,6 @@ from app.storage.database import rules_of
 from app.storage.tables import transactions
 from app.storage.tally import Items
 from app.storage.why import why
-
-_AS_TOLD = ("transaction_id", "status", "message", "integration_type")
 
 
 def replace_items(
@@ -40,7 +39,8 @@ def replace_items(
 
 def named(items: Sequence[Item]) -> Items:
     """What the tally must know of these rows."""
-    return Items.of((item.transaction_id, is_failing(item.status)) for item in items)
+    failing = {status for status in {item.status for item in items} if is_failing(status)}
+    return Items.of((item.transaction_id, item.status in failing) for item in items)
 
 
 def listed(
@@ -51,18 +51,28 @@ def listed(
     """The rows of these syncs, which have none yet, as they are to be written."""
     rules = rules_of(connection)
     rows = [
-        _row(sync, n, item) | why(rules, item, status_code=status_codes[sync])
+        row
         for sync, listed in items.items()
-        for n, item in enumerate(listed)
+        for row in _rows(rules, sync, listed, status_codes[sync])
     ]
     return insertion(transactions, rows)
 
 
-def _row(sync: int, position: int, item: Item) -> dict[str, Any]:
+def _rows(
+    rules: Rules, sync: int, items: Sequence[Item], status_code: int | None
+) -> Iterator[dict[str, Any]]:
+    """Of thousands of items most say the same: that is judged once."""
+    known: dict[tuple[str | None, ...], dict[str, Any]] = {}
+    for position, item in enumerate(items):
+        says = (item.status, item.message, item.integration_type)
+        if says not in known:
+            known[says] = _told(item) | why(rules, item, status_code=status_code)
+        own = {"sync": sync, "position": position, "transaction_id": item.transaction_id}
+        yield own | known[says]
+
+
+def _told(item: Item) -> dict[str, Any]:
     return {
-        "sync": sync,
-        "position": position,
-        "transaction_id": item.transaction_id,
         "integration_type": item.integration_type,
         "status": item.status,
         "message": item.message,
