@@ -14,7 +14,6 @@ FORM = 1
 LONGEST = 2000
 SOMETHING = "#"
 
-_BLANKS = re.compile(r"\s+")
 _SAME_MARKS = str.maketrans("‘’‚‛“”„‟–—−\u00a0", "''''\"\"\"\"--- ")
 _EMAIL = re.compile(r"[^\s'\"<>(),;:]{1,200}@[^\s'\"<>(),;:]{1,200}")
 # An apostrophe inside a word neither opens nor closes a quotation.
@@ -67,8 +66,10 @@ def fingerprint(message: str | None) -> str:
 
 
 def _one_line(message: str | None) -> str:
-    cut = (message or "")[:LONGEST].translate(_SAME_MARKS)
-    return _BLANKS.sub(" ", cut).strip()
+    cut = (message or "")[:LONGEST]
+    # none of these marks is ASCII; and splitting takes a quarter of the time of a pattern
+    one = cut if cut.isascii() else cut.translate(_SAME_MARKS)
+    return " ".join(one.split())
 
 
 def _without_digits(found: re.Match[str]) -> str:
