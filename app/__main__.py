@@ -1,6 +1,7 @@
 """The command line: `python -m app VERB`. Exit codes: 0 done, 1 failed, 2 wrong use."""
 
 import asyncio
+import gc
 import signal
 import sys
 import uuid
@@ -89,6 +90,8 @@ async def _work(settings: Settings) -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop)
+            gc.collect()
+            gc.freeze()  # as the service does: no fetch's collections walk what lives for ever
             await ours.run()
 
 

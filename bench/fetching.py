@@ -8,6 +8,7 @@ does, with reading, comparing, storing and counting. The target is at most one a
 
 import argparse
 import asyncio
+import gc
 import statistics
 import sys
 import tempfile
@@ -47,6 +48,8 @@ async def compare(url: str, codat_url: str, items: int, rounds: int) -> float:
     async with make_codat(settings, database, utc_now) as codat:
         headers = {"authorization": codat_authorization()}
         async with httpx.AsyncClient(base_url=codat_url, headers=headers) as http:
+            gc.collect()
+            gc.freeze()  # as the service and the worker do at their start
             for _ in range(rounds + 1):
                 company, sync = _prepare(codat_url, items)
                 bare.append(await _bare(http, company, sync))
