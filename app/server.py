@@ -32,6 +32,7 @@ def make_server(app: Any, settings: Settings) -> Server:
         limit_concurrency=wire.most_connections(),
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # `web.service` reads them, behind the door
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
         backlog=2048,

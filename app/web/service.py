@@ -1,13 +1,17 @@
 """FastAPI, with Codat's door before all of it.
 
 As one middleware among others the door would stand behind FastAPI's own, and every delivery would
-pay for what it does not need: a tenth of what it costs altogether.
+pay for what it does not need: a tenth of what it costs altogether. Who a proxy says is asking is
+read behind the door too, where it matters.
 """
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 
 class Service(FastAPI):
@@ -17,7 +21,9 @@ class Service(FastAPI):
 
     def stand_behind(self, door: Callable[[ASGIApp], ASGIApp]) -> None:
         """Hand everything that comes in to the door first; it passes on what is not for it."""
-        self._door = door(super().__call__)
+        trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")  # as uvicorn names it
+        behind: Any = ProxyHeadersMiddleware(super().__call__, trusted)  # type: ignore[arg-type]  # ASGI all the same
+        self._door = door(behind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Through the door, if there is one."""
