@@ -7,7 +7,7 @@ without what is empty; and taking it apart happens beside our thread, not in it.
 it, one after the other in one value, of which each row knows its part: as JSON they would be hex.
 
 To make a statement costs us more than to carry it out, and so does SQLAlchemy's way from one to the
-driver: a statement is made once per kind of database, and its text is handed to the driver.
+driver: a statement is made once per kind of database, and its text goes to the driver's own cursor.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
+from typing import cast as cast_type
 
 import orjson
 from sqlalchemy import (
@@ -22,12 +23,10 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    CursorResult,
     Dialect,
     FromClause,
     Integer,
     LargeBinary,
-    Row,
     Select,
     Table,
     Text,
@@ -43,6 +42,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 Insert = postgresql.Insert | sqlite.Insert
@@ -82,17 +82,18 @@ def insert_new(
     *besides: Write,
     unless: tuple[str, ...],
     returning: tuple[str, ...],
-) -> Sequence[Row[Any]]:
-    """Insert the rows whose columns `unless` are not there yet, and return those, in any order.
+) -> list[tuple[Any, ...]]:
+    """Insert the rows whose columns `unless` are not there yet.
 
-    All rows must name the same columns. What is written `besides` comes after, together with them.
+    Returns the columns `returning` of those that were inserted, in any order. All rows must name
+    the same columns. What is written `besides` comes after, together with them.
     """
     if not rows:
         write(connection, *besides)
         return []
     names = tuple(rows[0])
     new = Write(table, rows, lambda kind: _inserting_new(kind, table, names, unless, returning))
-    return sent(connection, new, *besides).all()
+    return sent(connection, new, *besides)
 
 
 def changing(table: Table, rows: Rows) -> Write:
@@ -108,7 +109,7 @@ def write(connection: Connection, *writes: Write) -> None:
         sent(connection, *some)
 
 
-def sent(connection: Connection, first: Write, *besides: Write) -> CursorResult[Any]:
+def sent(connection: Connection, first: Write, *besides: Write) -> list[tuple[Any, ...]]:
     """As `write`, and the result of the first, which must have rows, as the driver gives it."""
     some = [first, *(each for each in besides if each.rows)]
     if len({each.table for each in some}) < len(some):
@@ -145,11 +146,26 @@ def _spelled_out(dialect: Dialect, statements: tuple[Any, ...]) -> _Spelled:
 
 def _carry_out(
     connection: Connection, spelled: _Spelled, told: Mapping[str, Any]
-) -> CursorResult[Any]:
-    values = {**spelled.constants, **told}
-    if spelled.order is None:
-        return connection.exec_driver_sql(spelled.text, values)
-    return connection.exec_driver_sql(spelled.text, tuple(values[name] for name in spelled.order))
+) -> list[tuple[Any, ...]]:
+    """By the driver's own cursor; its errors are told as SQLAlchemy tells them."""
+    values: Any = {**spelled.constants, **told}
+    if spelled.order is not None:
+        values = tuple(values[name] for name in spelled.order)
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(spelled.text, values)
+        return [*cursor.fetchall()] if cursor.description else []
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _told(connection, error) from error
+    finally:
+        cursor.close()
+
+
+def _told(connection: Connection, error: Exception) -> DBAPIError:
+    if connection.dialect.is_disconnect(error, connection.connection, None):  # type: ignore[arg-type]
+        connection.invalidate(error)
+    base = connection.dialect.loaded_dbapi.Error
+    return cast_type(DBAPIError, DBAPIError.instance(None, None, error, base, hide_parameters=True))
 
 
 def _parameters(kind: str, write: Write) -> dict[str, Any]:

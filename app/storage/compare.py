@@ -180,10 +180,10 @@ def _insert_unannounced(
     rules = rules_of(connection)
     rows = {sync_id: to_row(sync, updated_at=now, rules=rules) for sync_id, sync in first.items()}
     key = ("company_id", "sync_id")
-    new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("id", "sync_id"))
+    new = insert_new(connection, syncs, [*rows.values()], unless=key, returning=("sync_id", "id"))
     entry = Entry()
-    for row in sorted(new, key=lambda row: str(row.sync_id)):
-        entry.sync(row.id, None, None, rows[row.sync_id], now)
+    for sync_id, number in sorted(new):
+        entry.sync(number, None, None, rows[sync_id], now)
     write(connection, entry.written())
 
 

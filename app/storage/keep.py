@@ -132,7 +132,7 @@ def _insert_events(
     rows = [_event_row(delivery) for delivery in sorted(deliveries, key=lambda d: d.message_id)]
     key = ("message_id",)
     new = insert_new(connection, events, rows, besides, unless=key, returning=key)
-    return {row.message_id for row in new}
+    return {message_id for (message_id,) in new}
 
 
 def _event_row(delivery: Delivery) -> dict[str, Any]:
@@ -203,7 +203,9 @@ def _insert_syncs(
     rows = [to_row(each.sync, updated_at=now, rules=rules) for each in merged.values()]
     key = ("company_id", "sync_id")
     inserted = insert_new(connection, syncs, rows, unless=key, returning=("id", *key))
-    ids: dict[SyncKey, int] = {(row.company_id, row.sync_id): row.id for row in inserted}
+    ids: dict[SyncKey, int] = {
+        (company_id, sync_id): number for number, company_id, sync_id in inserted
+    }
     told = dict(zip(merged, rows, strict=True))
     for key, number in ids.items():
         effects.entry.sync(number, None, None, told[key], now)

@@ -82,8 +82,8 @@ def keep_started(
     row = to_row(started, updated_at=now, rules=rules_of(connection))
     key = ("company_id", "sync_id")
     entry = Entry()
-    for new in insert_new(connection, syncs, [row], unless=key, returning=("id",)):
-        entry.sync(new.id, None, None, row, now)
+    for (number,) in insert_new(connection, syncs, [row], unless=key, returning=("id",)):
+        entry.sync(number, None, None, row, now)
     write(connection, entry.written())
     number = connection.execute(
         select(syncs.c.id).where(syncs.c.company_id == company_id, syncs.c.sync_id == sync_id)

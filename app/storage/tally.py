@@ -162,12 +162,12 @@ def _looked_up(connection: Connection, touched: Mapping[str, Touched]) -> tuple[
     ]
     stored, found = set(), set()
     if asked:
-        for row in sent(connection, Write(_ASKED, asked, _asking)):
-            key = (row.company_id, row.transaction_id)
-            if row.is_stored:
-                stored.add(key)
-            if row.is_found:
-                found.add(key)
+        told = sent(connection, Write(_ASKED, asked, _asking))
+        for company_id, own_id, is_stored, is_found in told:
+            if is_stored:
+                stored.add((company_id, own_id))
+            if is_found:
+                found.add((company_id, own_id))
     return stored, found
 
 
