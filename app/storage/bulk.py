@@ -178,8 +178,10 @@ def _parameters(kind: str, write: Write) -> dict[str, Any]:
     return {f"{name}_rows": orjson.dumps(told, _spelled, option).decode(), **heaps, **write.more}
 
 
-def _raw(table: FromClause) -> list[str]:
-    return [each.name for each in table.c if isinstance(each.type, LargeBinary)]
+@lru_cache(maxsize=64)
+def _raw(table: FromClause) -> tuple[str, ...]:
+    """The columns whose values are bytes."""
+    return tuple(each.name for each in table.c if isinstance(each.type, LargeBinary))
 
 
 def _heaped(rows: Iterable[dict[str, Any]], name: str) -> bytes:

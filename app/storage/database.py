@@ -60,6 +60,7 @@ class Database:
     def __init__(self, engine: Engine, rules: Rules, recipients: Recipients = NOBODY) -> None:
         self.engine = engine
         self.rules = rules
+        self.recipients = recipients
         engine.update_execution_options(cause_rules=rules, recipients=recipients)
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._one_writer = threading.Lock()
@@ -90,6 +91,17 @@ class Database:
             yield
         finally:
             self._one_writer.release()
+
+    def in_loop(self) -> "Database":
+        """The same PostgreSQL, to be used from an event loop's own thread by `greenlet_spawn`.
+
+        The same code runs, and the loop goes on whenever it waits for the database. One loop only.
+        """
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        address, size = self.engine.url, self.engine.pool.size()  # type: ignore[attr-defined]
+        engine = create_async_engine(address, **_postgresql_options(size)).sync_engine
+        return Database(engine, self.rules, self.recipients)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -159,20 +171,23 @@ def _with_driver(address: URL) -> URL:
 
 
 def _postgresql_engine(address: URL, pool_size: int) -> Engine:
-    return create_engine(
-        address,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=CONNECT_TIMEOUT_S,
-        pool_use_lifo=True,  # the connection used last has its caches warm
-        pool_pre_ping=True,
-        hide_parameters=True,  # an error's text must not carry a webhook's body into the log
-        connect_args={
+    return create_engine(address, **_postgresql_options(pool_size))
+
+
+def _postgresql_options(pool_size: int) -> dict[str, Any]:
+    return {
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": CONNECT_TIMEOUT_S,
+        "pool_use_lifo": True,  # the connection used last has its caches warm
+        "pool_pre_ping": True,
+        "hide_parameters": True,  # an error's text must not carry a webhook's body into the log
+        "connect_args": {
             "connect_timeout": CONNECT_TIMEOUT_S,
             **_LIVELINESS,
             "options": " ".join(f"-c {setting}" for setting in _SESSION),
         },
-    )
+    }
 
 
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:

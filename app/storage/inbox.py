@@ -16,6 +16,8 @@ from itertools import chain
 from typing import NamedTuple
 from zlib import crc32
 
+from sqlalchemy.util import greenlet_spawn
+
 from app import log
 from app.errors import StorageAway, StorageRefused, StorageUnavailable
 from app.rules.news import Delivery
@@ -35,6 +37,7 @@ AWAY_AFTER = 2  # failures in a row that mean the database is away, not the even
 
 _log = log.get(__name__)
 _Fate = bool | StorageUnavailable
+_Done = tuple[list[_Fate], bool]
 
 
 class _Waiting(NamedTuple):
@@ -56,7 +59,12 @@ class Inbox:
         self._writing = False
         self._looking = False
         self._lanes = 1 if database.is_sqlite else LANES
-        self._threads = ThreadPoolExecutor(self._lanes, thread_name_prefix="inbox")
+        self._threads: ThreadPoolExecutor | None = None
+        self._in_loop: Database | None = None
+        if database.is_sqlite:
+            self._threads = ThreadPoolExecutor(self._lanes, thread_name_prefix="inbox")
+        else:
+            self._in_loop = database.in_loop()
 
     async def keep(self, delivery: Delivery) -> bool:
         """Return once the delivery is committed: True when new, False when known already.
@@ -83,7 +91,10 @@ class Inbox:
             await asyncio.sleep(0.01)
         self._free(self._everybody(), "the service is stopping")
         self._waiting.clear()
-        self._threads.shutdown(wait=not self._writing)
+        if self._threads:
+            self._threads.shutdown(wait=not self._writing)
+        if self._in_loop and not self._writing:
+            await greenlet_spawn(self._in_loop.close)
 
     def _everybody(self) -> list[_Waiting]:
         return [*chain(*self._in_hand.values()), *self._waiting]
@@ -106,13 +117,19 @@ class Inbox:
         del self._waiting[:MOST_AT_ONCE]
         self._in_hand = _parts(batch, self._lanes)
         self._writing = bool(batch)
-        loop = asyncio.get_running_loop()
         for lane, part in self._in_hand.items():
             deliveries = [waiting.delivery for waiting in part]
-            work = loop.run_in_executor(self._threads, write, self._database, deliveries)
+            work = self._carry_out(deliveries)
             work.add_done_callback(partial(self._written, lane))
 
-    def _written(self, lane: int, work: "asyncio.Future[tuple[list[_Fate], bool]]") -> None:
+    def _carry_out(self, deliveries: Sequence[Delivery]) -> "asyncio.Future[_Done]":
+        """In the loop's own thread, which goes on while PostgreSQL works; SQLite needs another."""
+        loop = asyncio.get_running_loop()
+        if self._in_loop is None:
+            return loop.run_in_executor(self._threads, write, self._database, deliveries)
+        return loop.create_task(greenlet_spawn(write, self._in_loop, deliveries))
+
+    def _written(self, lane: int, work: "asyncio.Future[_Done]") -> None:
         part = self._in_hand.pop(lane)
         fates, owes = work.result()
         for waiting, fate in zip(part, fates, strict=True):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
+from sqlalchemy.util import await_only
 
 from app.errors import StorageAway, StorageUnavailable
 from app.rules.news import Delivery, Event, Item
@@ -399,8 +400,11 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """The database hangs until the event is set, and everybody's time is short."""
     release = threading.Event()
 
-    def hang(_database: Database, deliveries: list[Delivery]) -> object:
-        release.wait(10)
+    def hang(database: Database, deliveries: list[Delivery]) -> object:
+        if database.is_sqlite:
+            release.wait(10)
+        else:
+            await_only(asyncio.to_thread(release.wait, 10))
         return [True] * len(deliveries), False
 
     monkeypatch.setattr(inbox_module, "write", hang)
