@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from pathlib import Path
 import httpx
 from sqlalchemy import create_engine, make_url, text
 
+from app.storage.database import open_database
+from app.storage.journal import work_off
+from app.storage.recount import recount
 from tests import databases
 from tests.processes import ROOT, SECRET, Stage, free_port, run, stage, wait_for
 
@@ -38,6 +42,20 @@ class Contender:
             lost = set(self.acknowledged.read_text().split()).difference(kept)
         engine.dispose()
         return len(lost)
+
+    def worked_off(self) -> float:
+        """What the door left to be told and counted, in deliveries per second; once."""
+        database = open_database(self.database_url or "")
+        with database.reading() as connection:
+            left = connection.execute(text("SELECT count(*) FROM syncs")).scalar_one()
+        began = time.perf_counter()
+        work_off(database)
+        took = time.perf_counter() - began
+        wrong = recount(database)
+        database.close()
+        if wrong:
+            raise RuntimeError(f"{wrong} counters were wrong")
+        return float(left / took)
 
 
 @contextmanager

@@ -111,6 +111,21 @@ def _yardstick(name: str) -> str:
     return f"afternoon, {KINDS[1] if name.endswith(KINDS[1]) else KINDS[0]}"
 
 
+def tell_what_was_left(field: list[Contender], middle: dict[tuple[str, int], Turn]) -> None:
+    """What our door only wrote down: how fast that is worked off, and both together."""
+    most = max(connections for _, connections in middle)
+    for contender in field:
+        if contender.name.startswith("ours"):
+            pace = contender.worked_off()
+            door = middle[contender.name, most].per_second
+            slow = middle[_yardstick(contender.name), most].per_second
+            whole = 1 / (1 / door + 1 / pace)
+            print(
+                f"{contender.name}: the journal is worked off at {pace / door:.1f} times the pace"
+                f" of the door; one after the other, {whole / slow:.1f} × afternoon"
+            )
+
+
 def main() -> int:
     """Measure, tell, draw; 1 when an acknowledged event is lost."""
     parser = argparse.ArgumentParser(prog="python -m bench.door", description=__doc__)
@@ -124,8 +139,9 @@ def main() -> int:
         pgbench.prepare(server)
         turns = measure(field, server, told.rounds, told.seconds, tuple(told.connections))
         lost = {contender.name: contender.lost() for contender in field}
-    middle = medians(turns)
-    tell(middle)
+        middle = medians(turns)
+        tell(middle)
+        tell_what_was_left(field, middle)
     print("acknowledged and lost:", ", ".join(f"{name}: {n}" for name, n in lost.items() if n) or 0)
     if told.plot:
         told.plot.write_text(bars({k: turn.per_second for k, turn in middle.items()}))

@@ -10,6 +10,8 @@ A sync's row is locked before its change is written down. So of two changes of o
 has the lower number here, and who sees the second sees both.
 """
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +33,8 @@ from app.storage.items import named
 from app.storage.tables_told import journal
 from app.storage.tally import Items, Tally, counts
 
-AT_ONCE = 32
+AT_ONCE = 8  # entries in one transaction; one has all of a commit, up to thousands of items
+PATIENCE_S = 2.0  # of who reads, where a worker has been away for long
 _LOCK = 0x0C0DA8  # who works off holds this advisory lock
 _log = log.get(__name__)
 
@@ -103,25 +106,27 @@ _WRITING = insert(journal).from_select(
 def caught_up(database: Database) -> Iterator[Connection]:
     """A connection to read by, after all that is in the journal by now was told and counted.
 
-    A database that can be read and not written is read as it is.
+    A database that can be read and not written is read as it is, and so is one in which so much
+    waits that it takes longer than PATIENCE_S.
     """
     try:
-        work_off(database)
+        work_off(database, within_s=PATIENCE_S)
     except StorageUnavailable as error:
         _log.warning("the journal could not be worked off", reason=str(error))
     with database.reading() as connection:
         yield connection
 
 
-def work_off(database: Database) -> int:
+def work_off(database: Database, *, within_s: float = math.inf) -> int:
     """Tell and count what is in the journal by now; returns how many entries that were.
 
-    Any number may do so at once: each waits for the one before. Raises StorageUnavailable.
+    Begins nothing more once the time is over. Any number may do so at once: each waits for the one
+    before. Raises StorageUnavailable.
     """
     with database.reading() as connection:
         last = connection.execute(select(func.max(journal.c.id))).scalar()
-    done = 0
-    while last is not None:
+    done, end = 0, time.monotonic() + within_s
+    while last is not None and time.monotonic() < end:
         with database.writing() as connection:
             some = work_off_some(connection, last)
         done += some

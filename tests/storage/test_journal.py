@@ -133,12 +133,23 @@ def test_a_database_that_cannot_be_written_is_read_as_it_is(
     """A feed that is a little behind is better than none."""
     tell(database, 1)
 
-    def refuse(_database: Database) -> int:
+    def refuse(_database: Database, **_: float) -> int:
         raise StorageUnavailable("read only")
 
     monkeypatch.setattr(journal, "work_off", refuse)
     with journal.caught_up(database) as connection:
         assert changes.read_changes(connection, None, 9).items == []
+
+
+def test_who_reads_does_not_wait_for_a_long_journal(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was away for hours leaves much; whoever asks next must not do all of it."""
+    tell(database, 1)
+    monkeypatch.setattr(journal, "PATIENCE_S", 0)
+    with journal.caught_up(database) as connection:
+        assert changes.read_changes(connection, None, 9).items == []
+    assert waiting(database) == 1
 
 
 def test_what_changes_nothing_is_not_written_down(database: Database) -> None:
