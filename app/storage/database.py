@@ -92,16 +92,15 @@ class Database:
         finally:
             self._one_writer.release()
 
-    def in_loop(self) -> "Database":
+    def in_loop(self, pool_size: int) -> "Database":
         """The same PostgreSQL, to be used from an event loop's own thread by `greenlet_spawn`.
 
         The same code runs, and the loop goes on whenever it waits for the database. One loop only.
         """
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        address, size = self.engine.url, self.engine.pool.size()  # type: ignore[attr-defined]
-        engine = create_async_engine(address, **_postgresql_options(size)).sync_engine
-        return Database(engine, self.rules, self.recipients)
+        engine = create_async_engine(self.engine.url, **_postgresql_options(pool_size))
+        return Database(engine.sync_engine, self.rules, self.recipients)
 
     def close(self) -> None:
         """Give all connections back."""

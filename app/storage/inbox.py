@@ -52,19 +52,14 @@ class Inbox:
     """Keeps deliveries for one process. Use it from one event loop; `close` when done."""
 
     def __init__(self, database: Database, *, on_owed: Callable[[], None] = lambda: None) -> None:
-        self._database = database
+        self._database = database if database.is_sqlite else database.in_loop(LANES)
         self._on_owed = on_owed
         self._waiting: list[_Waiting] = []
         self._in_hand: dict[int, list[_Waiting]] = {}
         self._writing = False
         self._looking = False
         self._lanes = 1 if database.is_sqlite else LANES
-        self._threads: ThreadPoolExecutor | None = None
-        self._in_loop: Database | None = None
-        if database.is_sqlite:
-            self._threads = ThreadPoolExecutor(self._lanes, thread_name_prefix="inbox")
-        else:
-            self._in_loop = database.in_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inbox")  # SQLite's
 
     async def keep(self, delivery: Delivery) -> bool:
         """Return once the delivery is committed: True when new, False when known already.
@@ -91,10 +86,9 @@ class Inbox:
             await asyncio.sleep(0.01)
         self._free(self._everybody(), "the service is stopping")
         self._waiting.clear()
-        if self._threads:
-            self._threads.shutdown(wait=not self._writing)
-        if self._in_loop and not self._writing:
-            await greenlet_spawn(self._in_loop.close)
+        self._thread.shutdown(wait=not self._writing)
+        if not self._database.is_sqlite and not self._writing:
+            await greenlet_spawn(self._database.close)
 
     def _everybody(self) -> list[_Waiting]:
         return [*chain(*self._in_hand.values()), *self._waiting]
@@ -125,12 +119,15 @@ class Inbox:
     def _carry_out(self, deliveries: Sequence[Delivery]) -> "asyncio.Future[_Done]":
         """In the loop's own thread, which goes on while PostgreSQL works; SQLite needs another."""
         loop = asyncio.get_running_loop()
-        if self._in_loop is None:
-            return loop.run_in_executor(self._threads, write, self._database, deliveries)
-        return loop.create_task(greenlet_spawn(write, self._in_loop, deliveries))
+        if self._database.is_sqlite:
+            return loop.run_in_executor(self._thread, write, self._database, deliveries)
+        return loop.create_task(greenlet_spawn(write, self._database, deliveries))
 
     def _written(self, lane: int, work: "asyncio.Future[_Done]") -> None:
         part = self._in_hand.pop(lane)
+        if work.cancelled():
+            self._free(part, "the service is stopping")
+            return
         fates, owes = work.result()
         for waiting, fate in zip(part, fates, strict=True):
             _resolve(waiting.future, fate)
