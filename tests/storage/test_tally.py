@@ -157,7 +157,10 @@ def empty(database: Database) -> None:
 
 sync_ids = st.sampled_from(["s1", "s2", "s3"])
 lists = st.lists(
-    st.builds(Item, st.sampled_from(["t1", "t2", None]), st.sampled_from(STATUSES)), max_size=4
+    st.tuples(st.sampled_from(["t1", "t2", None]), st.sampled_from(STATUSES)).map(
+        lambda told: Item(*told)
+    ),
+    max_size=4,
 ).map(tuple)
 steps = st.one_of(
     st.builds(
