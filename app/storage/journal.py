@@ -22,7 +22,7 @@ import orjson
 from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, func, insert, select
 
 from app import log
-from app.errors import StorageUnavailable
+from app.errors import StorageRefused, StorageUnavailable
 from app.rules.news import Item
 from app.rules.sync import Sync
 from app.storage import changes
@@ -35,6 +35,7 @@ from app.storage.tally import Items, Tally, counts
 
 AT_ONCE = 8  # entries in one transaction; one has all of a commit, up to thousands of items
 PATIENCE_S = 2.0  # of who reads, where a worker has been away for long
+LONGEST_KEY = 650  # characters; of four bytes each they still fit into PostgreSQL's index rows
 _LOCK = 0x0C0DA8  # who works off holds this advisory lock
 _log = log.get(__name__)
 
@@ -54,7 +55,11 @@ class Entry:
         values: dict[str, Any],
         now: datetime,
     ) -> None:
-        """A sync became what these values say; its row is locked, or new where there is none."""
+        """A sync became what these values say; its row is locked, or new where there is none.
+
+        Raises StorageRefused, as `items` does, for an id with which it could never be counted.
+        """
+        _require_fit(values["company_id"])
         self.changes += changes.of_sync(row, values, now)
         self.tally.sync(number, before, values)
 
@@ -62,8 +67,10 @@ class Entry:
         self, sync: Sync, had: Sequence[Item], has: Sequence[Item], gone: Items, now: datetime
     ) -> None:
         """A sync's items became others; its row is locked."""
+        come = named(has)
+        _require_fit(sync.company_id, max(come.ids, key=len, default=""))
         self.changes += changes.of_items(sync, had, has, now)
-        self.tally.items(sync.company_id, gone, named(has))
+        self.tally.items(sync.company_id, gone, come)
 
     def written(self) -> Write:
         """The entry as it is to be written, if it says anything."""
@@ -91,6 +98,12 @@ class Entry:
             "moved": [*self.tally.moved.items()],
         }
         return orjson.dumps(told, option=orjson.OPT_UTC_Z).decode()
+
+
+def _require_fit(company_id: str, own_id: str = "") -> None:
+    """Refused here, it is kept as bytes; refused when it is counted, it would stop the journal."""
+    if len(company_id) + len(own_id) > LONGEST_KEY:
+        raise StorageRefused("an id is too long to be counted by")
 
 
 def _writing(_kind: str) -> Any:

@@ -9,8 +9,10 @@ from app.errors import StorageUnavailable
 from app.rules.news import Item
 from app.storage import changes, counted, journal, starting
 from app.storage.database import Database
+from app.storage.inbox import write
 from app.storage.keep import keep_all
 from app.storage.recount import recount
+from app.storage.tables import events
 from app.storage.tables_counted import OPEN_FAILURES
 from app.storage.tables_told import journal as entries
 from tests.told import COMPLETED, FAILED, STARTED, T0, after, delivery
@@ -150,6 +152,26 @@ def test_who_reads_does_not_wait_for_a_long_journal(
     with journal.caught_up(database) as connection:
         assert changes.read_changes(connection, None, 9).items == []
     assert waiting(database) == 1
+
+
+@pytest.mark.parametrize(("own", "company"), [("x", ""), ("", "x"), ("x", "x")])
+def test_what_could_never_be_counted_does_not_stop_the_journal(
+    database: Database, own: str, company: str
+) -> None:
+    """An index row of PostgreSQL holds 2704 bytes: the event is kept as bytes, the others go on."""
+    rather_long = "".join(map(chr, range(0x10000, 0x10000 + journal.LONGEST_KEY // 2)))
+    item = Item(rather_long + own * 999, "Failed")
+    long = delivery("long", company_id=rather_long + company * 999, items=(item,))
+    assert write(database, [long, delivery("m2", sync_id="s2")])[0] == [True, True]
+    fits = delivery("fits", company_id=rather_long, items=(Item(rather_long, "Failed"),))
+    assert write(database, [fits])[0] == [True]
+    assert journal.work_off(database) == 2
+    with database.reading() as connection:
+        kept = connection.execute(select(events.c.message_id, events.c.reading)).all()
+    assert {row.message_id: row.reading for row in kept} == {
+        "long": "unreadable", "m2": "ok", "fits": "ok",
+    }  # fmt: skip
+    assert recount(database) == 0
 
 
 def test_what_changes_nothing_is_not_written_down(database: Database) -> None:
