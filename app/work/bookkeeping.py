@@ -9,6 +9,7 @@ from app.storage import journal
 from app.storage.database import Database
 
 EVERY_S = 1.0
+AT_MOST_S = 3.0  # at a time: a process that ends waits for it
 
 _log = log.get(__name__)
 
@@ -24,7 +25,7 @@ class Bookkeeper:
         """Until cancelled. What cannot be done now stays in the journal for the next time."""
         while True:
             try:
-                await asyncio.to_thread(journal.work_off, self.database)
+                await asyncio.to_thread(journal.work_off, self.database, within_s=AT_MOST_S)
             except StorageUnavailable as error:
                 _log.warning("the journal waits for the database", reason=str(error))
             except Exception:
