@@ -22,19 +22,13 @@ def replace_items(
     items: Sequence[Item],
     *,
     status_code: int | None = None,
-) -> Items:
+) -> None:
     """Put these rows in place of all the sync has, in the order Codat lists them.
 
-    The sync's status code tells the cause of failed rows whose message does not. Returns what was
-    there before, for the tally.
+    The sync's status code tells the cause of failed rows whose message does not.
     """
-    before = delete(transactions).where(transactions.c.sync == sync)
-    gone = connection.execute(
-        before.returning(transactions.c.transaction_id, transactions.c.failed)
-    )
-    there = Items.of((row.transaction_id, row.failed) for row in gone)
+    connection.execute(delete(transactions).where(transactions.c.sync == sync))
     write(connection, listed(connection, {sync: items}, {sync: status_code}))
-    return there
 
 
 def named(items: Sequence[Item]) -> Items:

@@ -31,7 +31,7 @@ from app.storage.changes import Change
 from app.storage.database import Database
 from app.storage.items import named
 from app.storage.tables_told import journal
-from app.storage.tally import Items, Tally, counts
+from app.storage.tally import Tally, counts
 
 AT_ONCE = 8  # entries in one transaction; one has all of a commit, up to thousands of items
 PATIENCE_S = 2.0  # of who reads, where a worker has been away for long
@@ -63,14 +63,12 @@ class Entry:
         self.changes += changes.of_sync(row, values, now)
         self.tally.sync(number, before, values)
 
-    def items(
-        self, sync: Sync, had: Sequence[Item], has: Sequence[Item], gone: Items, now: datetime
-    ) -> None:
+    def items(self, sync: Sync, had: Sequence[Item], has: Sequence[Item], now: datetime) -> None:
         """A sync's items became others; its row is locked."""
         come = named(has)
         _require_fit(sync.company_id, max(come.ids, key=len, default=""))
         self.changes += changes.of_items(sync, had, has, now)
-        self.tally.items(sync.company_id, gone, come)
+        self.tally.items(sync.company_id, named(had), come)
 
     def written(self) -> Write:
         """The entry as it is to be written, if it says anything."""
@@ -148,13 +146,13 @@ def work_off(database: Database, *, within_s: float = math.inf) -> int:
     return done
 
 
-def work_off_some(connection: Connection, last: int | None = None, most: int = AT_ONCE) -> int:
+def work_off_some(connection: Connection, last: int | None = None) -> int:
     """Work off the oldest entries, up to one with a number, inside the caller's transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     else:  # what is deleted must not stay in the file, or an erased company would live on there
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
-    oldest = select(journal.c.id).order_by(journal.c.id).limit(most)
+    oldest = select(journal.c.id).order_by(journal.c.id).limit(AT_ONCE)
     if last is not None:
         oldest = oldest.where(journal.c.id <= last)
     gone = delete(journal).where(journal.c.id.in_(oldest))

@@ -32,7 +32,6 @@ from app.storage.items import listed, replace_items
 from app.storage.journal import Entry
 from app.storage.rows import to_row, to_sync
 from app.storage.tables import events, notes, syncs
-from app.storage.tally import Items
 
 SyncKey = tuple[str, str]
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -64,7 +63,7 @@ class _Effects:
 
     def first_items(self, number: int, merged: _Merged, now: datetime) -> None:
         """A sync that had no items has those of the news."""
-        self.entry.items(merged.sync, [], merged.items or (), Items(), now)
+        self.entry.items(merged.sync, [], merged.items or (), now)
         self.fresh[number] = merged
 
     def writes(self, connection: Connection) -> tuple[Write, ...]:
@@ -240,8 +239,8 @@ def _update_syncs(
         elif merged.items is not None:
             had = changes.kept_items(connection, row["id"])
             code = merged.sync.status_code
-            gone = replace_items(connection, row["id"], merged.items, status_code=code)
-            effects.entry.items(merged.sync, had, merged.items, gone, now)
+            replace_items(connection, row["id"], merged.items, status_code=code)
+            effects.entry.items(merged.sync, had, merged.items, now)
     return ids
 
 

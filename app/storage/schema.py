@@ -43,7 +43,7 @@ def migrate(database: Database, revision: str = "head") -> tuple[str | None, str
             connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         before = _version(connection)
         config = _config(connection)
-        if before == head():
+        if before == head() and revision != "head":
             _work_off_all(connection)  # an older version knows no journal
         down = revision == "base" or revision.startswith("-")
         (command.downgrade if down else command.upgrade)(config, revision)

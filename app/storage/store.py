@@ -64,8 +64,8 @@ def record(
     if answer.items is not None:
         had = changes.kept_items(connection, claimed.sync)
         code = after.status_code
-        gone = replace_items(connection, claimed.sync, answer.items, status_code=code)
-        entry.items(after, had, answer.items, gone, now)
+        replace_items(connection, claimed.sync, answer.items, status_code=code)
+        entry.items(after, had, answer.items, now)
         listed = had if before.items_from == "codat" else []
         announce.cured(connection, claimed.sync, after, listed, answer.items, now)
     write(connection, entry.written())
