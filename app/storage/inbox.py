@@ -28,6 +28,7 @@ MOST_AT_ONCE = 512
 LANES = 2  # commits at once, where the database has more than one writer
 TOO_FEW = 16  # deliveries that are not worth two commits
 QUIET_TURNS = 6  # of the event loop; from the socket to the inbox a request takes two or three
+GATHER_WITHIN_S = 0.02  # where other work makes those turns long, nobody waits for six of them
 MOST_WAITING = 20_000
 KEEP_WITHIN_S = 10.0  # Codat stops waiting for our answer after 15 s
 LOOK_EVERY_S = 0.5  # how often the deadlines of those who wait are looked at
@@ -95,14 +96,16 @@ class Inbox:
 
     def _begin(self) -> None:
         self._writing = True
-        asyncio.get_running_loop().call_soon(self._gather, 0, 0)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._gather, loop.time() + GATHER_WITHIN_S, 0, 0)
 
-    def _gather(self, seen: int, quiet: int) -> None:
+    def _gather(self, until: float, seen: int, quiet: int) -> None:
         """Let in what keeps coming in, then write: in a burst the first would go all alone."""
+        loop = asyncio.get_running_loop()
         there = len(self._waiting)
         quiet = quiet + 1 if there == seen else 0
-        if quiet < QUIET_TURNS and there < MOST_AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._gather, there, quiet)
+        if quiet < QUIET_TURNS and there < MOST_AT_ONCE and loop.time() < until:
+            loop.call_soon(self._gather, until, there, quiet)
         else:
             self._write()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import permutations
@@ -455,6 +456,34 @@ def test_closing_does_not_wait_for_a_database_that_hangs(
         return answers
 
     assert all(isinstance(answer, StorageUnavailable) for answer in asyncio.run(close()))
+
+
+def test_other_work_does_not_make_a_delivery_wait_for_many_turns(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who answers large pages has long turns; a delivery beside them is written after two."""
+    turns: list[int] = []
+    waited: list[int] = []
+
+    def count_turns(_database: Database, deliveries: list[Delivery]) -> object:
+        waited.append(len(turns))
+        return [True] * len(deliveries), False
+
+    monkeypatch.setattr(inbox_module, "write", count_turns)
+
+    async def busy() -> None:
+        while not waited:
+            time.sleep(inbox_module.GATHER_WITHIN_S)
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    async def beside() -> None:
+        inbox = Inbox(database)
+        await asyncio.gather(busy(), inbox.keep(delivery("m1")))
+        await inbox.close()
+
+    asyncio.run(beside())
+    assert waited[0] < inbox_module.QUIET_TURNS
 
 
 def test_the_inbox_does_not_gather_without_end(
