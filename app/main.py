@@ -169,7 +169,8 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
         version=VERSION,
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # `web.docs` has a page that loads nothing from elsewhere
+        openapi_url=None,  # `web.docs` has it written once,
+        docs_url=None,  # and a page that loads nothing from elsewhere
         redoc_url=None,
     )
     app.state.settings = settings

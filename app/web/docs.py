@@ -1,10 +1,14 @@
-"""`/docs`: Swagger UI for `/openapi.json`, with its files served from here.
+"""`/openapi.json`, and `/docs`: Swagger UI for it, with its files served from here.
 
 FastAPI's own page takes them from other people's hosts, which a network without a way out cannot
-reach, and which would learn who reads it.
+reach, and which would learn who reads it. Its `/openapi.json` is written anew for every question;
+anybody may ask it, so ours is written once.
 """
 
-from fastapi import APIRouter, FastAPI, Request
+import json
+from functools import cache
+
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
@@ -28,6 +32,15 @@ async def get_docs(request: Request) -> HTMLResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and what it loads."""
+    """Serve the description, the page, and what it loads. All routes must be there by then."""
+
+    @cache
+    def described() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def get_openapi() -> Response:
+        return Response(described(), media_type="application/json")
+
+    app.add_api_route("/openapi.json", get_openapi, include_in_schema=False)
     app.include_router(router)
     app.mount(f"/{FILES}", StaticFiles(packages=[PACKAGE]))

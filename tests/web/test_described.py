@@ -54,6 +54,19 @@ def test_codats_door_is_described_with_every_answer_it_gives(service: FastAPI) -
     assert len(ids) == len(set(ids))
 
 
+def test_the_description_is_written_once(service: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may ask for it, as often as they like; to write it takes long."""
+    written: list[dict[str, str]] = []
+
+    def openapi() -> dict[str, str]:
+        written.append({"openapi": "3.1.0"})
+        return written[-1]
+
+    monkeypatch.setattr(service, "openapi", openapi)
+    answers = {ask(service, "GET", "/openapi.json").content for _ in range(3)}
+    assert (answers, len(written)) == ({b'{"openapi":"3.1.0"}'}, 1)
+
+
 @pytest.mark.parametrize(
     ("method", "body", "status"),
     [("POST", b"{}", 401), ("PUT", b"{}", 401), ("POST", b"x" * 2000, 413), ("GET", b"", 405)],
