@@ -22,6 +22,7 @@ from sqlalchemy import (
     update,
 )
 
+from app.errors import NotKnown
 from app.storage import announce, gate
 from app.storage.bulk import Insert, Write, inserting, write
 from app.storage.rows import to_sync
@@ -223,10 +224,16 @@ def give_up(
 
 
 def redrive(connection: Connection, *, sync_id: str | None, now: datetime) -> int:
-    """Put given-up fetches back to work, of one sync or of all; returns how many."""
+    """Put given-up fetches back to work, of one sync or of all; returns how many.
+
+    Raises NotKnown for a sync that is not kept.
+    """
     dead = fetches.c.state == "dead"
     if sync_id is not None:
-        dead &= fetches.c.sync.in_(select(syncs.c.id).where(syncs.c.sync_id == sync_id))
+        named = select(syncs.c.id).where(syncs.c.sync_id == sync_id)
+        if connection.execute(named.limit(1)).first() is None:
+            raise NotKnown("no such sync is known here")
+        dead &= fetches.c.sync.in_(named)
     back = connection.execute(
         update(fetches)
         .where(dead)

@@ -90,8 +90,8 @@ class Reconciler:
     ) -> Report:
         """One pass over all companies, or one; syncs older than `since` by Codat's time are left.
 
-        Raises CodatError when the list of companies cannot be read, or all calls must rest; a
-        company whose syncs cannot be read is skipped and counted.
+        Raises CodatError when the list of companies, or the one company, cannot be read, or all
+        calls must rest; of all companies one that cannot be read is skipped and counted.
         """
         report = Report()
         if company_id is not None:
@@ -101,7 +101,7 @@ class Reconciler:
         report.calls += max(1, -(-len(names) // COMPANIES_PER_CALL))
         turn = await asyncio.to_thread(self._longest_ago_first, list(names))
         for each in turn[: self.most_companies]:
-            await self._compare(each, names[each], since, dry_run, report)
+            await self._compare_or_skip(each, names[each], since, dry_run, report)
         report.left = len(names) - report.companies
         return report
 
@@ -109,6 +109,23 @@ class Reconciler:
         with self.database.reading() as connection:
             seen = compare.reconciled_at(connection)
         return sorted(company_ids, key=lambda each: (seen.get(each, NEVER), each))
+
+    async def _compare_or_skip(
+        self,
+        company_id: str,
+        name: str | None,
+        since: datetime | None,
+        dry_run: bool,
+        report: Report,
+    ) -> None:
+        try:
+            await self._compare(company_id, name, since, dry_run, report)
+        except CodatRateLimited:
+            raise
+        except CodatError as error:
+            # 404 is a company that never had this product: no news, and no trouble
+            report.skipped += not (isinstance(error, CodatRefused) and error.status == 404)
+            self.tell(f"{company_id}: {error}")
 
     async def _compare(
         self,
@@ -120,15 +137,7 @@ class Reconciler:
     ) -> None:
         report.companies += 1
         report.calls += 1
-        try:
-            told = await self.codat.list_statuses(company_id)
-        except CodatRateLimited:
-            raise
-        except CodatError as error:
-            # 404 is a company that never had this product: no news, and no trouble
-            report.skipped += not (isinstance(error, CodatRefused) and error.status == 404)
-            self.tell(f"{company_id}: {error}")
-            return
+        told = await self.codat.list_statuses(company_id)
         recent = [s for s in told if since is None or s.sync_utc is None or s.sync_utc >= since]
         report.syncs += len(recent)
         found = await asyncio.to_thread(self._mend, company_id, name, recent, dry_run)

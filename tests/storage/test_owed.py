@@ -3,8 +3,10 @@
 import threading
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import select
 
+from app.errors import NotKnown
 from app.storage import gate, owed, store
 from app.storage.database import Database
 from app.storage.keep import keep_all
@@ -128,7 +130,8 @@ def test_a_given_up_fetch_is_redriven(database: Database) -> None:
     assert claim(database, 9999) == []
     with database.writing() as connection:
         assert owed.redrive(connection, sync_id="s1", now=T0) == 1
-        assert owed.redrive(connection, sync_id="nobody", now=T0) == 0
+        with pytest.raises(NotKnown):
+            owed.redrive(connection, sync_id="nobody", now=T0)
         assert owed.redrive(connection, sync_id=None, now=T0) == 2
     assert len(claim(database, 1)) == 3
 

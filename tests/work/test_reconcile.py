@@ -189,6 +189,13 @@ def test_a_company_that_cannot_be_read_does_not_stop_the_others(database: Databa
     assert "1 companies could not be read" in str(report)
 
 
+def test_the_one_company_asked_about_must_be_readable(database: Database) -> None:
+    """A mistyped id is no company without news."""
+    codat = Lister({"c1": []}, {"c1": CodatRefused("404: no such company", status=404)})
+    with pytest.raises(CodatRefused):
+        reconcile(database, codat, company_id="c1")
+
+
 def test_a_pass_is_bounded_and_the_next_goes_on_where_it_ended(database: Database) -> None:
     """Those compared longest ago come first, and the cost is told."""
     codat = Lister({f"c{n}": [] for n in range(5)})
