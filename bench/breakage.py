@@ -21,7 +21,7 @@ from bench import harm
 from bench.ground import kept_ids, playing
 from bench.hostile import sync_body
 from bench.sender import ANSWER_WITHIN_S, Load
-from tests.processes import Process, Stage
+from tests.processes import TLS, Process, Stage
 
 BACK_WITHIN_S = 40.0
 ENDS_WITHIN_S = 10.0
@@ -90,7 +90,7 @@ class Figures:
 def _readiness(process: Process) -> tuple[int, str, float]:
     began = time.monotonic()
     try:
-        answer = httpx.get(f"{process.address}/readyz", timeout=30)
+        answer = httpx.get(f"{process.address}/readyz", timeout=30, verify=TLS)
     except httpx.HTTPError as error:
         return 0, type(error).__name__, time.monotonic() - began
     return answer.status_code, answer.json()["checks"]["database"], time.monotonic() - began

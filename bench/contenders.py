@@ -17,7 +17,7 @@ from app.storage.database import open_database
 from app.storage.journal import work_off
 from app.storage.recount import recount
 from tests import databases
-from tests.processes import ROOT, SECRET, Stage, free_port, run, stage, wait_for
+from tests.processes import ROOT, SECRET, TLS, Stage, free_port, run, stage, wait_for
 
 SAFE = ("max_connections=200",)  # fsync and all the rest as PostgreSQL ships: on
 KINDS = ("PostgreSQL", "SQLite")
@@ -129,7 +129,7 @@ def _child(stack: ExitStack, module: str, *arguments: str) -> int:
 
 def _listens(port: int) -> bool:
     try:
-        httpx.get(f"http://127.0.0.1:{port}/", timeout=2)
+        httpx.get(f"http://127.0.0.1:{port}/", timeout=2, verify=TLS)
     except httpx.HTTPError:
         return False
     return True

@@ -19,7 +19,7 @@ import httpx
 
 from bench.ground import counts, playing, resident_mib
 from bench.hostile import BODY_LIMIT, Hostile, request, signed_headers, sync_body
-from tests.processes import Process
+from tests.processes import TLS, Process
 
 THREADS = 4
 ANSWER_WITHIN_S = 10.0
@@ -148,7 +148,9 @@ def _delivers(process: Process) -> bool:
     """Whether an honest delivery is still acknowledged."""
     body = sync_body("honest")
     headers = signed_headers(body, "msg_honest")
-    answer = httpx.post(f"{process.address}/webhooks/codat", content=body, headers=headers)
+    answer = httpx.post(
+        f"{process.address}/webhooks/codat", content=body, headers=headers, verify=TLS
+    )
     return answer.status_code == 204
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.processes import Process, Stage, free_port, wait_for
+from tests.processes import TLS, Process, Stage, free_port, wait_for
 
 STARTED_WITHIN_S = 60
 CALLS_A_MINUTE = 800  # what our service allows itself, of the thousand that Codat does
@@ -22,7 +22,7 @@ class Codat:
 
     def say(self, method: str, path: str, body: Any = None) -> Any:
         """One control call; its decoded answer."""
-        answer = httpx.request(method, self._base + path, json=body, timeout=120)
+        answer = httpx.request(method, self._base + path, json=body, timeout=120, verify=TLS)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -79,6 +79,6 @@ class Service:
 
 def _is_up(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=2).is_success
+        return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=2, verify=TLS).is_success
     except httpx.HTTPError:
         return False

@@ -20,7 +20,7 @@ from app.main import create_app
 from app.opening import make_codat
 from app.settings import load_settings
 from bench.hostile import FOREIGN, signed_headers, sync_body
-from tests.processes import Process, Stage, answers, environment, free_port, stage, wait_for
+from tests.processes import TLS, Process, Stage, answers, environment, free_port, stage, wait_for
 
 RAW = b"canary-signing-secret-of-codat-1"
 CANARIES = {
@@ -74,7 +74,12 @@ def drive(process: Process) -> str:
     def ask(method: str, path: str, headers: dict[str, str], content: bytes = b"") -> None:
         try:
             answer = httpx.request(
-                method, process.address + path, headers=headers, content=content, timeout=20
+                method,
+                process.address + path,
+                headers=headers,
+                content=content,
+                timeout=20,
+                verify=TLS,
             )
         except httpx.HTTPError:
             return

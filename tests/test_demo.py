@@ -13,7 +13,7 @@ import pytest
 
 from app import demo
 from app.simulator.__main__ import parsed
-from tests.processes import ROOT, free_port, wait_for
+from tests.processes import ROOT, TLS, free_port, wait_for
 
 OTHERS_GONE_PID = 2**22 + 7  # beyond what Linux gives to processes
 
@@ -51,7 +51,7 @@ def playing(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
     def up() -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=2).is_success
+            return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=2, verify=TLS).is_success
         except httpx.HTTPError:
             return False
 

@@ -17,7 +17,7 @@ import pytest
 from bench.fuzz import Figures, fuzz
 from bench.ground import counts, kept_ids, resident_mib
 from bench.hostile import BODY_LIMIT, signed_headers, sync_body
-from tests.processes import Process, Stage, ask, stage
+from tests.processes import TLS, Process, Stage, ask, stage
 
 PARTS = ("id", "timestamp", "signature")
 HOLDS = 250
@@ -35,7 +35,7 @@ def serve(playing: Stage, **settings: str) -> Process:
 
 
 def post(process: Process, body: bytes, headers: dict[str, str]) -> int:
-    return httpx.post(process.address + DOOR, content=body, headers=headers).status_code
+    return httpx.post(process.address + DOOR, content=body, headers=headers, verify=TLS).status_code
 
 
 def connect(process: Process) -> socket.socket:

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 
 from app.storage.database import open_database
 from app.storage.tables import events, fetches
-from tests.processes import API_KEY, SECRET, Process, Stage, ask, run, signed, stage, wait_for
+from tests.processes import API_KEY, SECRET, TLS, Process, Stage, ask, run, signed, stage, wait_for
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
 
 
 def control(codat: str, path: str, body: dict[str, Any]) -> Any:
-    answer = httpx.post(f"{codat}/_sim{path}", json=body, timeout=10)
+    answer = httpx.post(f"{codat}/_sim{path}", json=body, timeout=10, verify=TLS)
     assert answer.is_success, answer.text
     return answer.json()
 
 
 def truth(codat: str, sync_id: str) -> dict[str, Any]:
-    told: dict[str, Any] = httpx.get(f"{codat}/_sim/syncs/{sync_id}", timeout=10).json()
+    told: dict[str, Any] = httpx.get(f"{codat}/_sim/syncs/{sync_id}", timeout=10, verify=TLS).json()
     return told
 
 
@@ -127,7 +127,7 @@ def test_a_killed_workers_fetch_is_taken_over_by_another(playing: Stage) -> None
         {"RuleType": "SyncFailed", "CompanyId": company, "Data": {"syncId": sync_id}}
     ).encode()
     answer = httpx.post(
-        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1")
+        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"), verify=TLS
     )
     assert answer.status_code == 204
     wait_for(lambda: _calls(codat, "transactions"))
@@ -142,7 +142,7 @@ def test_a_killed_workers_fetch_is_taken_over_by_another(playing: Stage) -> None
 
 
 def _calls(codat: str, kind: str) -> int:
-    counters = httpx.get(f"{codat}/_sim/counters", timeout=10).json()
+    counters = httpx.get(f"{codat}/_sim/counters", timeout=10, verify=TLS).json()
     calls: int = counters["calls"].get(kind, 0)
     return calls
 
@@ -161,7 +161,7 @@ def test_while_codat_is_away_nothing_blocks_and_it_can_be_seen(playing: Stage) -
     service = playing.serve(CODAT_BASE_URL="http://127.0.0.1:1")
     body = failing("s1")
     sent = httpx.post(
-        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1")
+        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"), verify=TLS
     )
     assert sent.status_code == 204
 
@@ -187,7 +187,7 @@ def test_no_call_is_made_from_the_rate_limit_event_until_the_reset(playing: Stag
     _, sync_id = a_sync(codat, outcome="partly_failed", size=3)
     wait_for(lambda: ask(service, f"/syncs/{sync_id}"))
     time.sleep(2.5)
-    assert httpx.get(f"{codat}/_sim/counters", timeout=10).json()["total"] == 0
+    assert httpx.get(f"{codat}/_sim/counters", timeout=10, verify=TLS).json()["total"] == 0
     assert ask(service, f"/syncs/{sync_id}")["errors"]["state"] == "waiting"
     control(codat, "/quota/reset", {})
     sync = wait_for(lambda: fetched(service, sync_id))
@@ -199,7 +199,9 @@ def test_a_given_up_fetch_is_redriven_from_the_command_line(playing: Stage) -> N
     playing.simulate()
     service = playing.serve()
     body = failing("00000000-0000-0000-0000-000000000000")
-    httpx.post(f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"))
+    httpx.post(
+        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"), verify=TLS
+    )
     path = "/syncs/00000000-0000-0000-0000-000000000000"
 
     def given_up() -> bool:
@@ -209,6 +211,18 @@ def test_a_given_up_fetch_is_redriven_from_the_command_line(playing: Stage) -> N
     wait_for(given_up)
     done = run(playing.folder, "redrive", "--all-dead", DATABASE_URL=playing.database_url)
     assert (done.returncode, done.stdout) == (0, "1 given-up fetch is due again\n")
+
+
+@pytest.mark.parametrize("words", [("redrive", "--sync"), ("reconcile", "--company")])
+def test_an_id_that_nobody_knows_is_said_to_be_unknown(
+    playing: Stage, words: tuple[str, str]
+) -> None:
+    """A mistyped id must not look like work that was done."""
+    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": playing.simulate()}
+    done = run(playing.folder, *words, "00000000-0000-0000-0000-000000000000", **where)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_reconcile_finds_what_no_webhook_told(playing: Stage) -> None:
@@ -238,7 +252,9 @@ def test_sigterm_ends_well_within_ten_seconds(playing: Stage, role: str) -> None
     service = playing.serve(WORKER_IN_WEB="true" if role == "serve" else "false")
     process = service if role == "serve" else playing.start("worker")
     body = failing(sync_id).replace(b'"c1"', json.dumps(company).encode())
-    httpx.post(f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"))
+    httpx.post(
+        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"), verify=TLS
+    )
     wait_for(lambda: _calls(codat, "sync_status"))
     assert process.stop() == 0
     database = open_database(playing.database_url)

@@ -20,7 +20,7 @@ from app.settings import load_settings
 from app.web import deps
 from bench.ground import kept_ids
 from bench.hostile import signed_headers, sync_body
-from tests.processes import API_KEY, Process, Stage, answers, free_port, stage, wait_for
+from tests.processes import API_KEY, TLS, Process, Stage, answers, free_port, stage, wait_for
 
 OLD = "whsec_" + b64encode(b"o" * 32).decode()
 NEW = "whsec_" + b64encode(b"n" * 32).decode()
@@ -97,7 +97,9 @@ def start(playing: Stage, port: int, *secrets: str) -> Process:
 
 def uses(process: Process) -> Any:
     answer = httpx.get(
-        f"{process.address}/api/v1/webhook-secrets", headers={"authorization": f"Bearer {API_KEY}"}
+        f"{process.address}/api/v1/webhook-secrets",
+        headers={"authorization": f"Bearer {API_KEY}"},
+        verify=TLS,
     )
     assert answer.status_code == 200
     assert "whsec" not in answer.text
@@ -157,10 +159,12 @@ def test_the_use_of_a_secret_is_shown_and_counted(playing: Stage) -> None:
     assert uses(process) == [None, None]
     body = sync_body()
     headers = signed_headers(body, "m", secret=NEW)
-    sent = httpx.post(f"{process.address}/webhooks/codat", content=body, headers=headers)
+    sent = httpx.post(
+        f"{process.address}/webhooks/codat", content=body, headers=headers, verify=TLS
+    )
     assert sent.status_code == 204
     assert uses(process)[0] is None
-    shown = httpx.get(f"{process.address}/metrics").text
+    shown = httpx.get(f"{process.address}/metrics", verify=TLS).text
     assert 'webhook_secret_last_used_timestamp_seconds{index="0"} 0.0' in shown
     assert 'webhook_secret_used_total{index="1"} 1.0' in shown
     assert "whsec" not in shown

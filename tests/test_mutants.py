@@ -6,6 +6,7 @@ is run against it. If that test still passes, it proves nothing, and this file f
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ from app.rules.news import Delivery, Event
 from app.rules.sync import Sync
 from app.storage import inbox as inbox_module
 from app.storage import keep as keep_module
-from app.storage.bulk import Write
+from app.storage.bulk import Write, write
 from app.storage.database import Database
 from app.storage.inbox import Inbox
 from app.storage.keep import Kept
@@ -85,16 +86,25 @@ def test_checking_before_inserting_is_noticed(
         time.sleep(0.01)
         return honest(database, deliveries)
 
-    def then_insert(connection: Connection, deliveries: Iterable[Delivery]) -> set[str]:
+    def then_insert(
+        connection: Connection, deliveries: Iterable[Delivery], besides: Write
+    ) -> set[str]:
         rows = [keep_module._event_row(each) for each in deliveries]
         new = [row for row in rows if row["message_id"] not in seen.there]
         if new:
             connection.execute(events.insert(), new)
+        write(connection, besides)
         return {row["message_id"] for row in new}
 
+    def does_not_fit(*_words: object, **_more: object) -> None:
+        misfits.append(sys.exc_info()[1])
+
+    misfits: list[object] = []
+    monkeypatch.setattr(inbox_module._log, "exception", does_not_fit)
     monkeypatch.setattr(inbox_module, "_commit", check)
     monkeypatch.setattr(keep_module, "_insert_events", then_insert)
     expect_red(lambda: test_inbox.test_concurrent_writers_lose_and_double_nothing(database))
+    assert misfits == []
 
 
 def _forget_that_message_ids_are_unique(database: Database) -> None:

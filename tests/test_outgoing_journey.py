@@ -13,7 +13,7 @@ import pytest
 
 from app.storage.database import open_database
 from app.storage.tables import transactions
-from tests.processes import API_KEY, SECRET, Process, Stage, run, stage, wait_for
+from tests.processes import API_KEY, SECRET, TLS, Process, Stage, run, stage, wait_for
 from tests.receiver import SIGNING_SECRET, Receiver, receiver
 from tests.test_journeys import a_sync, control
 from tests.web.shelf import Shelf
@@ -71,7 +71,9 @@ def test_a_failed_sync_reaches_a_receiver_that_failed_at_first(playing: Stage) -
         assert len(failed) == body["data"]["transactions"]["failed"] > 0
         wait_for(lambda: any(each["kind"] == "transaction" for each in stream.told))
         assert stream.told[0]["sync_id"] == sync_id
-        listed = httpx.get(f"{service.address}/api/v1/changes?limit=200", headers=AUTH).json()
+        listed = httpx.get(
+            f"{service.address}/api/v1/changes?limit=200", headers=AUTH, verify=TLS
+        ).json()
         wait_for(lambda: stream.told == listed["items"])
         assert service.stop() == 0
         assert stream.ended.wait(5)
@@ -85,7 +87,7 @@ def test_what_was_owed_is_delivered_although_the_service_was_killed(playing: Sta
     with receiver() as receiving:
         settings = addressed(receiving)
         service = playing.serve(WORKER_IN_WEB="false", **settings)
-        asked = httpx.post(f"{service.address}/api/v1/syncs/s1/retry", headers=AUTH)
+        asked = httpx.post(f"{service.address}/api/v1/syncs/s1/retry", headers=AUTH, verify=TLS)
         assert asked.status_code == 202
         assert service.stop(signal.SIGKILL) == -signal.SIGKILL
         assert receiving.got == []

@@ -22,7 +22,7 @@ from app.main import create_app
 from app.settings import load_settings
 from app.storage.database import Database, open_database
 from tests.ports import free_port
-from tests.processes import API_KEY, CODAT_KEY, SECRET, stage, wait_for
+from tests.processes import API_KEY, CODAT_KEY, SECRET, TLS, stage, wait_for
 from tests.receiver import SIGNING_SECRET, Receiver, receiver
 from tests.web.shelf import Shelf, done_item, failed_item
 
@@ -56,7 +56,7 @@ def site(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with stage(path.parent, url) as playing, receiver() as retries:
         codat = playing.simulate()
         company = {"name": "Toft stores", "company_id": "c1"}
-        httpx.post(f"{codat}/_sim/companies", json=company).raise_for_status()
+        httpx.post(f"{codat}/_sim/companies", json=company, verify=TLS).raise_for_status()
         settings = load_settings(
             database_url=url, api_keys=API_KEY, codat_api_key=CODAT_KEY, codat_base_url=codat,
             codat_webhook_secrets=SECRET, worker_in_web=False,
