@@ -12,7 +12,7 @@ driver: a statement is made once per kind of database, and its text goes to the 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 from typing import cast as cast_type
@@ -45,6 +45,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import KeyedColumnElement
 
+from app.storage.columns import as_text
+
 Insert = postgresql.Insert | sqlite.Insert
 Rows = Sequence[Mapping[str, Any]]
 
@@ -68,8 +70,7 @@ def insertion(table: Table, rows: Rows, **computed: ColumnElement[Any]) -> Write
 
     PostgreSQL computes the columns that are `computed`; SQLite takes those from the rows too.
     """
-    names = tuple(rows[0]) if rows else ()
-    more = tuple(computed.items())
+    names, more = _filled(rows), tuple(computed.items())
     return Write(
         table, rows, lambda kind: inserting(kind, table, names, () if kind == "sqlite" else more)
     )
@@ -91,9 +92,15 @@ def insert_new(
     if not rows:
         write(connection, *besides)
         return []
-    names = tuple(rows[0])
+    names = _filled(rows)
     new = Write(table, rows, lambda kind: _inserting_new(kind, table, names, unless, returning))
     return sent(connection, new, *besides)
+
+
+def _filled(rows: Rows) -> tuple[str, ...]:
+    """The columns that a row fills: to name one that none does costs both sides, for nothing."""
+    names = tuple(rows[0]) if rows else ()
+    return tuple(name for name in names if any(row[name] is not None for row in rows))
 
 
 def changing(table: Table, rows: Rows) -> Write:
@@ -196,7 +203,7 @@ def _heaped(rows: Iterable[dict[str, Any]], name: str) -> bytes:
     return b"".join(heap)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def inserting(
     kind: str,
     table: Table,
@@ -215,7 +222,7 @@ def inserting(
     return statement.from_select(list(names), chosen)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _inserting_new(
     kind: str,
     table: Table,
@@ -289,11 +296,5 @@ def _read(
 def _spelled(value: object) -> str:
     """What orjson leaves to us: of times only SQLite's."""
     if isinstance(value, datetime):
-        return _spelled_time(value)
+        return as_text(value)
     raise TypeError(f"a {type(value).__name__} cannot be kept")
-
-
-@lru_cache(maxsize=1024)
-def _spelled_time(value: datetime) -> str:
-    """Kept, because one moment stands in many columns."""
-    return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")

@@ -1,6 +1,7 @@
 """What the tables are made of: their names' form, UTC times, keys that count up by themselves."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from sqlalchemy import BigInteger, DateTime, Integer, MetaData, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
@@ -33,6 +34,12 @@ class UtcTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+@lru_cache(maxsize=1024)
+def as_text(value: datetime) -> str:
+    """A time as SQLite keeps it. Kept, because one moment stands in many columns of a batch."""
+    return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 # SQLite counts up by itself only on a plain INTEGER primary key.

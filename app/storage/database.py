@@ -4,6 +4,7 @@ SQLite: write-ahead log, full sync (a committed event survives a power cut), wri
 when they begin (`BEGIN IMMEDIATE`) so that none fails half-way. PostgreSQL: psycopg 3.
 """
 
+import math
 import sqlite3
 import threading
 import time
@@ -15,7 +16,14 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import SettingsError, StorageAway, StorageRefused, StorageUnavailable
@@ -26,6 +34,7 @@ from app.rules.outgoing import NOBODY, Recipients
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 30_000
+RESTED_S = 0.5  # so long unused, a connection is asked whether it is still there
 # Our questions read few rows by an index. To compile them or to share them among processes costs
 # more than it gains, and pages read here and there cost little more than pages read in a row.
 _SESSION = (
@@ -99,8 +108,10 @@ class Database:
         """
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        engine = create_async_engine(self.engine.url, **_postgresql_options(pool_size))
-        return Database(engine.sync_engine, self.rules, self.recipients)
+        options = _postgresql_options(pool_size) | {"pool_pre_ping": False}
+        engine = create_async_engine(self.engine.url, **options).sync_engine
+        _ping_what_rested(engine)
+        return Database(engine, self.rules, self.recipients)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -187,6 +198,33 @@ def _postgresql_options(pool_size: int) -> dict[str, Any]:
             "options": " ".join(f"-c {setting}" for setting in _SESSION),
         },
     }
+
+
+def _ping_what_rested(engine: Engine) -> None:
+    """As `pool_pre_ping`, but not for a connection that was alive a moment ago.
+
+    In a burst a ping before each commit would be one of six ways to the database and back. When it
+    went in that very moment, the commit fails and Codat comes again.
+    """
+
+    def look(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used", -math.inf) < RESTED_S:
+            return
+        if not _answers(engine, connection):
+            raise DisconnectionError
+
+    def note(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    event.listen(engine, "checkout", look)
+    event.listen(engine, "checkin", note)
+
+
+def _answers(engine: Engine, connection: Any) -> bool:
+    try:
+        return engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error:
+        return False
 
 
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:

@@ -1,5 +1,6 @@
 """What a database cannot do becomes one of three errors by name, and never a long wait."""
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from sqlalchemy.exc import OperationalError
 from app.errors import StorageAway, StorageRefused, StorageUnavailable
 from app.storage import database as database_module
 from app.storage.database import Database, open_database
+from app.storage.inbox import Inbox
+from tests.told import delivery
 
 
 @pytest.fixture
@@ -33,6 +36,39 @@ def test_a_lock_held_elsewhere_is_away(impatient: Database) -> None:
         other = open_database(str(impatient.engine.url))
         with pytest.raises(StorageAway), other.writing():
             pass
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(("rested_s", "first"), [(0.0, True), (60.0, False)])
+def test_a_connection_that_was_cut_is_replaced(
+    database: Database, monkeypatch: pytest.MonkeyPatch, rested_s: float, first: bool
+) -> None:
+    """One that rested is asked first; one in use a moment ago costs one commit, and no more."""
+    monkeypatch.setattr(database_module, "RESTED_S", rested_s)
+
+    async def keep_three() -> list[bool]:
+        inbox = Inbox(database)
+        kept = [await _is_kept(inbox, "m1")]
+        with database.writing() as connection:
+            connection.execute(_CUT)
+        kept += [await _is_kept(inbox, "m2"), await _is_kept(inbox, "m3")]
+        await inbox.close()
+        return kept
+
+    assert asyncio.run(keep_three()) == [True, first, True]
+
+
+_CUT = text(
+    "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+async def _is_kept(inbox: Inbox, message_id: str) -> bool:
+    try:
+        return await inbox.keep(delivery(message_id))
+    except StorageUnavailable:
+        return False
 
 
 def test_a_writer_of_this_process_that_does_not_end_is_not_waited_for(
