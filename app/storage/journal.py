@@ -128,6 +128,12 @@ def caught_up(database: Database) -> Iterator[Connection]:
         yield connection
 
 
+def is_longer_than(connection: Connection, entries: int) -> bool:
+    """True when more entries than that wait; in a burst with a worker it is some dozens."""
+    one_more = select(journal.c.id).order_by(journal.c.id).offset(entries).limit(1)
+    return connection.execute(one_more).first() is not None
+
+
 def work_off(database: Database, *, within_s: float = math.inf) -> int:
     """Tell and count what is in the journal by now; returns how many entries that were.
 

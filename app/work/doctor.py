@@ -21,7 +21,7 @@ from app.rules import diagnosis
 from app.rules.diagnosis import Misconfigured
 from app.rules.silence import OUR_PATH, Endpoint, endpoint_findings
 from app.settings import Settings
-from app.storage import queries_events, queries_upkeep, schema
+from app.storage import journal, queries_events, queries_upkeep, schema
 from app.storage.database import Database
 from app.work.watch import Consumer
 
@@ -29,6 +29,7 @@ REQUIRED = ("codat_webhook_secrets", "codat_api_key", "api_keys")
 SILENT_AFTER = timedelta(seconds=60)
 LATE_AFTER = timedelta(minutes=15)
 MANY_ATTEMPTS = 5
+LONG_JOURNAL = 1000
 _IN_PORTAL = "in the Codat Portal under Settings, Webhooks"
 _DO_AT_CODAT = {
     "endpoint_missing": f"add https://YOUR-HOST{OUR_PATH} {_IN_PORTAL}",
@@ -111,6 +112,7 @@ def database_wrong(database: Database, now: datetime) -> list[Misconfigured]:
             stalled = queries_upkeep.count_stalled(
                 connection, due_before=now - LATE_AFTER, attempts=MANY_ATTEMPTS
             )
+            behind = journal.is_longer_than(connection, LONG_JOURNAL)
     except SchemaError as error:
         text = str(error).partition(":")[0]
         return [Misconfigured("schema_outdated", text, "run `python -m app migrate`")]
@@ -122,7 +124,7 @@ def database_wrong(database: Database, now: datetime) -> list[Misconfigured]:
                 "start it, or correct DATABASE_URL; the log of the database says more",
             )
         ]
-    return [*_worker_wrong(seen, now), *_work_wrong(given_up, stalled)]
+    return [*_worker_wrong(seen, now), *_work_wrong(given_up, stalled, behind)]
 
 
 def _worker_wrong(seen: datetime | None, now: datetime) -> Iterator[Misconfigured]:
@@ -135,7 +137,7 @@ def _worker_wrong(seen: datetime | None, now: datetime) -> Iterator[Misconfigure
         )
 
 
-def _work_wrong(given_up: int, stalled: int) -> Iterator[Misconfigured]:
+def _work_wrong(given_up: int, stalled: int, behind: bool) -> Iterator[Misconfigured]:
     if given_up:
         yield Misconfigured(
             "fetches_given_up",
@@ -147,6 +149,12 @@ def _work_wrong(given_up: int, stalled: int) -> Iterator[Misconfigured]:
             "fetches_stalled",
             f"syncs that have been waiting for Codat's answer for long: {stalled}",
             "see errors.last_error of the syncs whose errors.state is waiting or incomplete",
+        )
+    if behind:
+        yield Misconfigured(
+            "journal_long",
+            f"more than {LONG_JOURNAL} commits wait to be told in the feed and to be counted",
+            "a worker does so every second: see what its log says of the journal",
         )
 
 

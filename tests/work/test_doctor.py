@@ -24,10 +24,13 @@ from app.rules.diagnosis import Misconfigured
 from app.settings import Settings, load_settings
 from app.storage import store
 from app.storage.database import Database, open_database
+from app.storage.journal import work_off
+from app.storage.keep import keep_all
 from app.storage.tables import fetches
+from app.work import doctor
 from app.work.doctor import codat_wrong, database_wrong, settings_wrong
 from tests.processes import SECRET
-from tests.told import T0, after
+from tests.told import T0, after, delivery
 from tests.work.test_fetch import tell
 
 GOOD = Consumer("w1", "https://us.example/webhooks/codat", False, ("SyncFailed", "SyncCompleted"))
@@ -119,6 +122,21 @@ def test_work_that_makes_no_progress_is_a_finding(
     with database.writing() as connection:
         connection.execute(update(fetches).values(values))
     assert names(database_wrong(database, T0)) == [name]
+
+
+def test_a_journal_that_nobody_works_off_is_a_finding(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The feed and the totals would stand still behind a worker that seems to live."""
+    monkeypatch.setattr(doctor, "LONG_JOURNAL", 2)
+    beat(database)
+    for n in range(3):
+        assert names(database_wrong(database, T0)) == []
+        with database.writing() as connection:
+            keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}")])
+    assert names(database_wrong(database, T0)) == ["journal_long"]
+    work_off(database)
+    assert names(database_wrong(database, T0)) == []
 
 
 def test_a_schema_that_is_not_there_is_a_finding(empty_database_url: str) -> None:
