@@ -38,9 +38,9 @@ def install(app: FastAPI) -> None:
     def described() -> bytes:
         return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
 
-    async def get_openapi() -> Response:
+    async def get_openapi(_request: Request) -> Response:
         return Response(described(), media_type="application/json")
 
-    app.add_api_route("/openapi.json", get_openapi, include_in_schema=False)
+    app.add_route("/openapi.json", get_openapi, include_in_schema=False)
     app.include_router(router)
     app.mount(f"/{FILES}", StaticFiles(packages=[PACKAGE]))
