@@ -200,7 +200,7 @@ _PATHS = (
     b"/webhooks/codat%00", b"/webhooks/codat;a=b", b"/webhooks/codat?x=%ff", b"/webhooks/codat#f",
     b"/Webhooks/Codat", b"/./webhooks/../webhooks/codat", b"http://h/webhooks/codat", b"http://h",
     b"*", b"", b"/%", b"/%zz", b"/%ff", b"/\xff", b"/" + b"a" * 9000, b"/" * 3000, b"/docs",
-    b"/openapi.json", b"/readyz?x=" + b"%0d%0a" * 9, b"/..%5c..%5cetc/passwd", b"/metrics/..",
+    b"/openapi.json", b"/livez?x=" + b"%0d%0a" * 9, b"/..%5c..%5cetc/passwd", b"/metrics/..",
 )  # fmt: skip
 
 
