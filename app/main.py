@@ -15,7 +15,7 @@ import httpx
 from app.codat.client import CodatClient
 from app.opening import address_names, check_recipients, make_codat, make_senders, open_for
 from app.settings import Settings, require
-from app.storage import compare, store
+from app.storage import compare, statistics, store
 from app.storage.database import Database
 from app.storage.inbox import Inbox
 from app.storage.recount import recount
@@ -111,6 +111,9 @@ def make_duties(
         wrong = await asyncio.to_thread(recount, database)
         return f"{wrong} counters were wrong"
 
+    async def look_over() -> bool:
+        return await asyncio.to_thread(statistics.look_over, database)
+
     minute = timedelta(minutes=1)
     failures = Failures(database, clock, frozenset(address_names(settings)))
     duties = [
@@ -119,6 +122,8 @@ def make_duties(
         Duty("recount", timedelta(days=1), count_anew),
         Duty("failures", LOOK_EVERY, failures.run),
     ]
+    if database.is_sqlite:
+        duties.append(Duty("statistics", statistics.EVERY, look_over))
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
         lists = NotingConnections(database, codat, clock)

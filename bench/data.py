@@ -25,6 +25,7 @@ from app.storage import counted
 from app.storage.database import Database, open_database
 from app.storage.recount import recount
 from app.storage.schema import migrate
+from app.storage.statistics import look_over
 from app.storage.tables import companies, events, fetches, notes, syncs, transactions
 
 UNTIL = datetime(2026, 6, 30, tzinfo=UTC)
@@ -263,8 +264,7 @@ def _load(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
 def _settle(database: Database) -> None:
     """The keys go on after the last one; the planner knows the tables as it would in time."""
     if database.is_sqlite:
-        with database.writing() as connection:
-            connection.execute(text("ANALYZE"))
+        look_over(database)
         return
     last = "SELECT setval(pg_get_serial_sequence('syncs', 'id'), (SELECT max(id) FROM syncs))"
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -34,6 +34,7 @@ from app.rules.outgoing import NOBODY, Recipients
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 30_000
+RENEWED_AFTER_S = 3600  # SQLite's connections, which learn of new statistics when they are opened
 RESTED_S = 0.5  # so long unused, a connection is asked whether it is still there
 # Our questions read few rows by an index. To compile them or to share them among processes costs
 # more than it gains, and pages read here and there cost little more than pages read in a row.
@@ -236,6 +237,7 @@ def _sqlite_engine(address: URL, pool_size: int) -> Engine:
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_use_lifo=True,  # the connection used last has its caches warm
+        pool_recycle=RENEWED_AFTER_S,
         hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
     )
