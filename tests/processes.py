@@ -24,9 +24,8 @@ ROOT = Path(__file__).parents[1]
 SECRET = "whsec_" + b64encode(b"j" * 32).decode()
 API_KEY = "a-key-for-journeys"
 CODAT_KEY = "codat-key-for-journeys"
-TLS = (
-    httpx.create_ssl_context()
-)  # to make one takes longer than a question, even where none is used
+# Made once: httpx makes one for every question otherwise, even over plain HTTP, which takes longer.
+TLS = httpx.create_ssl_context()
 T = TypeVar("T")
 
 

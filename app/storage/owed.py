@@ -231,9 +231,10 @@ def redrive(connection: Connection, *, sync_id: str | None, now: datetime) -> in
     dead = fetches.c.state == "dead"
     if sync_id is not None:
         named = select(syncs.c.id).where(syncs.c.sync_id == sync_id)
-        if connection.execute(named.limit(1)).first() is None:
+        numbers = connection.execute(named).scalars().all()
+        if not numbers:
             raise NotKnown("no such sync is known here")
-        dead &= fetches.c.sync.in_(named)
+        dead &= fetches.c.sync.in_(numbers)
     back = connection.execute(
         update(fetches)
         .where(dead)

@@ -7,7 +7,8 @@ a company's syncs; only a sync that differs costs more (its status and list, by 
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -101,7 +102,8 @@ class Reconciler:
         report.calls += max(1, -(-len(names) // COMPANIES_PER_CALL))
         turn = await asyncio.to_thread(self._longest_ago_first, list(names))
         for each in turn[: self.most_companies]:
-            await self._compare_or_skip(each, names[each], since, dry_run, report)
+            with self._skipping(each, report):
+                await self._compare(each, names[each], since, dry_run, report)
         report.left = len(names) - report.companies
         return report
 
@@ -110,16 +112,10 @@ class Reconciler:
             seen = compare.reconciled_at(connection)
         return sorted(company_ids, key=lambda each: (seen.get(each, NEVER), each))
 
-    async def _compare_or_skip(
-        self,
-        company_id: str,
-        name: str | None,
-        since: datetime | None,
-        dry_run: bool,
-        report: Report,
-    ) -> None:
+    @contextmanager
+    def _skipping(self, company_id: str, report: Report) -> Iterator[None]:
         try:
-            await self._compare(company_id, name, since, dry_run, report)
+            yield
         except CodatRateLimited:
             raise
         except CodatError as error:
