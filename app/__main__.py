@@ -234,7 +234,9 @@ def redrive(
     if (sync is not None) + all_dead + messages != 1:
         raise typer.BadParameter("say one of --sync ID, --all-dead, --messages")
     with one_line():
-        _redrive(read_settings(), sync, messages)
+        settings = read_settings()
+        check_schema(settings)
+        _redrive(settings, sync, messages)
 
 
 def _redrive(settings: Settings, sync: str | None, messages: bool) -> None:

@@ -103,6 +103,16 @@ def test_the_command_may_run_twice_and_in_two_processes_at_once(
     assert migrate(3) == up_to_date
 
 
+@pytest.mark.parametrize("verb", ["serve", "worker", "prune", "redrive --all-dead"])
+def test_no_verb_works_on_an_old_schema(empty_database_url: str, tmp_path: Path, verb: str) -> None:
+    """It ends with one line that names the remedy, before it does anything."""
+    settings = {"DATABASE_URL": empty_database_url, "KEEP_EVENTS_DAYS": "9"}
+    done = processes.run(tmp_path, *verb.split(), **settings)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "python -m app migrate" in done.stderr
+
+
 def test_an_old_schema_is_refused_with_the_remedy(empty_database_url: str) -> None:
     """Serving on it would fail later, and less clearly."""
     database = open_database(empty_database_url)

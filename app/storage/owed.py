@@ -7,17 +7,21 @@ often a fetch was asked for, so an answer knows whether it came too early.
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     and_,
     case,
     exists,
+    func,
     select,
     update,
 )
@@ -27,6 +31,8 @@ from app.storage import announce, gate
 from app.storage.bulk import Insert, Write, inserting, write
 from app.storage.rows import to_sync
 from app.storage.tables import fetches, gates, syncs
+
+LOOK_AT = 5_000  # due fetches, at most, to find one of a company of which nothing is in hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +110,52 @@ def _running(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     return and_(fetches.c.token.is_not(None), fetches.c.due > now)
 
 
-def claim(connection: Connection, *, now: datetime, lease: timedelta, limit: int) -> list[Claim]:
-    """Take up to `limit` due fetches, earliest first, while Codat's gate is open."""
+def claim(
+    connection: Connection,
+    *,
+    now: datetime,
+    lease: timedelta,
+    limit: int,
+    held: Iterable[str] = (),
+    of_one: int | None = None,
+) -> list[Claim]:
+    """Take up to `limit` due fetches, earliest first, while Codat's gate is open.
+
+    `held` names the company of each fetch that the caller has in hand already: of one company it
+    gets no more than leaves it with `of_one`, so that a slow one does not keep the others waiting.
+    """
+    in_hand, most = Counter(held), of_one or limit
+    full = [company_id for company_id, count in in_hand.items() if count >= most]
+    due: Sequence[int] = connection.execute(_due(now, limit, full)).scalars().all()
+    names = _names(connection, due)
+    chosen = []
+    for sync in due:
+        company_id, _ = names[sync]
+        in_hand[company_id] += 1
+        if in_hand[company_id] <= most:
+            chosen.append(sync)
     token = uuid.uuid4().hex
-    closed = exists(select(gates.c.name).where(gate.is_closed(now)))
-    due = (
-        select(fetches.c.sync)
-        .where(fetches.c.due <= now, ~closed)
-        .order_by(fetches.c.due)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
     taken = connection.execute(
         update(fetches)
-        .where(fetches.c.sync.in_(select(due.c.sync)))
+        .where(fetches.c.sync.in_(chosen))
         .values(due=now + lease, token=token, attempts=fetches.c.attempts + 1)
         .returning(fetches.c.sync, fetches.c.wanted, fetches.c.attempts)
     ).all()
-    names = _names(connection, [row.sync for row in taken])
     return [
         Claim(row.sync, *names[row.sync], token, row.wanted, row.attempts, now) for row in taken
     ]
+
+
+def _due(now: datetime, limit: int, full: Sequence[str]) -> Select[Any]:
+    """The earliest fetches that are due, locked; none of these companies."""
+    closed = exists(select(gates.c.name).where(gate.is_closed(now)))
+    due = select(fetches.c.sync).where(fetches.c.due <= now, ~closed)
+    if full:
+        earliest = select(fetches.c.due).where(fetches.c.due <= now).order_by(fetches.c.due)
+        last = earliest.offset(LOOK_AT).limit(1).scalar_subquery()
+        whose = select(syncs.c.company_id).where(syncs.c.id == fetches.c.sync).scalar_subquery()
+        due = due.where(fetches.c.due <= func.coalesce(last, now), whose.not_in(full))
+    return due.order_by(fetches.c.due).limit(limit).with_for_update(of=fetches, skip_locked=True)
 
 
 def is_due(connection: Connection, now: datetime) -> bool:

@@ -22,6 +22,7 @@ POLL_S = 1.0
 BEAT_EVERY = timedelta(seconds=10)
 ALIVE_FOR = timedelta(seconds=30)
 AT_ONCE = 16
+AT_ONCE_OF_ONE = 6  # company: four of them may ask Codat at once (`codat.limits`), two record
 GRACE_S = 5.0
 
 _log = log.get(__name__)
@@ -79,7 +80,8 @@ class Worker:
 
     async def _claim(self) -> list[Claim]:
         try:
-            return await asyncio.to_thread(self._beat_and_claim)
+            held = [each.company_id for each in self._running.values()]
+            return await asyncio.to_thread(self._beat_and_claim, held)
         except StorageUnavailable as error:
             _log.warning("the worker waits for the database", reason=str(error))
         except Exception:
@@ -92,9 +94,9 @@ class Worker:
         except TimeoutError:
             return
 
-    def _beat_and_claim(self) -> list[Claim]:
+    def _beat_and_claim(self, held: list[str]) -> list[Claim]:
         now = self._clock()
-        room = AT_ONCE - len(self._running)
+        room = AT_ONCE - len(held)
         if self._beat_at is None or now - self._beat_at >= BEAT_EVERY:
             with self._database.writing() as connection:
                 store.beat(connection, self.name, now)
@@ -105,7 +107,9 @@ class Worker:
         if room <= 0 or not self._is_anything_due(now):
             return []
         with self._database.writing() as connection:
-            return owed.claim(connection, now=now, lease=LEASE, limit=room)
+            return owed.claim(
+                connection, now=now, lease=LEASE, limit=room, held=held, of_one=AT_ONCE_OF_ONE
+            )
 
     def _is_anything_due(self, now: datetime) -> bool:
         """A read first: an idle worker must not take SQLite's write lock every second."""

@@ -89,6 +89,25 @@ def test_the_earliest_due_comes_first_and_the_limit_holds(database: Database) ->
     assert [c.sync_id for c in claim(database, 10, limit=1)] == ["early"]
 
 
+def test_of_one_company_no_more_is_claimed_than_was_allowed(database: Database) -> None:
+    """What is in hand counts too; the others' are found behind all that is passed over."""
+    with database.writing() as connection:
+        keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}") for n in range(9)])
+        keep_all(connection, [delivery("m", company_id="c2", at=after(seconds=1))])
+
+    def claimed(*held: str) -> list[str]:
+        with database.writing() as connection:
+            claims = owed.claim(
+                connection, now=after(seconds=2), lease=LEASE, limit=8, held=held, of_one=3
+            )
+        return [each.company_id for each in claims]
+
+    assert claimed("c1") == ["c1", "c1"]
+    assert claimed("c1", "c1", "c1") == ["c2"]
+    assert claimed("c1", "c1", "c1") == []
+    assert claimed("c2") == ["c1", "c1", "c1"]
+
+
 def test_a_free_put_off_gives_the_attempt_back(database: Database) -> None:
     """A rate limit must not use up what was meant for outages."""
     owing(database, "s1")

@@ -18,7 +18,7 @@ from app.storage.owed import Claim
 from app.storage.rows import to_sync
 from app.storage.tables import notes
 from app.work.fetch import LEASE, Fetcher
-from app.work.worker import Worker
+from app.work.worker import AT_ONCE_OF_ONE, Worker
 from tests.told import (
     COMPLETED,
     FAILED,
@@ -409,6 +409,41 @@ def test_a_worker_drains_what_is_owed(database: Database) -> None:
     assert sorted(codat.asked) == sorted(
         f"{what} c1/s{n}" for n in range(50) for what in ("status", "list")
     )
+
+
+def test_a_slow_company_does_not_keep_the_others_waiting(database: Database) -> None:
+    """Twenty syncs of it are due first, and Codat answers none: another's is asked for at once."""
+
+    class Slow(FakeCodat):
+        async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
+            self.asked.append(company_id)
+            if company_id == "slow":
+                await asyncio.sleep(60)
+            return await super().get_status(company_id, sync_id)
+
+    with database.writing() as connection:
+        keep_all(
+            connection,
+            [delivery(f"m{n}", sync_id=f"s{n}", company_id="slow") for n in range(20)],
+        )
+        keep_all(connection, [delivery("late", company_id="quick", at=after(seconds=1))])
+    codat = Slow()
+
+    async def work() -> None:
+        clock = Clock()
+        clock.now = after(seconds=2)
+        worker = Worker(
+            database, Fetcher(database, codat, 12, clock, lambda: 0.0), clock=clock, poll_s=0.01
+        )
+        running = asyncio.create_task(worker.run())
+        async with asyncio.timeout(5):
+            while "list quick/s1" not in codat.asked:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(work())
+    assert codat.asked.count("slow") == AT_ONCE_OF_ONE
 
 
 def test_a_worker_survives_an_unforeseen_error(database: Database) -> None:
