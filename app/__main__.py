@@ -6,7 +6,6 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -39,30 +38,10 @@ class Shape(StrEnum):
 @cli.command()
 def serve() -> None:
     """Serve: Codat's door, the API, health; and the worker unless WORKER_IN_WEB is false."""
+    from app import serving
+
     with one_line():
-        _serve(read_settings())
-
-
-def _serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
-    from app.main import create_app
-    from app.server import make_server
-
-    app = create_app(settings)
-    check_schema(settings)
-    _end_well_on_signals()
-    server = make_server(app, settings)
-    app.state.is_ending = lambda: server.should_exit  # streams must end before it waits for them
-    ready()
-    with suppress(SystemExit):  # uvicorn leaves the process by itself when it cannot bind
-        server.run()
-    if not server.started:
-        raise ServiceError(f"cannot listen on {settings.host}:{settings.port}")
-
-
-def _end_well_on_signals() -> None:
-    """uvicorn hands a signal on once it has shut down; then the exit code must still be 0."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        serving.serve(read_settings())
 
 
 @cli.command()
@@ -114,6 +93,7 @@ def _migrate(settings: Settings, tell: Callable[[str], None] = typer.echo) -> No
 def demo(port: Annotated[int, typer.Option(help="First port to try.")] = 8000) -> None:
     """The whole service on SQLite with a simulated Codat; nothing else is needed."""
     from app import demo as scene
+    from app import serving
 
     with one_line(), scene.demo_folder() as folder:
         ours = scene.free_port(port)
@@ -121,7 +101,7 @@ def demo(port: Annotated[int, typer.Option(help="First port to try.")] = 8000) -
         log.configure(settings.log_level, "console")
         _migrate(settings, tell=lambda _: None)
         with scene.simulated_codat(settings):
-            _serve(settings, ready=lambda: typer.echo(scene.greeting(settings)))
+            serving.serve(settings, ready=lambda: typer.echo(scene.greeting(settings)))
 
 
 @cli.command()

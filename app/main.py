@@ -17,7 +17,7 @@ from app.opening import address_names, check_recipients, make_codat, make_sender
 from app.settings import Settings, require
 from app.storage import compare, statistics, store
 from app.storage.database import Database
-from app.storage.inbox import Inbox
+from app.storage.inbox import LANES, Inbox
 from app.storage.recount import recount
 from app.work import retention
 from app.work.asking import Asking
@@ -71,13 +71,13 @@ class Running:
         return self.inbox
 
 
-def check_settings(settings: Settings, clock: Callable[[], datetime] = utc_now) -> "Verifier":
+def check_settings(settings: Settings) -> "Verifier":
     """The verifier, when all that serving needs is set; else raises SettingsError."""
     from app.codat.signature import Verifier
 
     require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
     secrets = [secret.get_secret_value() for secret in settings.codat_webhook_secrets]
-    return Verifier(secrets, clock)
+    return Verifier(secrets)
 
 
 def make_worker(
@@ -152,7 +152,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     from app.web.service import Service
     from app.web.webhooks import Door
 
-    verifier = check_settings(settings, clock)
+    verifier = check_settings(settings)
     check_recipients(settings)
     database = open_for(settings)
     codat = make_codat(settings, database, clock)
@@ -187,7 +187,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.asking = Asking(database, clock)
     app.state.replayer = Replayer(database, clock, running.wake)
     app.state.starter = Starter(database, codat, clock)
-    api_secrets.count(app, verifier, clock())
+    last_used = api_secrets.count(app, len(settings.codat_webhook_secrets), clock())
     for part in (problems, health, api, mirror, pages, described, docs):
         part.install(app)
     door = partial(
@@ -197,6 +197,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
         max_body_bytes=settings.max_body_bytes,
         clock=clock,
         registry=registry,
+        matched=last_used.note,
     )
     app.stand_behind(door)
     return app
@@ -224,7 +225,8 @@ async def _alive(
 ) -> AsyncIterator[None]:
     """The inbox, and the worker where it lives in this process, from start to clean end."""
     running.loop = asyncio.get_running_loop()
-    running.inbox = Inbox(database, on_owed=running.wake)
+    lanes = LANES if settings.serving_processes == 1 else 1  # several processes are lanes enough
+    running.inbox = Inbox(database, on_owed=running.wake, lanes=lanes)
     work = None
     if settings.worker_in_web:
         running.worker = make_worker(settings, database, codat, clock)

@@ -1,15 +1,22 @@
 """The HTTP server as this service wants it: uvicorn, with an end that comes in time."""
 
+import asyncio
+import multiprocessing
+import signal
+import socket
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
+from app import log
 from app.ending import end_for_certain
 from app.settings import Settings
 from app.web import wire
 
 GRACE_S = 4  # for requests in hand, once a signal came; then the server answers for them
+
+_log = log.get(__name__)
 
 
 class Server(uvicorn.Server):
@@ -20,13 +27,28 @@ class Server(uvicorn.Server):
         end_for_certain()
         super().handle_exit(sig, frame)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; as the child of another process, for as long as that lives."""
+        await super().startup(sockets)
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            asyncio.get_running_loop().add_reader(
+                parent.sentinel, self._left_alone, parent.sentinel
+            )
 
-def make_server(app: Any, settings: Settings) -> Server:
-    """The server for this ASGI application, not started yet."""
-    config = uvicorn.Config(
+    def _left_alone(self, sentinel: int) -> None:
+        asyncio.get_running_loop().remove_reader(sentinel)
+        _log.warning("the parent of this process is gone; it ends too")
+        self.handle_exit(signal.SIGTERM, None)
+
+
+def make_config(app: Any, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves this ASGI application."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
+        workers=1,  # or it would read WEB_CONCURRENCY; `app.serving` has several
         http=wire.BoundedProtocol,
         ws="none",
         limit_concurrency=wire.most_connections(),
@@ -37,4 +59,3 @@ def make_server(app: Any, settings: Settings) -> Server:
         timeout_graceful_shutdown=GRACE_S,
         backlog=2048,
     )
-    return Server(config)

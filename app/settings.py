@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    web_concurrency: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes of `serve`, on PostgreSQL; on SQLite it is always one",
+    )
     worker_in_web: bool = Field(True, description="run the worker as part of `serve`")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="largest delivery accepted")
     reconcile_every_minutes: int = Field(
@@ -113,6 +119,11 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] | None = Field(
         None, description="json in a container, else console"
     )
+
+    @property
+    def serving_processes(self) -> int:
+        """How many processes `serve` has. SQLite has one writer: more would only wait for it."""
+        return 1 if self.database_url.startswith("sqlite") else self.web_concurrency
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod

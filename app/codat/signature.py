@@ -9,9 +9,8 @@ because the library, left to itself, mixes the two header by header.
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from svix.webhooks import Webhook
 
@@ -41,22 +40,12 @@ class Verified:
     family: str
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Verifier:
-    """Checks deliveries against a list of secrets, as there are while one is rotated.
+    """Checks deliveries against a list of secrets, as there are while one is rotated."""
 
-    `last_used` says of each secret, in the order given, when a delivery last matched it; None is
-    not yet. Rotation is over when the old one's time stands still.
-    """
-
-    def __init__(self, secrets: Sequence[str], clock: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, secrets: Sequence[str]) -> None:
         """Raises SettingsError for a secret that could never match; never shows it."""
         self._webhooks = [_webhook(secret, place) for place, secret in enumerate(secrets, 1)]
-        self._clock = clock
-        self.last_used: list[datetime | None] = [None] * len(self._webhooks)
 
     def __repr__(self) -> str:
         return f"Verifier({len(self._webhooks)} secrets)"
@@ -77,7 +66,6 @@ class Verifier:
             except Exception as error:  # the library raises many kinds on hostile input
                 stale = stale or _STALE in str(error).lower()
                 continue
-            self.last_used[index] = self._clock()
             return Verified(message_id, index, family)
         raise SignatureError("stale" if stale else "mismatch")
 

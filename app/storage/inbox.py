@@ -52,14 +52,20 @@ class _Waiting(NamedTuple):
 class Inbox:
     """Keeps deliveries for one process. Use it from one event loop; `close` when done."""
 
-    def __init__(self, database: Database, *, on_owed: Callable[[], None] = lambda: None) -> None:
-        self._database = database if database.is_sqlite else database.in_loop(LANES)
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_owed: Callable[[], None] = lambda: None,
+        lanes: int = LANES,
+    ) -> None:
+        self._database = database if database.is_sqlite else database.in_loop(lanes)
         self._on_owed = on_owed
         self._waiting: list[_Waiting] = []
         self._in_hand: dict[int, list[_Waiting]] = {}
         self._writing = False
         self._looking = False
-        self._lanes = 1 if database.is_sqlite else LANES
+        self._lanes = 1 if database.is_sqlite else lanes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inbox")  # SQLite's
 
     async def keep(self, delivery: Delivery) -> bool:

@@ -45,7 +45,10 @@ class ClientGone(Exception):
 
 
 class Door:
-    """ASGI middleware: answers Codat's deliveries itself and passes everything else on."""
+    """ASGI middleware: answers Codat's deliveries itself and passes everything else on.
+
+    `matched` is told which secret a delivery matched, by its place in the setting, and when.
+    """
 
     def __init__(
         self,
@@ -56,12 +59,14 @@ class Door:
         max_body_bytes: int,
         clock: Callable[[], datetime],
         registry: CollectorRegistry,
+        matched: Callable[[int, datetime], None] = lambda _index, _at: None,
     ) -> None:
         self._app = app
         self._verifier = verifier
         self._inbox = inbox
         self._max_body_bytes = max_body_bytes
         self._clock = clock
+        self._matched = matched
         fates = Counter(
             "webhook_deliveries", "Deliveries by their fate.", ["fate"], registry=registry
         )
@@ -125,8 +130,10 @@ class Door:
         except SignatureError as error:
             await self._turned_away(send, f"refused_{error}", 401, "Unauthorized")
             return
+        now = self._clock()
         self._secret(str(verified.secret_index)).inc()
-        delivery = Delivery(verified.message_id, self._clock(), body, events.read(body))
+        self._matched(verified.secret_index, now)
+        delivery = Delivery(verified.message_id, now, body, events.read(body))
         try:
             new = await self._inbox().keep(delivery)
         except (StorageUnavailable, asyncio.CancelledError) as error:
