@@ -7,7 +7,6 @@ Each counts for itself, in a file of a folder that all have, and whoever is aske
 import os
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 
 
 def counted_by_all(registry: CollectorRegistry) -> CollectorRegistry:
@@ -15,6 +14,8 @@ def counted_by_all(registry: CollectorRegistry) -> CollectorRegistry:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # as its library names it
     if not folder:
         return registry
+    from prometheus_client.multiprocess import MultiProcessCollector
+
     together = CollectorRegistry()
     MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]  # has none
     return together

@@ -99,6 +99,15 @@ def test_failures_make_an_address_wait_and_time_forgives() -> None:
     assert throttle.wait("a") == 0
 
 
+def test_of_several_processes_each_allows_its_part() -> None:
+    """So that all of them together allow no more than one would."""
+    throttle = Throttle(lambda: 0.0, FAILURES // 4)
+    for _ in range(FAILURES // 4):
+        assert throttle.wait("a") == 0
+        throttle.failed("a")
+    assert throttle.wait("a") == FORGIVEN_AFTER_S
+
+
 def test_a_flood_of_addresses_does_not_fill_the_memory() -> None:
     """Those heard of longest ago are forgotten first."""
     throttle = Throttle(lambda: 0.0)

@@ -1,0 +1,167 @@
+"""Several processes serve one address: as one to whoever asks, and none is missed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.settings import load_settings
+from bench.ground import kept_ids
+from bench.hostile import sync_body
+from bench.sender import Load
+from tests.processes import ROOT, TLS, Process, Stage, answers, ask, environment, stage, wait_for
+
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
+    with stage(tmp_path, database_url) as found:
+        yield found
+
+
+def serve(playing: Stage, **settings: str) -> Process:
+    return playing.serve(WEB_CONCURRENCY="2", WORKER_IN_WEB="false", **settings)
+
+
+def load(process: Process) -> Load:
+    return Load(f"{process.address}/webhooks/codat", sync_body)
+
+
+def children(process: Process) -> set[int]:
+    """Those that live; a process that was killed is nobody's child at once."""
+    said = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, check=True)
+    rows = (line.split() for line in said.stdout.decode().splitlines())
+    parent = str(process.popen.pid)
+    return {int(pid) for pid, ppid, stat in rows if ppid == parent and not stat.startswith("Z")}
+
+
+def is_there(number: int) -> bool:
+    said = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(number)], capture_output=True, check=False
+    )
+    return bool(said.stdout.strip()) and not said.stdout.startswith(b"Z")
+
+
+def counted(process: Process) -> int:
+    """The new deliveries of which `/metrics` tells."""
+    told = httpx.get(f"{process.address}/metrics", verify=TLS).text
+    found = re.search(r'^webhook_deliveries_total\{fate="new"\} (\S+)', told, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
+@on_postgresql
+def test_they_count_as_one(playing: Stage) -> None:
+    """Whichever of them is asked."""
+    process = serve(playing)
+    assert len(children(process)) == 2
+    with load(process) as sender:
+        assert sender.grow(60)
+        assert sender.settle()
+    assert {counted(process) for _ in range(12)} == {len(sender.sent)}
+    uses = [ask(process, "/webhook-secrets") for _ in range(12)]
+    assert all(each == uses[0] and each["items"][0]["last_used_at"] for each in uses)
+
+
+@on_postgresql
+def test_one_that_is_killed_is_replaced_and_what_it_counted_stays(playing: Stage) -> None:
+    """Under load; and nothing acknowledged is lost."""
+    process = serve(playing)
+    with load(process) as sender:
+        assert sender.grow(40)
+        before = children(process)
+        acknowledged = len(sender.acknowledged)
+        os.kill(min(before), signal.SIGKILL)
+        wait_for(lambda: len(children(process) - {min(before)}) == 2)
+        assert sender.grow(40)
+        assert sender.settle()
+    assert acknowledged <= counted(process) <= len(sender.sent)
+    assert sender.odd_answers == {}
+    assert sender.acknowledged == set(kept_ids(playing.database_url))
+
+
+@on_postgresql
+def test_sigterm_ends_them_all(playing: Stage) -> None:
+    """Exit code 0 within ten seconds, under load; and nothing acknowledged is lost."""
+    process = serve(playing)
+    family = children(process)
+    with load(process) as sender:
+        assert sender.grow(40)
+        assert process.stop() == 0
+    assert not [each for each in family if is_there(each)]
+    assert sender.odd_answers == {}
+    assert sender.acknowledged <= set(kept_ids(playing.database_url))
+
+
+@on_postgresql
+def test_none_outlives_a_parent_that_was_killed(playing: Stage) -> None:
+    """The address is free for the next one."""
+    process = serve(playing)
+    family = children(process)
+    process.popen.kill()
+    process.popen.wait()
+    wait_for(lambda: not any(is_there(each) for each in family), 15)
+    heir = playing.start(
+        "serve", PORT=process.address.rpartition(":")[2], WEB_CONCURRENCY="2", WORKER_IN_WEB="false"
+    )
+    heir.address = process.address
+    assert wait_for(lambda: answers(heir, "/livez"))
+
+
+@on_postgresql
+def test_an_address_that_is_taken_is_said_in_one_line(playing: Stage) -> None:
+    """Before any child is there."""
+    process = serve(playing)
+    port = process.address.rpartition(":")[2]
+    late = playing.start("serve", PORT=port, WEB_CONCURRENCY="2")
+    assert late.popen.wait(30) == 1
+    said = late.log.read_text()
+    assert said.count("error: cannot listen on") == 1
+    assert "Traceback" not in said
+    assert answers(process, "/livez")
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "said"),
+    [
+        ("raise ServiceError('it is broken')", 1, "error: it is broken"),
+        ("os.kill(os.getppid(), 15); time.sleep(60)", 0, ""),
+    ],
+)
+def test_a_family_ends_as_its_children_do(work: str, code: int, said: str) -> None:
+    """One that cannot work ends all with its reason; a signal to the parent ends all well."""
+    told = (
+        "import os, time\n"
+        "from app.errors import ServiceError\n"
+        "from app.serving import Family\n"
+        f"def work():\n    {work}\n"
+        "try:\n"
+        "    Family(work).live(2)\n"
+        "except ServiceError:\n"
+        "    raise SystemExit(1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("url", "processes"), [("sqlite:///x.db", 1), ("postgresql://u:p@h/x", 3)])
+def test_on_sqlite_there_is_one_process(url: str, processes: int) -> None:
+    """It has one writer, for whom more would only wait."""
+    assert load_settings(database_url=url, web_concurrency=3).serving_processes == processes
