@@ -3,10 +3,12 @@
 FastAPI, SQLAlchemy's AsyncSession (psycopg or aiosqlite), svix. It keeps the raw event once per
 message id, folds it into its sync, and answers after the commit.
 
-    python -m bench.afternoon PORT DATABASE_URL SECRET
+    python -m bench.afternoon PORT DATABASE_URL SECRET PROCESSES
 """
 
+import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -73,8 +75,6 @@ def make_app(url: str, secret: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
         yield
         await engine.dispose()
 
@@ -124,8 +124,28 @@ def meaning(told: dict[str, Any]) -> tuple[str, str, str]:
     return told["RuleType"].lower(), told["CompanyId"], told["Data"]["syncId"]
 
 
+async def make_tables(url: str) -> None:
+    """Once, before the processes that use them."""
+    engine = make_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await engine.dispose()
+
+
+def told_app() -> FastAPI:
+    """The receiver for a database and a secret that the environment names; each process asks."""
+    return make_app(os.environ["AFTERNOON_DATABASE"], os.environ["AFTERNOON_SECRET"])
+
+
 if __name__ == "__main__":
-    port, url, secret = sys.argv[1:]
+    port, os.environ["AFTERNOON_DATABASE"], os.environ["AFTERNOON_SECRET"], processes = sys.argv[1:]
+    asyncio.run(make_tables(os.environ["AFTERNOON_DATABASE"]))
     uvicorn.run(
-        make_app(url, secret), host="127.0.0.1", port=int(port), log_config=None, access_log=False
+        "bench.afternoon:told_app",
+        factory=True,
+        workers=int(processes),
+        host="127.0.0.1",
+        port=int(port),
+        log_config=None,
+        access_log=False,
     )

@@ -17,10 +17,11 @@ from app.storage.database import open_database
 from app.storage.journal import work_off
 from app.storage.recount import recount
 from tests import databases
-from tests.processes import ROOT, SECRET, TLS, Stage, free_port, run, stage, wait_for
+from tests.processes import ROOT, SECRET, TLS, free_port, run, stage, wait_for
 
 SAFE = ("max_connections=200",)  # fsync and all the rest as PostgreSQL ships: on
 KINDS = ("PostgreSQL", "SQLite")
+PROCESSES = 2  # of those who serve with several
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def contenders(server: str, kinds: tuple[str, ...] = KINDS) -> Iterator[list[Contender]]:
-    """The null application, and on each kind of database the afternoon's receiver and ours."""
+    """The null application, and on each kind of database the afternoon's receiver and ours.
+
+    On PostgreSQL both once more, with several processes each.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         found = [_null(stack, folder)]
@@ -75,8 +79,13 @@ def contenders(server: str, kinds: tuple[str, ...] = KINDS) -> Iterator[list[Con
             url = _database(kind, server, folder, "afternoon")
             found.append(_afternoon(stack, folder, f"afternoon, {kind}", url))
             url = _database(kind, server, folder, "ours")
-            playing = stack.enter_context(stage(folder, url))
-            found.append(_ours(playing, f"ours, {kind}"))
+            found.append(_ours(stack, folder, f"ours, {kind}", url))
+        if KINDS[0] in kinds:
+            several = f"{KINDS[0]}, {PROCESSES} processes"
+            url = _database(KINDS[0], server, folder, "afternoon_several")
+            found.append(_afternoon(stack, folder, f"afternoon, {several}", url, PROCESSES))
+            url = _database(KINDS[0], server, folder, "ours_several")
+            found.append(_ours(stack, folder, f"ours, {several}", url, PROCESSES))
         yield found
 
 
@@ -95,13 +104,15 @@ def _database(kind: str, server: str, folder: Path, name: str) -> str:
     return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
-def _ours(playing: Stage, name: str) -> Contender:
-    migrated = run(playing.folder, "migrate", DATABASE_URL=playing.database_url)
+def _ours(stack: ExitStack, folder: Path, name: str, url: str, processes: int = 1) -> Contender:
+    playing = stack.enter_context(stage(folder / name, url))
+    playing.folder.mkdir()
+    migrated = run(playing.folder, "migrate", DATABASE_URL=url)
     if migrated.returncode:
         raise RuntimeError(migrated.stdout + migrated.stderr)
-    process = playing.serve(WORKER_IN_WEB="false")
+    process = playing.serve(WORKER_IN_WEB="false", WEB_CONCURRENCY=str(processes))
     port = httpx.URL(process.address).port or 0
-    return Contender(name, port, playing.folder / name, playing.database_url)
+    return Contender(name, port, playing.folder / "acknowledged", url)
 
 
 def _null(stack: ExitStack, folder: Path) -> Contender:
@@ -109,9 +120,12 @@ def _null(stack: ExitStack, folder: Path) -> Contender:
     return Contender("null app", port, folder / "null app")
 
 
-def _afternoon(stack: ExitStack, folder: Path, name: str, url: str) -> Contender:
+def _afternoon(
+    stack: ExitStack, folder: Path, name: str, url: str, processes: int = 1
+) -> Contender:
     driver = _with_driver(url).replace("sqlite:", "sqlite+aiosqlite:")
-    return Contender(name, _child(stack, "bench.afternoon", driver, SECRET), folder / name, url)
+    port = _child(stack, "bench.afternoon", driver, SECRET, str(processes))
+    return Contender(name, port, folder / name, url)
 
 
 def _child(stack: ExitStack, module: str, *arguments: str) -> int:
