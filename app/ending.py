@@ -8,6 +8,7 @@ lost by that: what was answered is committed, and a lease that is not given back
 import logging
 import os
 import threading
+from collections.abc import Callable
 
 from app import log
 
@@ -16,14 +17,18 @@ END_WITHIN_S = 9.0  # an orchestrator usually kills after ten
 _log = log.get(__name__)
 
 
-def end_for_certain(within_s: float = END_WITHIN_S) -> None:
-    """From now on this process lives for `within_s` seconds at most; its exit code is then 0."""
-    clock = threading.Timer(within_s, _end)
+def end_for_certain(last: Callable[[], int] = lambda: 0) -> None:
+    """From now on this process lives for END_WITHIN_S seconds at most.
+
+    Its exit code is then what `last` says, which is called right before.
+    """
+    clock = threading.Timer(END_WITHIN_S, _end, (last,))
     clock.daemon = True
     clock.start()
 
 
-def _end() -> None:
+def _end(last: Callable[[], int]) -> None:
     _log.warning("something hangs; the process ends without it", after_s=END_WITHIN_S)
+    code = last()
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)

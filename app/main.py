@@ -148,7 +148,8 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     """The application. Raises SettingsError when something it needs is not set."""
     from prometheus_client import CollectorRegistry
 
-    from app.web import api, api_secrets, described, docs, health, mirror, pages, problems
+    from app.web import api, described, docs, health, mirror, pages, problems
+    from app.web.counted import Counted
     from app.web.service import Service
     from app.web.webhooks import Door
 
@@ -157,6 +158,8 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     database = open_for(settings)
     codat = make_codat(settings, database, clock)
     registry = CollectorRegistry()
+    secrets, processes = len(settings.codat_webhook_secrets), settings.serving_processes
+    counted = Counted(secrets, registry, processes)
     running = Running()
 
     @asynccontextmanager
@@ -181,13 +184,14 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     app.state.settings = settings
     app.state.database = database
     app.state.registry = registry
+    app.state.counted = counted
+    app.state.since = clock()
     app.state.clock = clock
     app.state.owe = _owe(database, running, clock)
     app.state.codat = codat
     app.state.asking = Asking(database, clock)
     app.state.replayer = Replayer(database, clock, running.wake)
     app.state.starter = Starter(database, codat, clock)
-    last_used = api_secrets.count(app, len(settings.codat_webhook_secrets), clock())
     for part in (problems, health, api, mirror, pages, described, docs):
         part.install(app)
     door = partial(
@@ -196,8 +200,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
         inbox=running.open_inbox,
         max_body_bytes=settings.max_body_bytes,
         clock=clock,
-        registry=registry,
-        matched=last_used.note,
+        counted=counted,
     )
     app.stand_behind(door)
     return app

@@ -15,6 +15,9 @@ from app.work.causes import team_rules
 from app.work.gate import Gate
 from app.work.senders import Send, WebhookSender, WordsSender
 
+CONNECTIONS = 12  # to the database at most, of all processes of `serve` together
+FEWEST_CONNECTIONS = 4  # of each
+
 
 def open_for(settings: Settings) -> Database:
     """The database, with those who are told of what it changes, and the rules of causes.
@@ -23,6 +26,7 @@ def open_for(settings: Settings) -> Database:
     """
     return open_database(
         settings.database_url,
+        pool_size=max(FEWEST_CONNECTIONS, CONNECTIONS // settings.serving_processes),
         recipients=recipients_of(settings),
         rules=team_rules(settings.causes_file),
     )

@@ -1,9 +1,8 @@
 """The HTTP server as this service wants it: uvicorn, with an end that comes in time."""
 
-import asyncio
 import multiprocessing
+import os
 import signal
-import socket
 from types import FrameType
 from typing import Any
 
@@ -23,23 +22,20 @@ class Server(uvicorn.Server):
     """uvicorn, which ends within ten seconds of a signal even when the database hangs."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to shut down, and start the clock that ends the process for certain."""
+        """Begin to shut down, and start the clock that ends the process for certain.
+
+        A child gets a terminal's SIGINT and then its parent's SIGTERM: twice is not "at once".
+        """
         end_for_certain()
-        super().handle_exit(sig, frame)
+        super().handle_exit(signal.SIGTERM if multiprocessing.parent_process() else sig, frame)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve; as the child of another process, for as long as that lives."""
-        await super().startup(sockets)
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; as the child of another process, live no longer than that."""
         parent = multiprocessing.parent_process()
-        if parent is not None:
-            asyncio.get_running_loop().add_reader(
-                parent.sentinel, self._left_alone, parent.sentinel
-            )
-
-    def _left_alone(self, sentinel: int) -> None:
-        asyncio.get_running_loop().remove_reader(sentinel)
-        _log.warning("the parent of this process is gone; it ends too")
-        self.handle_exit(signal.SIGTERM, None)
+        if parent and parent.pid != os.getppid() and not self.should_exit:
+            _log.warning("the parent of this process is gone; it ends too")
+            self.handle_exit(signal.SIGTERM, None)
+        return await super().on_tick(counter)
 
 
 def make_config(app: Any, settings: Settings) -> uvicorn.Config:

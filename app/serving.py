@@ -8,13 +8,12 @@ and ends when all have. A child whose parent was killed ends too, or it would ke
 
 import gc
 import multiprocessing
-import os
 import signal
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from app.errors import ServiceError
 from app.settings import Settings
 from app.terminal import check_schema
 
-if TYPE_CHECKING:  # what counts must not be imported before it is told where
+if TYPE_CHECKING:  # imported when it is served, and not before
     from fastapi import FastAPI
 
 AGAIN_AFTER_S = 1.0  # what dies as soon as it lives must not take the whole machine
@@ -36,43 +35,28 @@ _log = log.get(__name__)
 
 def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until a signal; `ready` is called right before. Raises ServiceError."""
-    if settings.serving_processes == 1:
-        app = _application(settings)
-        ready()
-        _run(app, settings, None)
-        return
-    with _counting_together():
-        app = _application(settings)
-        with _listening(settings) as listening:
-            ready()
-            Family(lambda: _run(app, settings, listening)).live(settings.serving_processes)
-
-
-def _application(settings: Settings) -> "FastAPI":
     from app.main import create_app
 
     app = create_app(settings)
     check_schema(settings)
-    return app
-
-
-@contextmanager
-def _counting_together() -> Iterator[None]:
-    """Where the processes write down what they count; any of them can tell it."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="counted-")
-    except OSError as error:
-        raise ServiceError(f"WEB_CONCURRENCY needs a folder for what is counted: {error}") from None
-    with folder as name:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = name
-        yield
+    if settings.serving_processes == 1:
+        ready()
+        _run(app, settings)
+        return
+    with _listening(settings) as listening:
+        ready()
+        Family(partial(_run, app, settings, listening)).live(settings.serving_processes)
 
 
 def _listening(settings: Settings) -> socket.socket:
+    """A socket that listens already: of two services on one address the second must not start."""
     from app.server import make_config
 
-    with suppress(SystemExit):  # uvicorn leaves the process by itself when it cannot bind
-        return make_config(None, settings).bind_socket()
+    config = make_config(None, settings)
+    with suppress(SystemExit, OSError):  # uvicorn leaves the process by itself when it cannot bind
+        bound = config.bind_socket()
+        bound.listen(config.backlog)
+        return bound
     raise _cannot_listen(settings)
 
 
@@ -80,14 +64,17 @@ def _cannot_listen(settings: Settings) -> ServiceError:
     return ServiceError(f"cannot listen on {settings.host}:{settings.port}")
 
 
-def _run(app: "FastAPI", settings: Settings, listening: socket.socket | None) -> None:
+def _run(
+    app: "FastAPI", settings: Settings, listening: socket.socket | None = None, process: int = 0
+) -> None:
     from app.server import Server, make_config
 
-    for (
-        number
-    ) in SIGNALS:  # uvicorn hands it on once it has shut down; the exit code must still be 0
-        signal.signal(number, lambda *_: None)
+    app.state.counted.begin(process)
     server = Server(make_config(app, settings))
+    for number in SIGNALS:
+        # until uvicorn hears them itself; and when it hands them on after it has shut down, for the
+        # exit code must still be 0
+        signal.signal(number, server.handle_exit)
     app.state.is_ending = lambda: server.should_exit  # streams must end before it waits for them
     with suppress(SystemExit):  # as above
         server.run([listening] if listening else None)
@@ -98,9 +85,10 @@ def _run(app: "FastAPI", settings: Settings, listening: socket.socket | None) ->
 class Family:
     """A parent that watches over processes which all do the same work."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[int], None]) -> None:
+        """`work` is given the child's number, from 0, which whoever takes its place has too."""
         self._work = work
-        self._children: list[BaseProcess] = []
+        self._children: dict[int, BaseProcess] = {}
         self._ending = False
         self._failed = False
 
@@ -113,49 +101,55 @@ class Family:
             signal.signal(number, self._end)
         gc.collect()
         gc.freeze()  # a collection that looks at what all share would make each a copy of it
-        for _ in range(count):
-            self._bear()
+        for place in range(count):
+            self._bear(place)
         while self._children:
-            wait([child.sentinel for child in self._children])
-            for child in [each for each in self._children if not each.is_alive()]:
-                self._children.remove(child)
-                self._replace(child)
+            wait([child.sentinel for child in self._children.values()])
+            for place, child in [*self._children.items()]:
+                if not child.is_alive():
+                    del self._children[place]
+                    self._replace(place, child.exitcode or 0)
         if self._failed:
             raise ServiceError("a serving process could not go on; it has said why")
 
     def _end(self, *_: object) -> None:
         if not self._ending:
-            end_for_certain()
+            end_for_certain(self._give_up)
         self._ending = True
-        for child in self._children:
+        for child in self._children.values():
             child.terminate()
 
-    def _replace(self, dead: BaseProcess) -> None:
+    def _give_up(self) -> int:
+        """Who does not end in time would keep the address."""
+        for child in self._children.values():
+            child.kill()
+        return 1 if self._failed else 0
+
+    def _replace(self, place: int, exit_code: int) -> None:
         if self._ending:
             return
-        if (dead.exitcode or 0) > 0:
+        if exit_code > 0:
             self._failed = True
             self._end()
             return
-        _log.warning("a serving process died; another takes its place", exit_code=dead.exitcode)
+        _log.warning("a serving process died; another takes its place", exit_code=exit_code)
         time.sleep(AGAIN_AFTER_S)
-        self._bear()
+        self._bear(place)
 
-    def _bear(self) -> None:
+    def _bear(self, place: int) -> None:
         """No signal for the parent may be taken by a child, nor one be missed in between."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        child = multiprocessing.get_context("fork").Process(target=self._be_born)
-        child.start()
-        self._children.append(child)
+        if not self._ending:
+            child = multiprocessing.get_context("fork").Process(target=self._be_born, args=(place,))
+            child.start()
+            self._children[place] = child
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        if self._ending:
-            child.terminate()
 
-    def _be_born(self) -> None:
+    def _be_born(self, place: int) -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
-            self._work()
+            self._work(place)
         except ServiceError as error:
             raise SystemExit(f"error: {error}") from None

@@ -5,17 +5,30 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.ending import END_WITHIN_S
 from app.settings import load_settings
 from bench.ground import kept_ids
 from bench.hostile import sync_body
 from bench.sender import Load
-from tests.processes import ROOT, TLS, Process, Stage, answers, ask, environment, stage, wait_for
+from tests.processes import (
+    ROOT,
+    TLS,
+    Process,
+    Stage,
+    answers,
+    ask,
+    environment,
+    free_port,
+    stage,
+    wait_for,
+)
 
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 pytestmark = pytest.mark.timeout(120)
@@ -101,6 +114,42 @@ def test_sigterm_ends_them_all(playing: Stage) -> None:
 
 
 @on_postgresql
+@pytest.mark.parametrize("later_s", [0.0, 0.03, 0.1, 0.3, 0.6])
+def test_a_signal_while_they_are_born_is_missed_by_none(playing: Stage, later_s: float) -> None:
+    """They end at once; none is left behind, and none waits for the clock that ends for certain."""
+    process = playing.start("serve", WEB_CONCURRENCY="4", WORKER_IN_WEB="false")
+    wait_for(lambda: children(process))
+    time.sleep(later_s)
+    began = time.monotonic()
+    family = children(process)
+    assert process.stop() == 0
+    assert time.monotonic() - began < END_WITHIN_S - 1
+    assert not [each for each in family if is_there(each)]
+
+
+@on_postgresql
+def test_one_that_hangs_does_not_keep_the_address(playing: Stage) -> None:
+    """It is killed when the time to end is over."""
+    process = serve(playing)
+    family = children(process)
+    os.kill(max(family), signal.SIGSTOP)
+    assert process.stop() == 0
+    wait_for(lambda: not any(is_there(each) for each in family), 5)
+    assert "something hangs" in process.log.read_text()
+
+
+@on_postgresql
+def test_ctrl_c_ends_them_all_well(playing: Stage) -> None:
+    """A terminal sends it to the children too; that and the parent's signal are no impatience."""
+    process = serve(playing)
+    for each in children(process):
+        os.kill(each, signal.SIGTERM)
+        os.kill(each, signal.SIGINT)
+    assert process.stop(signal.SIGINT) == 0
+    assert "Traceback" not in process.log.read_text()
+
+
+@on_postgresql
 def test_none_outlives_a_parent_that_was_killed(playing: Stage) -> None:
     """The address is free for the next one."""
     process = serve(playing)
@@ -128,6 +177,18 @@ def test_an_address_that_is_taken_is_said_in_one_line(playing: Stage) -> None:
     assert answers(process, "/livez")
 
 
+@on_postgresql
+def test_of_two_that_start_at_once_one_gives_way(playing: Stage) -> None:
+    """Else the address would look taken by both, and one would be deaf."""
+    port = str(free_port())
+    both = [playing.start("serve", PORT=port, WEB_CONCURRENCY="2") for _ in range(2)]
+    late = wait_for(lambda: [each for each in both if each.popen.poll() is not None])
+    assert [each.popen.returncode for each in late] == [1]
+    (other,) = (each for each in both if each not in late)
+    other.address = f"http://127.0.0.1:{port}"
+    assert wait_for(lambda: answers(other, "/livez"))
+
+
 @pytest.mark.parametrize(
     ("work", "code", "said"),
     [
@@ -141,7 +202,7 @@ def test_a_family_ends_as_its_children_do(work: str, code: int, said: str) -> No
         "import os, time\n"
         "from app.errors import ServiceError\n"
         "from app.serving import Family\n"
-        f"def work():\n    {work}\n"
+        f"def work(number):\n    {work}\n"
         "try:\n"
         "    Family(work).live(2)\n"
         "except ServiceError:\n"

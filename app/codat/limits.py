@@ -13,6 +13,7 @@ from datetime import timedelta
 from app.errors import CodatRateLimited
 
 AT_ONCE_PER_COMPANY = 4
+ALLOWED_PER_COMPANY = 8  # by all processes that call: well under ten
 AT_ONCE = 32
 PER_MINUTE = 800  # and a tenth of it at once: well under a thousand in any minute
 BURST_S = 6.0
@@ -29,7 +30,7 @@ class Limits:
         at_once: int = AT_ONCE,
         per_minute: int = PER_MINUTE,
     ) -> None:
-        self._per_company = per_company
+        self._most_per_company = self._per_company = per_company
         self._all = asyncio.Semaphore(at_once)
         self._companies: dict[str, asyncio.Semaphore] = {}
         self._users: dict[str, int] = {}
@@ -39,8 +40,10 @@ class Limits:
         self._rest_until = 0.0
 
     def share(self, callers: int) -> None:
-        """So many processes call Codat by now; each takes its part of the calls a minute."""
+        """So many processes call Codat by now; each takes its part of what is allowed."""
         self._callers = max(1, callers)
+        part = max(1, ALLOWED_PER_COMPANY // self._callers)
+        self._per_company = min(self._most_per_company, part)
 
     def rest(self) -> None:
         """Codat said 429: hold this process's other calls until the gate of all is closed."""

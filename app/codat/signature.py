@@ -29,6 +29,7 @@ _NAMES = {
     for number, part in enumerate(_PARTS)
 }
 _STALE = "timestamp"
+REFUSALS = ("missing", "mixed", "malformed", "stale", "mismatch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,7 @@ class Verifier:
     def verify(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Verified:
         """The proof for these raw headers (lower-case names) and exactly these bytes.
 
-        Raises SignatureError, and nothing else, with one of the slugs `missing`, `mixed`,
-        `malformed`, `stale`, `mismatch`.
+        Raises SignatureError, and nothing else, with one of REFUSALS.
         """
         family, values = _one_family(headers)
         message_id = _checked(values)

@@ -14,9 +14,7 @@ failed (Codat docs, "Webhooks: retry policy"); so a failure to store must never 
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import log
@@ -25,6 +23,7 @@ from app.codat.signature import Verifier
 from app.errors import SignatureError, StorageUnavailable
 from app.rules.news import Delivery
 from app.storage.inbox import Inbox
+from app.web.counted import Counted
 from app.web.wire import WHOLE
 
 PATHS = frozenset({b"/webhooks/codat", b"/webhooks/codat/"})  # as sent: no other spelling
@@ -45,10 +44,7 @@ class ClientGone(Exception):
 
 
 class Door:
-    """ASGI middleware: answers Codat's deliveries itself and passes everything else on.
-
-    `matched` is told which secret a delivery matched, by its place in the setting, and when.
-    """
+    """ASGI middleware: answers Codat's deliveries itself and passes everything else on."""
 
     def __init__(
         self,
@@ -58,27 +54,14 @@ class Door:
         inbox: Callable[[], Inbox],
         max_body_bytes: int,
         clock: Callable[[], datetime],
-        registry: CollectorRegistry,
-        matched: Callable[[int, datetime], None] = lambda _index, _at: None,
+        counted: Counted,
     ) -> None:
         self._app = app
         self._verifier = verifier
         self._inbox = inbox
         self._max_body_bytes = max_body_bytes
         self._clock = clock
-        self._matched = matched
-        fates = Counter(
-            "webhook_deliveries", "Deliveries by their fate.", ["fate"], registry=registry
-        )
-        secrets = Counter(
-            "webhook_secret_used",
-            "Deliveries by the secret that matched.",
-            ["index"],
-            registry=registry,
-        )
-        # looking for a label costs more than counting
-        self._fate = cache(fates.labels)
-        self._secret = cache(secrets.labels)
+        self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a delivery, by no 5xx but 503; hand everything else on."""
@@ -95,7 +78,7 @@ class Door:
         except TimeoutError:
             await self._turned_away(send, "too_slow", 408, "Request Timeout")
         except ClientGone:
-            self._fate("hung_up").inc()
+            self._counted.delivery("hung_up")
         except asyncio.CancelledError:
             await self._not_now(send)
         else:
@@ -131,8 +114,7 @@ class Door:
             await self._turned_away(send, f"refused_{error}", 401, "Unauthorized")
             return
         now = self._clock()
-        self._secret(str(verified.secret_index)).inc()
-        self._matched(verified.secret_index, now)
+        self._counted.match(verified.secret_index, now)
         delivery = Delivery(verified.message_id, now, body, events.read(body))
         try:
             new = await self._inbox().keep(delivery)
@@ -140,17 +122,17 @@ class Door:
             _log.debug("a delivery was not kept", event_id=delivery.message_id, why=str(error))
             await self._not_now(send)
             return
-        self._fate("new" if new else "duplicate").inc()
+        self._counted.delivery("new" if new else "duplicate")
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
     async def _not_now(self, send: Send) -> None:
         """Even to whom the server cancels because it stops: Codat is asked to come again."""
-        self._fate("not_kept").inc()
+        self._counted.delivery("not_kept")
         await _refuse(send, 503, "Service Unavailable", (b"retry-after", RETRY_AFTER))
 
     async def _turned_away(self, send: Send, fate: str, status: int, title: str) -> None:
-        self._fate(fate).inc()
+        self._counted.delivery(fate)
         await _refuse(send, status, title)
 
 

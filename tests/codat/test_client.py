@@ -524,6 +524,29 @@ def test_a_company_is_never_asked_too_much_at_once() -> None:
     asyncio.run(many())
 
 
+@pytest.mark.parametrize(("callers", "at_once"), [(1, 4), (2, 4), (4, 2), (20, 1)])
+def test_processes_share_what_a_company_is_asked_at_once(callers: int, at_once: int) -> None:
+    """Codat allows ten; one process takes four of them, and no more of them than its part."""
+    now = highest = 0
+
+    async def many() -> None:
+        limits = Limits(per_minute=600_000)
+        limits.share(callers)
+
+        async def call() -> None:
+            nonlocal now, highest
+            async with limits.turn("one"):
+                now += 1
+                highest = max(highest, now)
+                await asyncio.sleep(0)
+                now -= 1
+
+        await asyncio.gather(*(call() for _ in range(12)))
+
+    asyncio.run(many())
+    assert highest == at_once
+
+
 @pytest.mark.parametrize(("callers", "calls", "seconds"), [(1, 65, 0.4), (2, 35, 0.9)])
 def test_calls_are_spread_over_the_minute(callers: int, calls: int, seconds: float) -> None:
     """A burst may go at once, what comes after it is paced; several processes share."""

@@ -22,6 +22,7 @@ from app.storage.database import Database
 from app.storage.inbox import Inbox
 from app.storage.tables import events, fetches, metadata, syncs
 from app.web import webhooks
+from app.web.counted import Counted
 from app.web.webhooks import Door
 from tests.told import sync_row
 
@@ -65,7 +66,7 @@ def knock(
             inbox=lambda: inbox,
             max_body_bytes=LIMIT,
             clock=lambda: datetime.now(UTC),
-            registry=registry or CollectorRegistry(),
+            counted=Counted(1, registry or CollectorRegistry()),
         )
         transport = httpx.ASGITransport(door)
         async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
@@ -264,7 +265,7 @@ def asgi(
             inbox=lambda: kept,
             max_body_bytes=LIMIT,
             clock=lambda: datetime.now(UTC),
-            registry=CollectorRegistry(),
+            counted=Counted(1, CollectorRegistry()),
         )
         scope = {
             "type": "http",
