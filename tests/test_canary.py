@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from app.main import create_app
+from app.main import check_settings, create_app
 from app.opening import make_codat
 from app.settings import load_settings
 from bench.hostile import FOREIGN, signed_headers, sync_body
@@ -233,8 +233,9 @@ def test_nothing_that_can_be_printed_shows_a_secret(playing: Stage) -> None:
     state = app.state
     client = make_codat(settings, state.database, lambda: None)  # type: ignore[arg-type,return-value]
     engine = state.database.engine
-    things = (settings, app, state, state.database, engine, engine.url, state.verifier,
-              vars(state.verifier), client, vars(client), settings.api_keys,
+    verifier = check_settings(settings)
+    things = (settings, app, state, state.database, engine, engine.url, verifier,
+              vars(verifier), client, vars(client), settings.api_keys,
               settings.codat_webhook_secrets, settings.codat_api_key)  # fmt: skip
     for thing in things:
         assert_silent(f"{thing} {thing!r} {thing!s}", type(thing).__name__)
