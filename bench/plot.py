@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from html import escape
+from itertools import cycle
 from math import ceil, floor, log10
 
-COLOURS = ("#9aa0a6", "#c98f3c", "#2f6f9f", "#dcbf8f", "#86b0cc", "#5f6368", "#444444")
-BAR, GAP, LEFT, WIDE, TOP = 16, 14, 190, 520, 40
+COLOURS = (
+    *("#9aa0a6", "#c98f3c", "#2f6f9f", "#dcbf8f", "#86b0cc", "#a8712b", "#1d4a6d", "#5f6368"),
+    "#444444",
+)
+BAR, GAP, LEFT, WIDE, TOP = 16, 14, 230, 500, 40
 
 
 def bars(values: Mapping[tuple[str, int], float]) -> str:
@@ -13,7 +17,7 @@ def bars(values: Mapping[tuple[str, int], float]) -> str:
     least = min(values.values())
     low, high = floor(log10(least)), ceil(log10(max(values.values())))
     names = list(dict.fromkeys(name for name, _ in values))
-    colour = dict(zip(names, COLOURS, strict=False))
+    colour = dict(zip(names, cycle(COLOURS), strict=False))
     drawn, y = [], TOP
     for connections in sorted({connections for _, connections in values}):
         drawn.append(_text(10, y + BAR - 3, f"{connections} at once", bold=True))
