@@ -182,18 +182,22 @@ def paging(path: str, page: int, size: int, total: int) -> dict[str, Any]:
 
 
 def error_message(_request: Request, fault: Fault) -> Response:
-    """A fault in Codat's shape."""
+    """A fault in Codat's shape.
+
+    A wrong parameter is 400 there (its OpenAPI file), and its SDKs do not know 422.
+    """
+    status = 400 if fault.status == 422 else fault.status
     said = "; ".join(f"{each.name} {each.reason}" for each in fault.wrong)
     told = ErrorMessage(
-        status_code=fault.status,
+        status_code=status,
         service=SERVICE,
         error=f"{fault.detail}: {said}" if said else fault.detail,
         correlation_id=uuid.uuid4().hex,
-        can_be_retried="True" if fault.status in (429, 503) else "False",
+        can_be_retried="True" if status in (429, 503) else "False",
         detailed_error_code=0,
     )
     headers = {**fault.headers, "Cache-Control": "no-store"}
-    return JSONResponse(told.model_dump(by_alias=True), fault.status, headers)
+    return JSONResponse(told.model_dump(by_alias=True), status, headers)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

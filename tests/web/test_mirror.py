@@ -159,9 +159,9 @@ def test_doubled_and_encoded_slashes_are_understood(shelf: Shelf, client: TestCl
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/codat/companies?page=0", 422),
-        ("/codat/companies?pageSize=5001", 422),
-        ("/codat/companies?page=99999999999999999999", 422),
+        ("/codat/companies?page=0", 400),
+        ("/codat/companies?pageSize=5001", 400),
+        ("/codat/companies?page=99999999999999999999", 400),
         (f"{C1}/latest/status", 404),
         (f"{C1}/list/status", 404),
         (f"{C1}/nope/status", 404),
