@@ -29,6 +29,9 @@ def end_for_certain(last: Callable[[], int] = lambda: 0) -> None:
 
 def _end(last: Callable[[], int]) -> None:
     _log.warning("something hangs; the process ends without it", after_s=END_WITHIN_S)
-    code = last()
-    logging.shutdown()
-    os._exit(code)
+    code = 1
+    try:
+        code = last()
+        logging.shutdown()
+    finally:
+        os._exit(code)

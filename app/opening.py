@@ -15,8 +15,8 @@ from app.work.causes import team_rules
 from app.work.gate import Gate
 from app.work.senders import Send, WebhookSender, WordsSender
 
-CONNECTIONS = 12  # to the database at most, of all processes of `serve` together
-FEWEST_CONNECTIONS = 4  # of each
+CONNECTIONS = 12  # to the database, shared by the processes of `serve`; the inbox's come on top
+FEWEST_CONNECTIONS = 4  # of each; eight processes then stay well under PostgreSQL's hundred
 
 
 def open_for(settings: Settings) -> Database:

@@ -45,7 +45,9 @@ def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
         return
     with _listening(settings) as listening:
         ready()
-        Family(partial(_run, app, settings, listening)).live(settings.serving_processes)
+        # a parent that went on listening would let in whom nobody answers any more
+        processes = Processes(partial(_run, app, settings, listening), at_end=listening.close)
+        processes.run(settings.serving_processes)
 
 
 def _listening(settings: Settings) -> socket.socket:
@@ -76,24 +78,30 @@ def _run(
         # exit code must still be 0
         signal.signal(number, server.handle_exit)
     app.state.is_ending = lambda: server.should_exit  # streams must end before it waits for them
-    with suppress(SystemExit):  # as above
+    with suppress(SystemExit):  # by which uvicorn ends when it cannot bind
         server.run([listening] if listening else None)
     if not server.started:
         raise _cannot_listen(settings)
 
 
-class Family:
-    """A parent that watches over processes which all do the same work."""
+class Processes:
+    """Processes that all do the same work, and the parent that watches over them."""
 
-    def __init__(self, work: Callable[[int], None]) -> None:
-        """`work` is given the child's number, from 0, which whoever takes its place has too."""
+    def __init__(
+        self, work: Callable[[int], None], *, at_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """`work` is given a number from 0; whoever takes a process's place has the same one.
+
+        `at_end` is done in the parent when a signal comes.
+        """
         self._work = work
+        self._at_end = at_end
         self._children: dict[int, BaseProcess] = {}
         self._ending = False
         self._failed = False
 
-    def live(self, count: int) -> None:
-        """With so many children until a signal; returns when all have ended.
+    def run(self, count: int) -> None:
+        """So many until a signal; returns when all have ended.
 
         Raises ServiceError when one says by its exit code that it cannot work.
         """
@@ -102,50 +110,50 @@ class Family:
         gc.collect()
         gc.freeze()  # a collection that looks at what all share would make each a copy of it
         for place in range(count):
-            self._bear(place)
+            self._start(place)
         while self._children:
             wait([child.sentinel for child in self._children.values()])
-            for place, child in [*self._children.items()]:
-                if not child.is_alive():
-                    del self._children[place]
-                    self._replace(place, child.exitcode or 0)
+            self._replace([n for n, child in self._children.items() if not child.is_alive()])
         if self._failed:
             raise ServiceError("a serving process could not go on; it has said why")
 
     def _end(self, *_: object) -> None:
         if not self._ending:
             end_for_certain(self._give_up)
+            self._at_end()
         self._ending = True
         for child in self._children.values():
             child.terminate()
 
     def _give_up(self) -> int:
-        """Who does not end in time would keep the address."""
-        for child in self._children.values():
+        """Who does not end in time would keep the address. Runs beside the rest of this."""
+        for child in [*self._children.values()]:
             child.kill()
         return 1 if self._failed else 0
 
-    def _replace(self, place: int, exit_code: int) -> None:
-        if self._ending:
+    def _replace(self, places: list[int]) -> None:
+        codes = [self._children.pop(place).exitcode or 0 for place in places]
+        if self._ending or not places:
             return
-        if exit_code > 0:
+        if max(codes) > 0:
             self._failed = True
             self._end()
             return
-        _log.warning("a serving process died; another takes its place", exit_code=exit_code)
+        _log.warning("serving processes died; others take their places", exit_codes=codes)
         time.sleep(AGAIN_AFTER_S)
-        self._bear(place)
+        for place in places:
+            self._start(place)
 
-    def _bear(self, place: int) -> None:
+    def _start(self, place: int) -> None:
         """No signal for the parent may be taken by a child, nor one be missed in between."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if not self._ending:
-            child = multiprocessing.get_context("fork").Process(target=self._be_born, args=(place,))
+            child = multiprocessing.get_context("fork").Process(target=self._child, args=(place,))
             child.start()
             self._children[place] = child
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def _be_born(self, place: int) -> None:
+    def _child(self, place: int) -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     web_concurrency: int = Field(
         1,
         ge=1,
-        le=64,
+        le=8,
         description="processes of `serve`, on PostgreSQL; on SQLite it is always one",
     )
     worker_in_web: bool = Field(True, description="run the worker as part of `serve`")

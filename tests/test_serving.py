@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -139,6 +140,28 @@ def test_one_that_hangs_does_not_keep_the_address(playing: Stage) -> None:
 
 
 @on_postgresql
+def test_nobody_is_let_in_after_the_signal(playing: Stage) -> None:
+    """Not even by the parent, while a slow delivery keeps a child from ending."""
+    process = serve(playing)
+    place = ("127.0.0.1", int(process.address.rpartition(":")[2]))
+    with socket.create_connection(place) as slow:
+        slow.sendall(b"POST /webhooks/codat HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf")
+        wait_for(lambda: answers(process, "/livez"))
+        process.popen.send_signal(signal.SIGTERM)
+        wait_for(lambda: refuses(place), 3)
+        assert process.popen.poll() is None
+    assert process.stop() == 0
+
+
+def refuses(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@on_postgresql
 def test_ctrl_c_ends_them_all_well(playing: Stage) -> None:
     """A terminal sends it to the children too; that and the parent's signal are no impatience."""
     process = serve(playing)
@@ -189,22 +212,29 @@ def test_of_two_that_start_at_once_one_gives_way(playing: Stage) -> None:
     assert wait_for(lambda: answers(other, "/livez"))
 
 
+HANG = "signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+
+
 @pytest.mark.parametrize(
     ("work", "code", "said"),
     [
         ("raise ServiceError('it is broken')", 1, "error: it is broken"),
+        (f"if number: {HANG}\n    raise ServiceError('it is broken')", 1, "something hangs"),
+        (f"if not number: os.kill(os.getppid(), 15)\n    {HANG}", 0, "something hangs"),
         ("os.kill(os.getppid(), 15); time.sleep(60)", 0, ""),
     ],
 )
-def test_a_family_ends_as_its_children_do(work: str, code: int, said: str) -> None:
+def test_all_end_as_one_does(work: str, code: int, said: str) -> None:
     """One that cannot work ends all with its reason; a signal to the parent ends all well."""
     told = (
-        "import os, time\n"
+        "import os, signal, time\n"
+        "from app import ending\n"
+        "ending.END_WITHIN_S = 1.5\n"
         "from app.errors import ServiceError\n"
-        "from app.serving import Family\n"
+        "from app.serving import Processes\n"
         f"def work(number):\n    {work}\n"
         "try:\n"
-        "    Family(work).live(2)\n"
+        "    Processes(work).run(12)\n"
         "except ServiceError:\n"
         "    raise SystemExit(1)\n"
     )
@@ -218,7 +248,7 @@ def test_a_family_ends_as_its_children_do(work: str, code: int, said: str) -> No
         check=False,
     )
     assert done.returncode == code
-    assert said in done.stderr
+    assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from app.errors import CodatRateLimited
 
 AT_ONCE_PER_COMPANY = 4
-ALLOWED_PER_COMPANY = 8  # by all processes that call: well under ten
+ALLOWED_PER_COMPANY = 8  # by up to eight processes that call: under ten
 AT_ONCE = 32
 PER_MINUTE = 800  # and a tenth of it at once: well under a thousand in any minute
 BURST_S = 6.0
@@ -43,7 +43,9 @@ class Limits:
         """So many processes call Codat by now; each takes its part of what is allowed."""
         self._callers = max(1, callers)
         part = max(1, ALLOWED_PER_COMPANY // self._callers)
-        self._per_company = min(self._most_per_company, part)
+        if self._per_company != min(self._most_per_company, part):
+            self._per_company = min(self._most_per_company, part)
+            self._companies.clear()  # who has a turn keeps it; whoever comes is counted anew
 
     def rest(self) -> None:
         """Codat said 429: hold this process's other calls until the gate of all is closed."""
@@ -78,7 +80,8 @@ class Limits:
         finally:
             self._users[company_id] -= 1
             if not self._users[company_id]:
-                del self._users[company_id], self._companies[company_id]
+                del self._users[company_id]
+                self._companies.pop(company_id, None)
 
     async def _pace(self) -> None:
         """Spread calls so that a minute never sees more than allowed, with room for a burst."""

@@ -21,7 +21,6 @@ from sqlalchemy import (
     and_,
     case,
     exists,
-    func,
     select,
     update,
 )
@@ -151,10 +150,9 @@ def _due(now: datetime, limit: int, full: Sequence[str]) -> Select[Any]:
     closed = exists(select(gates.c.name).where(gate.is_closed(now)))
     due = select(fetches.c.sync).where(fetches.c.due <= now, ~closed)
     if full:
-        earliest = select(fetches.c.due).where(fetches.c.due <= now).order_by(fetches.c.due)
-        last = earliest.offset(LOOK_AT).limit(1).scalar_subquery()
+        looked_at = select(fetches.c.sync).where(fetches.c.due <= now).order_by(fetches.c.due)
         whose = select(syncs.c.company_id).where(syncs.c.id == fetches.c.sync).scalar_subquery()
-        due = due.where(fetches.c.due <= func.coalesce(last, now), whose.not_in(full))
+        due = due.where(fetches.c.sync.in_(looked_at.limit(LOOK_AT)), whose.not_in(full))
     return due.order_by(fetches.c.due).limit(limit).with_for_update(of=fetches, skip_locked=True)
 
 

@@ -15,7 +15,7 @@ from app.web import (
     pages_syncs,
 )
 from app.web.problems import NOWHERE
-from app.web.throttle import FAILURES, Throttle
+from app.web.throttle import FAILURES, FEWEST_FAILURES, Throttle
 
 SUBJECTS = (
     pages_signing,
@@ -44,8 +44,8 @@ def install(app: FastAPI) -> None:
     assets = pages_frame.read_assets()
     app.state.page_assets = assets
     app.state.page_templates = pages_frame.environment(assets)
-    processes = app.state.settings.serving_processes
-    app.state.throttle = Throttle(time.monotonic, max(1, FAILURES // processes))
+    part = max(FEWEST_FAILURES, FAILURES // app.state.settings.serving_processes)
+    app.state.throttle = Throttle(time.monotonic, part)
     app.state.problem_shapes |= dict.fromkeys((*PLACES, NOWHERE), pages_frame.page_problem)
     for subject in SUBJECTS:
         app.include_router(subject.router)

@@ -1,6 +1,6 @@
 """How often somebody may try to sign in: some failures, then a rest. Kept by one process.
 
-Of several that serve one address each allows its part.
+Of several that serve one address each allows its part, and room for a slip of the hand.
 
 Behind a proxy that uvicorn does not trust (`FORWARDED_ALLOW_IPS`) all people share its address.
 """
@@ -12,6 +12,7 @@ from math import ceil
 from threading import Lock
 
 FAILURES = 8
+FEWEST_FAILURES = 3
 FORGIVEN_AFTER_S = 300.0
 MOST_ADDRESSES = 10_000
 

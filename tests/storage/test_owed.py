@@ -108,6 +108,27 @@ def test_of_one_company_no_more_is_claimed_than_was_allowed(database: Database) 
     assert claimed("c2") == ["c1", "c1", "c1"]
 
 
+def test_another_company_is_looked_for_among_so_many(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all are due at the same moment: a claim must not walk a whole backlog."""
+    monkeypatch.setattr(owed, "LOOK_AT", 5)
+    with database.writing() as connection:
+        keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}") for n in range(6)])
+        keep_all(connection, [delivery("m", company_id="c2", at=after(seconds=1))])
+
+    def claimed(*held: str) -> list[str]:
+        with database.writing() as connection:
+            claims = owed.claim(
+                connection, now=after(seconds=2), lease=LEASE, limit=2, held=held, of_one=2
+            )
+        return [each.company_id for each in claims]
+
+    assert claimed("c1", "c1") == []
+    assert claimed() == ["c1", "c1"]
+    assert claimed("c1", "c1") == ["c2"]
+
+
 def test_a_free_put_off_gives_the_attempt_back(database: Database) -> None:
     """A rate limit must not use up what was meant for outages."""
     owing(database, "s1")
