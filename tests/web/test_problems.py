@@ -42,7 +42,8 @@ def test_every_route_answers_bad_input_in_one_shape(app: FastAPI, client: TestCl
         for value in ("%00", "no%2Fsuch", "%ED%A0%80", "x" * 2000):
             at = re.sub(r"{\w+}", value, path)
             answer = client.request(method, f"{at}?limit=-1&page=0&wrong=1")
-            assert answer.status_code in CODES, (method, at, answer.text)
+            codes = {401, 400, 404} if path.startswith("/codat") else CODES
+            assert answer.status_code in codes, (method, at, answer.text)
             assert_problem(answer, path)
 
 
@@ -137,7 +138,8 @@ def test_the_documents_tell_every_error(app: FastAPI) -> None:
                     if status >= "400":
                         assert list(told["content"]) == ["application/problem+json"], path
             if path.startswith("/codat"):
-                assert {"401", "422", "503"} <= set(call["responses"]), path
+                assert {"400", "401", "503"} <= set(call["responses"]), path
+                assert "422" not in call["responses"], path
             if "{" in path:
                 assert "404" in call["responses"], path
     assert "HTTPValidationError" not in str(described["paths"])
