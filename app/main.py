@@ -158,8 +158,7 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     database = open_for(settings)
     codat = make_codat(settings, database, clock)
     registry = CollectorRegistry()
-    secrets, processes = len(settings.codat_webhook_secrets), settings.serving_processes
-    counted = Counted(secrets, registry, processes)
+    counted = Counted(len(settings.codat_webhook_secrets), registry, settings.serving_processes)
     running = Running()
 
     @asynccontextmanager

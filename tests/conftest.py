@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, make_url, text
 from app.storage.database import Database, open_database
 from app.storage.schema import migrate
 from tests import databases
+from tests.processes import Stage, stage
 
 # A fresh clone first builds Hypothesis' tables of characters, and a busy machine is slow: neither
 # says anything about the code.
@@ -107,3 +108,10 @@ def database(database_url: str) -> Iterator[Database]:
     opened = open_database(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
+    """Room for processes, on a migrated, empty database."""
+    with stage(tmp_path, database_url) as found:
+        yield found

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import pytest
@@ -17,17 +16,11 @@ import pytest
 from bench.fuzz import Figures, fuzz
 from bench.ground import counts, kept_ids, resident_mib
 from bench.hostile import BODY_LIMIT, signed_headers, sync_body
-from tests.processes import TLS, Process, Stage, ask, stage
+from tests.processes import TLS, Process, Stage, ask
 
 PARTS = ("id", "timestamp", "signature")
 HOLDS = 250
 DOOR = "/webhooks/codat"
-
-
-@pytest.fixture
-def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
-    with stage(tmp_path, database_url) as found:
-        yield found
 
 
 def serve(playing: Stage, **settings: str) -> Process:

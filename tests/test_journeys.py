@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,7 @@ from sqlalchemy import select, update
 
 from app.storage.database import open_database
 from app.storage.tables import events, fetches
-from tests.processes import API_KEY, SECRET, TLS, Process, Stage, ask, run, signed, stage, wait_for
-
-
-@pytest.fixture
-def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
-    with stage(tmp_path, database_url) as found:
-        yield found
+from tests.processes import API_KEY, SECRET, TLS, Process, Stage, ask, run, signed, wait_for
 
 
 def control(codat: str, path: str, body: dict[str, Any]) -> Any:

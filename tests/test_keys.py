@@ -7,9 +7,7 @@ import threading
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,16 +17,10 @@ from app.settings import load_settings
 from app.web import deps
 from bench.ground import kept_ids
 from bench.hostile import signed_headers, sync_body
-from tests.processes import API_KEY, TLS, Process, Stage, answers, free_port, stage, wait_for
+from tests.processes import API_KEY, TLS, Process, Stage, answers, free_port, wait_for
 
 OLD = "whsec_" + b64encode(b"o" * 32).decode()
 NEW = "whsec_" + b64encode(b"n" * 32).decode()
-
-
-@pytest.fixture
-def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
-    with stage(tmp_path, database_url) as found:
-        yield found
 
 
 class Sender:

@@ -3,28 +3,20 @@
 import json
 import signal
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from app.storage.database import open_database
 from app.storage.tables import transactions
-from tests.processes import API_KEY, SECRET, TLS, Process, Stage, run, stage, wait_for
+from tests.processes import API_KEY, SECRET, TLS, Process, Stage, run, wait_for
 from tests.receiver import SIGNING_SECRET, Receiver, receiver
 from tests.test_journeys import a_sync, control
 from tests.web.shelf import Shelf
 
 AUTH = {"authorization": f"Bearer {API_KEY}"}
-
-
-@pytest.fixture
-def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
-    with stage(tmp_path, database_url) as found:
-        yield found
 
 
 def addressed(receiving: Receiver) -> dict[str, str]:

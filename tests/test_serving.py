@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -27,18 +25,11 @@ from tests.processes import (
     ask,
     environment,
     free_port,
-    stage,
     wait_for,
 )
 
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
-    with stage(tmp_path, database_url) as found:
-        yield found
 
 
 def serve(playing: Stage, **settings: str) -> Process:

@@ -1,26 +1,18 @@
 """Looking after the service from the command line: real processes, both databases."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import update
 
 from app.storage.database import open_database
 from app.storage.keep import keep_all
 from app.storage.tables import events
-from tests.processes import SECRET, Stage, run, stage, wait_for
+from tests.processes import SECRET, Stage, run, wait_for
 from tests.test_journeys import control
 from tests.told import delivery
-
-
-@pytest.fixture
-def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
-    with stage(tmp_path, database_url) as found:
-        yield found
 
 
 def put(playing: Stage, message_id: str, **more: Any) -> None:

@@ -42,9 +42,9 @@ class Limits:
     def share(self, callers: int) -> None:
         """So many processes call Codat by now; each takes its part of what is allowed."""
         self._callers = max(1, callers)
-        part = max(1, ALLOWED_PER_COMPANY // self._callers)
-        if self._per_company != min(self._most_per_company, part):
-            self._per_company = min(self._most_per_company, part)
+        part = min(self._most_per_company, max(1, ALLOWED_PER_COMPANY // self._callers))
+        if self._per_company != part:
+            self._per_company = part
             self._companies.clear()  # who has a turn keeps it; whoever comes is counted anew
 
     def rest(self) -> None:

@@ -22,13 +22,18 @@ _PLACE = {fate: place for place, fate in enumerate(FATES)}
 _NUMBER = 8  # bytes
 
 
+def _place_of(secret: int) -> int:
+    """Where it says how often a secret matched; right after it, when it did so last."""
+    return len(FATES) + 2 * secret
+
+
 class Counted:
     """The numbers of all processes. Make it before they part; each says then which it is."""
 
     def __init__(self, secrets: int, registry: CollectorRegistry, processes: int = 1) -> None:
         """For so many secrets; `registry` shows the numbers."""
         self._secrets = secrets
-        size = len(FATES) + 2 * secrets
+        size = _place_of(secrets)
         memory = memoryview(mmap.mmap(-1, size * processes * _NUMBER)).cast("d")
         self._rows = [memory[n * size : (n + 1) * size] for n in range(processes)]
         self._mine = self._rows[0]
@@ -44,7 +49,7 @@ class Counted:
 
     def match(self, secret: int, at: datetime) -> None:
         """A delivery matched the secret at this place of the setting."""
-        place = len(FATES) + 2 * secret
+        place = _place_of(secret)
         self._mine[place] += 1
         self._mine[place + 1] = at.timestamp()
 
@@ -68,12 +73,12 @@ class Counted:
         for fate, place in _PLACE.items():
             fates.add_metric([fate], self._all(place, sum))
         for index, at in enumerate(self._each_last()):
-            used.add_metric([str(index)], self._all(len(FATES) + 2 * index, sum))
+            used.add_metric([str(index)], self._all(_place_of(index), sum))
             last.add_metric([str(index)], at)
         yield from (fates, used, last)
 
     def _each_last(self) -> list[float]:
-        return [self._all(len(FATES) + 2 * index + 1, max) for index in range(self._secrets)]
+        return [self._all(_place_of(index) + 1, max) for index in range(self._secrets)]
 
     def _all(self, place: int, how: Callable[[list[float]], float]) -> float:
         return how([row[place] for row in self._rows])

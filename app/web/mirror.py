@@ -19,6 +19,7 @@ from app.web import mirror_shapes as shapes
 from app.web.deps import TheDatabase, require_codat_key
 from app.web.mirror_shapes import Companies, CompanySyncStatus, MirroredTransaction, Transactions
 from app.web.paths import Id, LenientRoute
+from app.web.problems import amend
 
 PREFIX = "/codat"
 SYNCS = "/companies/{company_id}/sync/expenses/syncs"
@@ -180,15 +181,12 @@ def install(app: FastAPI) -> None:
     """Add Codat's read paths to the application, after `problems.install`."""
     app.state.problem_shapes[PREFIX] = shapes.error_message
     app.include_router(router)
-    plain = app.openapi
+    amend(app, _without_422)
 
-    def openapi() -> dict[str, Any]:
-        """FastAPI names a 422 for whatever has parameters; Codat answers 400, and so do we."""
-        told = plain()
-        for path, calls in told["paths"].items():
-            if path.startswith(PREFIX):
-                for call in calls.values():
-                    call["responses"].pop("422", None)
-        return told
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+def _without_422(told: dict[str, Any]) -> None:
+    """FastAPI names a 422 for whatever has parameters; Codat answers 400, and so do we."""
+    for path, calls in told["paths"].items():
+        if path.startswith(PREFIX):
+            for call in calls.values():
+                call["responses"].pop("422", None)

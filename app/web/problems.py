@@ -83,7 +83,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unforeseen)
-    _document(app)
+    amend(app, _document)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -95,19 +95,24 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _document(app: FastAPI) -> None:
+def amend(app: FastAPI, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what `/openapi.json` says, after all that changed it before."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         described = plain()
-        known = described.setdefault("components", {}).setdefault("schemas", {})
-        for model in (Problem, WrongParameter):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema.pop("$defs", None)
-            known[model.__name__] = schema
+        change(described)
         return described
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _document(described: dict[str, Any]) -> None:
+    known = described.setdefault("components", {}).setdefault("schemas", {})
+    for model in (Problem, WrongParameter):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema.pop("$defs", None)
+        known[model.__name__] = schema
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 import threading
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import select
@@ -89,18 +90,22 @@ def test_the_earliest_due_comes_first_and_the_limit_holds(database: Database) ->
     assert [c.sync_id for c in claim(database, 10, limit=1)] == ["early"]
 
 
+def companies_claimed(database: Database, *held: str, limit: int, of_one: int) -> list[str]:
+    """Whose fetches are claimed by who has those of other companies in hand."""
+    with database.writing() as connection:
+        claims = owed.claim(
+            connection, now=after(seconds=2), lease=LEASE, limit=limit, held=held, of_one=of_one
+        )
+    return [each.company_id for each in claims]
+
+
 def test_of_one_company_no_more_is_claimed_than_was_allowed(database: Database) -> None:
     """What is in hand counts too; the others' are found behind all that is passed over."""
     with database.writing() as connection:
         keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}") for n in range(9)])
         keep_all(connection, [delivery("m", company_id="c2", at=after(seconds=1))])
 
-    def claimed(*held: str) -> list[str]:
-        with database.writing() as connection:
-            claims = owed.claim(
-                connection, now=after(seconds=2), lease=LEASE, limit=8, held=held, of_one=3
-            )
-        return [each.company_id for each in claims]
+    claimed = partial(companies_claimed, database, limit=8, of_one=3)
 
     assert claimed("c1") == ["c1", "c1"]
     assert claimed("c1", "c1", "c1") == ["c2"]
@@ -117,12 +122,7 @@ def test_another_company_is_looked_for_among_so_many(
         keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}") for n in range(6)])
         keep_all(connection, [delivery("m", company_id="c2", at=after(seconds=1))])
 
-    def claimed(*held: str) -> list[str]:
-        with database.writing() as connection:
-            claims = owed.claim(
-                connection, now=after(seconds=2), lease=LEASE, limit=2, held=held, of_one=2
-            )
-        return [each.company_id for each in claims]
+    claimed = partial(companies_claimed, database, limit=2, of_one=2)
 
     assert claimed("c1", "c1") == []
     assert claimed() == ["c1", "c1"]
