@@ -70,7 +70,7 @@ def postgresql() -> Iterator[str]:
 def contenders(server: str, kinds: tuple[str, ...] = KINDS) -> Iterator[list[Contender]]:
     """The null application, and on each kind of database the afternoon's receiver and ours.
 
-    On PostgreSQL both once more, with several processes each.
+    On PostgreSQL both once more, with several processes each, and an endpoint that only inserts.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -81,6 +81,8 @@ def contenders(server: str, kinds: tuple[str, ...] = KINDS) -> Iterator[list[Con
             url = _database(kind, server, folder, "ours")
             found.append(_ours(stack, folder, f"ours, {kind}", url))
         if KINDS[0] in kinds:
+            url = _database(KINDS[0], server, folder, "insert_only")
+            found.append(_insert_only(stack, folder, f"insert only, {KINDS[0]}", url))
             several = f"{KINDS[0]}, {PROCESSES} processes"
             url = _database(KINDS[0], server, folder, "afternoon_several")
             found.append(_afternoon(stack, folder, f"afternoon, {several}", url, PROCESSES))
@@ -125,6 +127,11 @@ def _afternoon(
 ) -> Contender:
     driver = _with_driver(url).replace("sqlite:", "sqlite+aiosqlite:")
     port = _child(stack, "bench.afternoon", driver, SECRET, str(processes))
+    return Contender(name, port, folder / name, url)
+
+
+def _insert_only(stack: ExitStack, folder: Path, name: str, url: str) -> Contender:
+    port = _child(stack, "bench.insert_only", url, SECRET)
     return Contender(name, port, folder / name, url)
 
 
