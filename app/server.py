@@ -10,6 +10,7 @@ import uvicorn
 
 from app import log
 from app.ending import end_for_certain
+from app.listening import BACKLOG
 from app.settings import Settings
 from app.web import wire
 
@@ -53,5 +54,5 @@ def make_config(app: Any, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,  # `web.service` reads them, behind the door
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
-        backlog=2048,
+        backlog=BACKLOG,
     )

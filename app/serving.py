@@ -9,7 +9,6 @@ and ends when all have. A child whose parent was killed ends too, or it would ke
 import gc
 import multiprocessing
 import signal
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
-from app import log
+from app import listening, log
 from app.ending import end_for_certain
 from app.errors import ServiceError
 from app.settings import Settings
@@ -43,31 +42,33 @@ def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
         ready()
         _run(app, settings)
         return
-    with _listening(settings) as listening:
-        ready()
-        # a parent that went on listening would let in whom nobody answers any more
-        processes = Processes(partial(_run, app, settings, listening), at_end=listening.close)
-        processes.run(settings.serving_processes)
-
-
-def _listening(settings: Settings) -> socket.socket:
-    """A socket that listens already: of two services on one address the second must not start."""
-    from app.server import make_config
-
-    config = make_config(None, settings)
-    with suppress(SystemExit, OSError):  # uvicorn leaves the process by itself when it cannot bind
-        bound = config.bind_socket()
-        bound.listen(config.backlog)
-        return bound
-    raise _cannot_listen(settings)
+    try:
+        shares = listening.listen(settings.host, settings.port, settings.serving_processes)
+    except OSError as error:
+        raise _cannot_listen(settings) from error
+    ready()
+    # a parent that went on listening would let in whom nobody answers any more
+    at_end = partial(listening.close, shares)
+    Processes(partial(_run_one, app, settings, shares), at_end=at_end).run(len(shares))
 
 
 def _cannot_listen(settings: Settings) -> ServiceError:
     return ServiceError(f"cannot listen on {settings.host}:{settings.port}")
 
 
+def _run_one(
+    app: "FastAPI", settings: Settings, shares: list[listening.Sockets], process: int
+) -> None:
+    """Serve what comes to the sockets of this process; nobody may come to those of others here."""
+    listening.close(shares[:process] + shares[process + 1 :])
+    _run(app, settings, shares[process], process)
+
+
 def _run(
-    app: "FastAPI", settings: Settings, listening: socket.socket | None = None, process: int = 0
+    app: "FastAPI",
+    settings: Settings,
+    sockets: listening.Sockets | None = None,
+    process: int = 0,
 ) -> None:
     from app.server import Server, make_config
 
@@ -79,9 +80,12 @@ def _run(
         signal.signal(number, server.handle_exit)
     app.state.is_ending = lambda: server.should_exit  # streams must end before it waits for them
     with suppress(SystemExit):  # by which uvicorn ends when it cannot bind
-        server.run([listening] if listening else None)
-    if not server.started:
-        raise _cannot_listen(settings)
+        server.run(sockets)
+    if server.started:
+        return
+    if server.lifespan.should_exit:
+        raise ServiceError("the application could not start; the log says why")
+    raise _cannot_listen(settings)
 
 
 class Processes:
