@@ -179,7 +179,7 @@ def _companies() -> dict[str, str]:
 
 
 async def _errors(client: httpx.AsyncClient) -> dict[str, str]:
-    """Failed transactions over all syncs."""
+    """Failed transactions over all syncs, and why they failed."""
     base = f"{API}/push-errors"
     day = (UNTIL - timedelta(days=70)).date()
     largest, usual = company_id(LARGEST), company_id(USUAL)
@@ -196,6 +196,11 @@ async def _errors(client: httpx.AsyncClient) -> dict[str, str]:
         "failures of the largest company, open": f"{base}?company_id={largest}&open=true",
         "failures of a usual company": f"{base}?company_id={usual}",
         "failures of a usual company, open": f"{base}?company_id={usual}&open=true",
+        "causes": f"{API}/causes",
+        "causes of a day": f"{API}/causes?from={day}&to={day}",
+        "causes of the largest company": f"{API}/causes?company_id={largest}",
+        "causes of a usual company": f"{API}/causes?company_id={usual}",
+        "one cause": f"{API}/causes/account_closed",
         "CSV of 200 syncs": f"{API}/syncs?format=csv&limit=200",
         "CSV of 200 failures": f"{base}?format=csv&limit=200",
     }
@@ -216,6 +221,7 @@ def _pages(database: Database) -> dict[str, str]:
         "page: Sync health, a transaction": f"/?q={quote(item)}",
         "page: one sync": f"/syncs/{quote(one.sync_id)}?company_id={quote(one.company_id)}",
         "page: one transaction": f"{company}/transactions/{quote(item)}",
+        "page: causes": f"/causes?{month}",
         "page: companies": "/companies",
         "page: largest company": f"/companies/{company_id(LARGEST)}",
         "page: usual company": f"/companies/{company_id(USUAL)}",

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Table, text
 
+from app.rules.fingerprint import fingerprint
 from app.rules.items import count, is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
@@ -191,6 +192,7 @@ def _item(number: int, position: int, item: Item) -> dict[str, Any]:
         "failed": failed,
         "correlation_id": correlation_id(item.message) if failed else None,
         "cause": cause,
+        "fingerprint": cause and fingerprint(item.message),
     }
 
 

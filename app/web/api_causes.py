@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app.errors import NotKnown
-from app.storage import queries_causes
+from app.storage import journal, queries_causes
 from app.web.answers_causes import CauseAnswer, CauseList, cause_answer
 from app.web.deps import TheDatabase
 from app.web.filters import CauseQuery
@@ -24,7 +24,7 @@ def list_causes(database: TheDatabase, query: Annotated[CauseQuery, Query()]) ->
     `from` and `to` are compared with a sync's own time, as in `/syncs`. The list is whole: there
     are only so many causes.
     """
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         found = queries_causes.list_causes(connection, query.wanted())
     known = database.rules.causes
     items = [cause_answer(each.cause, known.get(each.cause), each) for each in found]
@@ -38,7 +38,7 @@ def get_cause(
     database: TheDatabase, cause: Id, query: Annotated[CauseQuery, Query()]
 ) -> CauseAnswer:
     """The cause in words, and its groups (the largest 200). Zeros where nothing failed of it."""
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         found = queries_causes.list_causes(connection, query.wanted(cause), most_groups=MOST_GROUPS)
     known = database.rules.causes.get(cause)
     if known is None and not found:

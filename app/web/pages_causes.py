@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Request, Response
 
-from app.storage import queries_causes
+from app.storage import journal, queries_causes
 from app.storage.queries_items import ErrorFilter
 from app.web.answers_causes import cause_answer
 from app.web.api_events import ERROR_COLUMNS, reading_errors
@@ -29,7 +29,7 @@ def list_causes(request: Request, database: TheDatabase, _session: SignedIn) -> 
     if lately:
         now: datetime = request.app.state.clock()
         wanted = replace(wanted, since=now - timedelta(days=USUAL_DAYS))
-    with database.reading() as connection:
+    with journal.caught_up(database) as connection:
         found = queries_causes.list_causes(connection, wanted)
     known = database.rules.causes
     causes = [cause_answer(each.cause, known.get(each.cause), each) for each in found]

@@ -50,6 +50,17 @@ def test_failures_are_grouped_by_cause_with_its_words(filled: Shelf, client: Tes
     assert first["last_seen_at"] == "2026-01-03T09:00:00Z"
 
 
+def test_open_is_what_failed_of_this_cause_and_was_not_written_since(
+    shelf: Shelf, client: TestClient
+) -> None:
+    """Another cause of the same transaction may be open; a row without an id is for ever."""
+    shelf.failed("s1", items=(failed_item("t1", "Oops"), failed_item("t2", "Oops")))
+    shelf.done("s2", at=after(days=1), items=(done_item("t1"),))
+    shelf.failed("s3", at=after(days=2), items=(failed_item("t1", LOCKED), failed_item(None)))
+    told = {key: (each["transactions"], each["open"]) for key, each in causes(client).items()}
+    assert told == {"unclassified": (3, 2), "period_closed": (1, 1)}
+
+
 def test_one_sentence_over_all_companies_is_one_group(filled: Shelf, client: TestClient) -> None:
     """With the sentence, and the newest message as it came."""
     told = causes(client)["period_closed"]
