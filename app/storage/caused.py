@@ -1,4 +1,4 @@
-"""Syncs by the cause of their failure, in any order.
+"""Syncs and transactions by the cause of their failure, in any order.
 
 Two ways lead there. Where few syncs have the cause they are looked up and sorted. Where many have
 it, the first page is found sooner by walking in the wanted order and looking at each sync. The
@@ -7,9 +7,11 @@ planner cannot tell which is shorter; a short count can.
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select, union_all
 
+from app.storage.rare import few
 from app.storage.tables import syncs, transactions
 
 FEW = 10_000
+FEW_ITEMS = 100  # each is asked what became of it
 
 
 def caused_by(connection: Connection, cause: str) -> ColumnElement[bool]:
@@ -24,3 +26,12 @@ def caused_by(connection: Connection, cause: str) -> ColumnElement[bool]:
     # as EXISTS, which the planner would turn into the other way
     has_one = mine.where(transactions.c.sync == syncs.c.id).limit(1).correlate(syncs)
     return or_(syncs.c.cause == cause, has_one.scalar_subquery().is_not(None))
+
+
+def items_caused_by(connection: Connection, cause: str) -> list[ColumnElement[bool]]:
+    """The conditions on `transactions` joined to `syncs` for those that failed of this cause."""
+    caused = transactions.c.cause == cause
+    its_syncs = select(transactions.c.sync).where(caused)
+    if few(connection, its_syncs, FEW_ITEMS):
+        return [caused, syncs.c.id.in_(its_syncs)]
+    return [caused]

@@ -21,7 +21,9 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
+    func,
     literal,
+    null,
     select,
     tuple_,
 )
@@ -39,7 +41,8 @@ class Order:
 
     Only the first key may be unknown, and only where `nullable` says so. `name` ties a cursor to
     the list and sort it was made for. `known` holds for all rows whose first key is known, and
-    helps to find them.
+    helps to find them. `alike` are other keys that are the same for these rows, where an index of
+    theirs serves better.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Order:
     descending: bool = False
     nullable: bool = False
     known: Sequence[ColumnElement[bool]] = ()
+    alike: tuple[ColumnElement[Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,9 @@ def read_page(
     )
     rows: list[RowMapping] = []
     if after is None or after[0] is not None:
-        rows = read(_known(statement, order), order.keys, after, limit + 1)
+        rows = read(_known(statement, order), order.alike or order.keys, after, limit + 1)
     if order.nullable and len(rows) <= limit:
-        missing = statement.where(order.keys[0].is_(None))
+        missing = statement.where(_unknown(order.keys[0], apart=few is not None))
         rest = after[1:] if after and after[0] is None else None
         rows += read(missing, order.keys[1:], rest, limit + 1 - len(rows))
     more = len(rows) > limit
@@ -97,6 +101,13 @@ def _known(statement: Select[Any], order: Order) -> Select[Any]:
     if not order.nullable:
         return statement
     return statement.where(order.keys[0].is_not(None), *order.known)
+
+
+def _unknown(key: ColumnElement[Any], *, apart: bool) -> ColumnElement[bool]:
+    """SQLite thinks that few rows are unknown where most are. Where rows are to be found by their
+    conditions alone, `coalesce` leaves it no index of the key.
+    """
+    return func.coalesce(key, null()).is_(None) if apart else key.is_(None)
 
 
 def _read(

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     FromClause,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 
 from app.errors import Conflicting, NotKnown
 from app.rules.sync import ErrorsState, FetchState, Sync, errors_state
-from app.storage import windows
+from app.storage import rare, windows
 from app.storage.caused import caused_by
 from app.storage.cursors import Order, read_page
 from app.storage.rows import to_sync
@@ -133,40 +134,53 @@ def list_syncs(
     Raises BadRequest naming `cursor` when it belongs to another list or sort.
     """
     name = sort.removeprefix("-")
-    order = Order(
-        f"syncs:{sort}",
-        _KEYS[name],
-        sort.startswith("-"),
-        name in _MAY_BE_UNKNOWN,
-        # a start that is known is the sync's own time: its index can serve the range
-        within(syncs.c.started_at, wanted.since, wanted.until) if name == "started_at" else (),
-    )
+    order = _order(sort, name, wanted)
     statement = _SYNC.where(*_conditions(connection, wanted))
-    few = None
+    few: Column[Any] | None = None
+    first: list[ColumnElement[bool]] = []
     if wanted.since or wanted.until:
         inside = within(OWN_TIME, wanted.since, wanted.until)
         span = windows.Range(wanted.since, wanted.until, inside)
         alone = name == "updated_at" and wanted.has_only_a_range
         few, first = windows.plan(connection, order, cursor, limit, span, alone=alone)
-        statement = statement.where(*first)
+    if few is None and name != "updated_at":  # which each plain condition has an index with
+        few, first = rare.plan(connection, _plain(wanted))
+    statement = statement.where(*first)
     page = read_page(connection, statement, order, cursor=cursor, limit=limit, few=few)
     return SyncPage([_kept(row) for row in page.rows], page.next)
 
 
+def _order(sort: str, name: str, wanted: SyncFilter) -> Order:
+    """A start that is known is the sync's own time: an index by that serves the start as well."""
+    by_start = name == "started_at"
+    return Order(
+        f"syncs:{sort}",
+        _KEYS[name],
+        sort.startswith("-"),
+        name in _MAY_BE_UNKNOWN,
+        within(syncs.c.started_at, wanted.since, wanted.until) if by_start else (),
+        (OWN_TIME, syncs.c.id) if by_start and wanted.company_id is not None else (),
+    )
+
+
 def _conditions(connection: Connection, wanted: SyncFilter) -> list[ColumnElement[bool]]:
-    conditions = [
-        *_one_of(syncs.c.state, wanted.states),
-        *_one_of(syncs.c.outcome, wanted.outcomes),
-        *_one_of(syncs.c.status_code, wanted.status_codes),
-        *within(OWN_TIME, wanted.since, wanted.until),
-    ]
-    if wanted.company_id is not None:
-        conditions.append(syncs.c.company_id == wanted.company_id)
+    conditions = [*_plain(wanted), *within(OWN_TIME, wanted.since, wanted.until)]
     if wanted.cause is not None:
         conditions.append(caused_by(connection, wanted.cause))
     if wanted.q is not None:
         conditions.append(syncs_found(connection, wanted.q))
     return conditions
+
+
+def _plain(wanted: SyncFilter) -> list[ColumnElement[bool]]:
+    """The conditions on what a sync is, each of which has an index."""
+    companies_wanted = [] if wanted.company_id is None else [wanted.company_id]
+    return [
+        *_one_of(syncs.c.company_id, companies_wanted),
+        *_one_of(syncs.c.state, wanted.states),
+        *_one_of(syncs.c.outcome, wanted.outcomes),
+        *_one_of(syncs.c.status_code, wanted.status_codes),
+    ]
 
 
 def _one_of(column: ColumnElement[Any], values: Sequence[Any]) -> list[ColumnElement[bool]]:

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from app.errors import NotKnown
+from app.storage.caused import items_caused_by
 from app.storage.cursors import Order, read_page
 from app.storage.database import chunked
 from app.storage.queries import OWN_TIME, own_time, within
@@ -270,7 +271,7 @@ def _failed(connection: Connection, wanted: ErrorFilter) -> list[ColumnElement[b
     if wanted.company_id is not None:
         conditions.append(syncs.c.company_id == wanted.company_id)
     if wanted.cause is not None:
-        conditions.append(transactions.c.cause == wanted.cause)
+        conditions += items_caused_by(connection, wanted.cause)
     if wanted.open is not None:
         conditions.append(OPEN if wanted.open else ~OPEN)
     if wanted.q is not None:

@@ -1,0 +1,39 @@
+"""What SQLite cannot know: whether few syncs have what is asked for, or many.
+
+It notes how many rows a value leads to on average, never how many this one does
+(`app/storage/statistics.py`). So it walks the whole table in the wanted order for a state that
+hardly any sync is in, and sorts half of it for a name that every other company has. A short count
+tells. PostgreSQL knows its most common values and needs none.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, Select, func, select
+
+from app.storage.tables import syncs
+
+FEW = 2_000
+
+
+def plan(
+    connection: Connection, conditions: Iterable[ColumnElement[bool]]
+) -> tuple[Column[Any] | None, list[ColumnElement[bool]]]:
+    """The key for `read_page` and a condition that leads to few syncs, where one of these does.
+
+    Each of them must have an index. On PostgreSQL, nothing.
+    """
+    for each in conditions:
+        theirs = select(syncs.c.id).where(each)
+        if few(connection, theirs, FEW):
+            # a list of syncs is looked up before SQLite thinks of the wanted order
+            return syncs.c.id, [syncs.c.id.in_(theirs.correlate(None))]
+    return None, []
+
+
+def few(connection: Connection, rows: Select[Any], most: int) -> bool:
+    """True when the statement gives at most so many rows, and this is SQLite."""
+    if connection.dialect.name != "sqlite":
+        return False
+    some = rows.limit(most + 1).subquery()
+    return connection.execute(select(func.count()).select_from(some)).scalar_one() <= most
