@@ -79,7 +79,9 @@ def _locked(connection: Connection, number: int) -> RowMapping | None:
 
 
 def _answered(sync: Sync, answer: Answer, *, fresh: bool, now: datetime) -> Sync:
-    said = settle(sync, answer.status, asked_at=answer.asked_at, fresh=fresh)
+    """Whoever holds the claim asked last, though another host's clock was ahead of its own."""
+    asked_at = max(answer.asked_at, sync.asked_at or answer.asked_at)
+    said = settle(sync, answer.status, asked_at=asked_at, fresh=fresh)
     if answer.items is None:
         return said
     return with_items(

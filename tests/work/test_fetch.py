@@ -504,3 +504,18 @@ def test_a_stopped_worker_gives_its_claims_back(
     owing = fetch_row(database)
     assert owing is not None
     assert (owing["due"], owing["token"], owing["attempts"]) == (T0, None, 0)
+
+
+def test_a_clock_that_is_behind_the_last_workers_loses_no_answer(database: Database) -> None:
+    """Two hosts differ by seconds; that an answer is the newer one is held by its claim."""
+    ahead, behind = Clock(), Clock()
+    ahead.now = after(seconds=30)
+    written = FakeCodat(code=2000, items=(Item("t", "Completed"),))
+    tell(database, event=COMPLETED)
+    fetch(database, written, clock=ahead)
+    tell(database, "m2", FAILED)
+    fetch(database, written, clock=behind)
+    assert shown(database) == ("completed", "all_written", "not_needed")
+    tell(database, "m3", FAILED)
+    fetch(database, FakeCodat(), clock=behind)
+    assert shown(database) == ("failed", "partly_failed", "fetched")
