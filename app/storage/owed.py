@@ -21,6 +21,7 @@ from sqlalchemy import (
     and_,
     case,
     exists,
+    literal,
     select,
     update,
 )
@@ -195,15 +196,20 @@ def wanted_now(connection: Connection, claimed: Claim) -> int | None:
 def put_off(
     connection: Connection, claimed: Claim, *, until: datetime, error: str | None, free: bool
 ) -> bool:
-    """Give the fetch back until a time; `free` gives its attempt back too."""
+    """Give the fetch back until a time; `free` gives its attempt back too.
+
+    Wanted once more meanwhile, it is due at once and with all attempts ahead.
+    """
+    alone = fetches.c.wanted == claimed.wanted
+    at_once, later = (literal(at, fetches.c.due.type) for at in (claimed.taken_at, until))
     given = connection.execute(
         update(fetches)
         .where(_mine(claimed))
         .values(
-            due=until,
+            due=case((alone, later), else_=at_once),
             token=None,
             last_error=error,
-            attempts=fetches.c.attempts - (1 if free else 0),
+            attempts=case((alone, fetches.c.attempts - (1 if free else 0)), else_=0),
         )
         .returning(fetches.c.sync)
     )
@@ -233,6 +239,7 @@ def give_up(
 ) -> bool:
     """Stop asking, visibly; `redrive`, a refresh or a resent webhook brings it back.
 
+    False when the claim was lost, or it was wanted once more meanwhile: then it is due again.
     `refused_at` is when Codat's answer was final: then reconciliation leaves it alone for a day.
     A failed sync is told to others now, with what is known of it. The sync is locked before its
     fetch, as everywhere.
@@ -241,11 +248,12 @@ def give_up(
     row = connection.execute(one).mappings().first()
     dead = connection.execute(
         update(fetches)
-        .where(_mine(claimed))
+        .where(_mine(claimed), fetches.c.wanted == claimed.wanted)
         .values(state="dead", due=None, token=None, last_error=reason, refused_at=refused_at)
         .returning(fetches.c.sync)
     )
     if dead.first() is None or row is None:
+        ask_once_more(connection, claimed, claimed.taken_at)
         return False
     announce.ended(connection, claimed.sync, to_sync(row), "dead", claimed.taken_at)
     return True

@@ -519,3 +519,20 @@ def test_a_clock_that_is_behind_the_last_workers_loses_no_answer(database: Datab
     tell(database, "m3", FAILED)
     fetch(database, FakeCodat(), clock=behind)
     assert shown(database) == ("failed", "partly_failed", "fetched")
+
+
+@pytest.mark.parametrize("error", [CodatRefused("404: no", status=404), CodatUnavailable("503")])
+@pytest.mark.parametrize("most", [1, 12])
+def test_news_that_came_while_codat_refused_is_asked_about_at_once(
+    database: Database, error: CodatError, most: int
+) -> None:
+    """Both generations tell of one sync within a moment, and Codat may know it only after that."""
+
+    class Early(FakeCodat):
+        async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
+            await asyncio.to_thread(tell, database, "m2")
+            raise error
+
+    tell(database)
+    fetch(database, Early(), attempts=most)
+    assert claim(database).attempts == 1
