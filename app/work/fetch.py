@@ -164,9 +164,10 @@ class Fetcher:
     def _no_answer(self, claimed: Claim, error: CodatError) -> None:
         now = self.clock()
         with self.database.writing() as connection:
-            if isinstance(error, CodatRateLimited) and error.status is not None:
-                gate.close(connection, retry.rest_until(error.retry_after, now), str(error), now)
             self._carry_out(connection, claimed, error, now)
+            if isinstance(error, CodatRateLimited) and error.status is not None:
+                # after the fetch, as the inbox does: else the two could wait for each other
+                gate.close(connection, retry.rest_until(error.retry_after, now), str(error), now)
         _log.info("Codat gave no answer", reason=str(error), **_ids(claimed))
 
     def _carry_out(

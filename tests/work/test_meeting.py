@@ -1,0 +1,51 @@
+"""What happens later meets what is delivered: each waits for the other, and never for ever."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from app.errors import CodatRateLimited
+from app.storage import gate
+from app.storage.database import Database
+from app.storage.keep import keep_all
+from app.work.fetch import Fetcher
+from tests.told import T0, after, delivery
+from tests.work.test_fetch import Clock, FakeCodat, claim, tell
+
+UNTIL_IT_WAITS_S = 0.3
+
+
+def beside(work: Callable[[], object], errors: list[Exception]) -> threading.Thread:
+    """Do this in a thread, until it waits for what the caller holds."""
+
+    def noted() -> None:
+        try:
+            work()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=noted)
+    thread.start()
+    time.sleep(UNTIL_IT_WAITS_S)
+    return thread
+
+
+def test_a_rate_limit_that_is_told_and_met_at_once_never_deadlocks(database: Database) -> None:
+    """The event comes in one batch with news of the very sync for which Codat just said 429."""
+    tell(database)
+    claimed = claim(database)
+    limited = CodatRateLimited("429", status=429, retry_after=timedelta(hours=1))
+    fetcher = Fetcher(database, FakeCodat(status_error=limited), 12, Clock())
+    errors: list[Exception] = []
+
+    with database.writing() as connection:
+        keep_all(connection, [delivery("m2")])
+        meeting = beside(lambda: asyncio.run(fetcher.fetch(claimed)), errors)
+        gate.close(connection, after(minutes=1), "told", T0)
+    meeting.join()
+
+    assert errors == []
+    with database.reading() as connection:
+        assert gate.closed_until(connection, after(minutes=59)) == after(hours=1)
