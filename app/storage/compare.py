@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import Connection, and_, case, or_, select, update
 
 from app.rules.news import CodatStatus
 from app.rules.status import phase_of
@@ -30,6 +30,13 @@ class _Kept:
     sync: Sync
     fetch: str | None
     refused_at: datetime | None
+
+
+class Named(NamedTuple):
+    """What Codat's list of companies calls one, and when that list was asked for."""
+
+    name: str | None
+    as_of: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +149,10 @@ def _key(told: Sync | CodatStatus) -> tuple[object, ...]:
 
 
 def mend(connection: Connection, company_id: str, found: Sequence[Found], now: datetime) -> None:
-    """Know every sync Codat lists; owe a fetch for each that differs, and say why."""
+    """Know every sync Codat lists; owe a fetch for each that differs, and say why.
+
+    The caller holds the company's row, as whoever keeps a delivery does before it makes a sync.
+    """
     new = [each for each in found if each.difference == "never_announced"]
     _insert_unannounced(connection, company_id, new, now)
     for some in chunked(found):
@@ -235,15 +245,24 @@ def reconciled_at(connection: Connection) -> dict[str, datetime]:
     return {row.company_id: row.reconciled_at for row in found}
 
 
-def know_company(
-    connection: Connection, company_id: str, name: str | None, as_of: datetime
-) -> None:
-    """Keep a company that Codat lists, its name as of now, and that it was compared."""
+def know_company(connection: Connection, company_id: str, named: Named, now: datetime) -> None:
+    """Keep a company that Codat lists, and that it was compared; its name, if told last of all."""
     statement = insert(connection, companies)
-    values = {"name": name, "name_folded": name.casefold(), "name_as_of": as_of} if name else {}
+    told, known = statement.excluded, companies.c.name_as_of
+    later = and_(told.name.is_not(None), or_(known.is_(None), known < told.name_as_of))
+    new: dict[str, Any] = {
+        each: case((later, told[each]), else_=companies.c[each])
+        for each in ("name", "name_folded", "name_as_of")
+    }
     connection.execute(
         statement.on_conflict_do_update(
-            index_elements=["company_id"], set_=values | {"reconciled_at": as_of}
+            index_elements=["company_id"], set_=new | {"reconciled_at": told.reconciled_at}
         ),
-        {"company_id": company_id, "reconciled_at": as_of, **values},
+        {
+            "company_id": company_id,
+            "name": named.name,
+            "name_folded": named.name and named.name.casefold(),
+            "name_as_of": named.as_of if named.name else None,
+            "reconciled_at": now,
+        },
     )

@@ -17,8 +17,8 @@ from app import log
 from app.errors import CodatError, CodatRateLimited, CodatRefused
 from app.rules.news import CodatStatus
 from app.storage import compare
-from app.storage.compare import Found
-from app.storage.database import Database
+from app.storage.compare import Found, Named
+from app.storage.database import Database, chunked
 
 COMPANIES_PER_CALL = 100
 COMPANIES_PER_PASS = 500
@@ -96,14 +96,15 @@ class Reconciler:
         """
         report = Report()
         if company_id is not None:
-            await self._compare(company_id, None, since, dry_run, report)
+            await self._compare(company_id, Named(None, NEVER), since, dry_run, report)
             return report
+        asked_at = self.clock()
         names = {each.company_id: each.name async for each in self.codat.list_companies()}
         report.calls += max(1, -(-len(names) // COMPANIES_PER_CALL))
         turn = await asyncio.to_thread(self._longest_ago_first, list(names))
         for each in turn[: self.most_companies]:
             with self._skipping(each, report):
-                await self._compare(each, names[each], since, dry_run, report)
+                await self._compare(each, Named(names[each], asked_at), since, dry_run, report)
         report.left = len(names) - report.companies
         return report
 
@@ -126,7 +127,7 @@ class Reconciler:
     async def _compare(
         self,
         company_id: str,
-        name: str | None,
+        named: Named,
         since: datetime | None,
         dry_run: bool,
         report: Report,
@@ -136,12 +137,12 @@ class Reconciler:
         told = await self.codat.list_statuses(company_id)
         recent = [s for s in told if since is None or s.sync_utc is None or s.sync_utc >= since]
         report.syncs += len(recent)
-        found = await asyncio.to_thread(self._mend, company_id, name, recent, dry_run)
+        found = await asyncio.to_thread(self._mend, company_id, named, recent, dry_run)
         report.found.update(each.difference for each in found)
         self.tell(f"{company_id}: {len(recent)} syncs, {len(found)} differ")
 
     def _mend(
-        self, company_id: str, name: str | None, told: list[CodatStatus], dry_run: bool
+        self, company_id: str, named: Named, told: list[CodatStatus], dry_run: bool
     ) -> list[Found]:
         now = self.clock()
         with self.database.reading() as connection:
@@ -150,9 +151,10 @@ class Reconciler:
             )
         if dry_run:
             return found
-        with self.database.writing() as connection:
-            compare.mend(connection, company_id, found, now)
-            compare.know_company(connection, company_id, name, now)
+        for some in [*chunked(found)] or [()]:
+            with self.database.writing() as connection:
+                compare.know_company(connection, company_id, named, now)
+                compare.mend(connection, company_id, some, now)
         for each in found:
             _log.info(
                 "a sync differs from Codat's",

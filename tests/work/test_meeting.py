@@ -11,8 +11,9 @@ from app.storage import gate
 from app.storage.database import Database
 from app.storage.keep import keep_all
 from app.work.fetch import Fetcher
-from tests.told import T0, after, delivery
+from tests.told import T0, after, delivery, fetch_row, sync_row
 from tests.work.test_fetch import Clock, FakeCodat, claim, tell
+from tests.work.test_reconcile import Lister, reconcile, status
 
 UNTIL_IT_WAITS_S = 0.3
 
@@ -49,3 +50,24 @@ def test_a_rate_limit_that_is_told_and_met_at_once_never_deadlocks(database: Dat
     assert errors == []
     with database.reading() as connection:
         assert gate.closed_until(connection, after(minutes=59)) == after(hours=1)
+
+
+def test_a_sync_that_is_told_while_reconciliation_finds_it_never_deadlocks(
+    database: Database,
+) -> None:
+    """A delivery holds its company's row before it makes the sync; so must reconciliation."""
+    tell(database)
+    errors: list[Exception] = []
+
+    with database.writing() as connection:
+        keep_all(connection, [delivery("m3", sync_id="s3")])
+        found = Lister({"c1": [status("s2")]})
+        meeting = beside(lambda: reconcile(database, found), errors)
+        keep_all(connection, [delivery("m2", sync_id="s2")])
+    meeting.join()
+
+    assert errors == []
+    assert sync_row(database, "s2")["heard"] != 0
+    owing = fetch_row(database, "s2")
+    assert owing is not None
+    assert (owing["state"], owing["wanted"]) == ("owed", 2)

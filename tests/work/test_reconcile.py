@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
-from app.rules.news import CodatStatus, Item
+from app.rules.news import CodatStatus, Delivery, Item
 from app.rules.sync import errors_state
 from app.storage import compare, owed
 from app.storage.database import Database
@@ -290,3 +290,28 @@ def test_nothing_owed_stays_unclaimed_after_a_pass(database: Database) -> None:
     reconcile(database, Lister({"c1": [status(f"s{n}") for n in range(5)]}))
     with database.writing() as connection:
         assert len(owed.claim(connection, now=T0, lease=HOUR, limit=9)) == 5
+
+
+def test_a_name_that_was_told_after_the_list_was_asked_for_stays(database: Database) -> None:
+    """A pass goes on for minutes with the names it began with."""
+
+    class Renamed(Lister):
+        async def list_statuses(self, company_id: str) -> list[CodatStatus]:
+            told = delivery("m1", company_name="New name", generated_at=after(seconds=1))
+            await asyncio.to_thread(keep, told)
+            clock.now = after(seconds=2)
+            return []
+
+    def keep(told: Delivery) -> None:
+        with database.writing() as connection:
+            keep_all(connection, [told])
+
+    def name() -> object:
+        with database.reading() as connection:
+            return connection.execute(select(companies.c.name)).scalar_one()
+
+    clock = Clock()
+    reconcile(database, Renamed({"c1": []}), clock=clock)
+    assert name() == "New name"
+    reconcile(database, Lister({"c1": []}), clock=clock)
+    assert name() == "Toft stores"
