@@ -34,6 +34,7 @@ from app.storage.tables_told import journal
 from app.storage.tally import Tally, counts
 
 AT_ONCE = 8  # entries in one transaction; one has all of a commit, up to thousands of items
+LONG = 2_000_000  # characters told, after which a transaction takes no further entry
 PATIENCE_S = 2.0  # of who reads, where a worker has been away for long
 LONGEST_KEY = 650  # characters; of four bytes each they still fit into PostgreSQL's index rows
 _LOCK = 0x0C0DA8  # who works off holds this advisory lock
@@ -147,26 +148,49 @@ def work_off(database: Database, *, within_s: float = math.inf) -> int:
         with database.writing() as connection:
             some = work_off_some(connection, last)
         done += some
-        if some < AT_ONCE:
+        if some < AT_ONCE and not _is_left(database, last):
             break
     return done
 
 
+def _is_left(database: Database, last: int) -> bool:
+    with database.reading() as connection:
+        some = select(journal.c.id).where(journal.c.id <= last).limit(1)
+        return connection.execute(some).first() is not None
+
+
 def work_off_some(connection: Connection, last: int | None = None) -> int:
-    """Work off the oldest entries, up to one with a number, inside the caller's transaction."""
+    """Work off the oldest entries, up to one with a number, inside the caller's transaction.
+
+    However long one is, it is carried out to its end: given up, it would stop all after it.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     else:  # what is deleted must not stay in the file, or an erased company would live on there
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
-    oldest = select(journal.c.id).order_by(journal.c.id).limit(AT_ONCE)
-    if last is not None:
-        oldest = oldest.where(journal.c.id <= last)
-    gone = delete(journal).where(journal.c.id.in_(oldest))
+    gone = delete(journal).where(journal.c.id.in_(_oldest(connection, last)))
     rows = connection.execute(gone.returning(journal.c.id, journal.c.told, journal.c.counts)).all()
     entry = _together((row.told, row.counts) for row in sorted(rows))
     write(connection, changes.written(entry.changes))
     entry.tally.write(connection)
     return len(rows)
+
+
+def _oldest(connection: Connection, last: int | None) -> list[int]:
+    """The entries whose turn it is: so few that nobody waits long for their transaction."""
+    size = func.length if connection.dialect.name == "sqlite" else func.octet_length
+    oldest = select(journal.c.id, size(journal.c.told)).order_by(journal.c.id).limit(AT_ONCE)
+    if last is not None:
+        oldest = oldest.where(journal.c.id <= last)
+    chosen: list[int] = []
+    told = 0
+    for number, characters in connection.execute(oldest):
+        told += characters
+        if chosen and told > LONG:
+            break
+        chosen.append(number)
+    return chosen
 
 
 def _together(entries: Iterable[tuple[str, str]]) -> Entry:

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from app.errors import StorageUnavailable
 from app.rules.news import Item
 from app.storage import changes, counted, journal, starting
-from app.storage.database import Database
+from app.storage.database import Database, open_database
 from app.storage.inbox import write
 from app.storage.keep import keep_all
 from app.storage.recount import recount
@@ -71,6 +71,34 @@ def test_more_than_are_worked_off_at_once_are_told_in_their_order(database: Data
         tell(database, number)
     assert journal.work_off(database) == many
     assert told(database) == [f"s{number}" for number in range(many)]
+
+
+def test_long_entries_are_worked_off_one_by_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite the door waits for each transaction, so it must not have all of a replay."""
+    monkeypatch.setattr(journal, "LONG", 1)
+    for number in range(3):
+        tell(database, number, items=BAD)
+    with database.writing() as connection:
+        assert journal.work_off_some(connection) == 1
+    assert journal.work_off(database) == 2
+    assert told(database) == ["s0", "s0", "s1", "s1", "s2", "s2"]
+
+
+def test_an_entry_that_takes_long_does_not_stop_the_journal(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended by the database after its time it would be tried again for ever, and all after it."""
+    patient = open_database(database_url)
+    many = tuple(Item(f"t{n}", "PushError", f"account {n} is closed") for n in range(3000))
+    tell(patient, 1, items=many)
+    monkeypatch.setattr("app.storage.database._SESSION", ("timezone=UTC", "statement_timeout=20"))
+    impatient = open_database(database_url)
+    assert journal.work_off(impatient) == 1
+    assert open_failures(patient) == 3000
+    patient.close()
+    impatient.close()
 
 
 def test_what_becomes_of_a_sync_is_told_in_its_order(database: Database) -> None:
