@@ -25,6 +25,7 @@ from app.storage.database import Database
 from app.storage.keep import Kept, keep_all, keep_raw
 
 MOST_AT_ONCE = 512
+LARGE = 2_000_000  # bytes of bodies, after which a batch takes no more: it would be too slow
 LANES = 2  # commits at once, where the database has more than one writer
 TOO_FEW = 16  # deliveries that are not worth two commits
 QUIET_TURNS = 6  # of the event loop; from the socket to the inbox a request takes two or three
@@ -116,8 +117,8 @@ class Inbox:
             self._write()
 
     def _write(self) -> None:
-        batch = self._waiting[:MOST_AT_ONCE]
-        del self._waiting[:MOST_AT_ONCE]
+        batch = _first_of(self._waiting)
+        del self._waiting[: len(batch)]
         self._in_hand = _parts(batch, self._lanes)
         self._writing = bool(batch)
         for lane, part in self._in_hand.items():
@@ -168,6 +169,18 @@ class Inbox:
             _log.warning("deliveries were not kept in time", count=len(still), reason=reason)
         for waiting in still:
             _resolve(waiting.future, StorageUnavailable(reason))
+
+
+def _first_of(waiting: Sequence[_Waiting]) -> list[_Waiting]:
+    """Who is next. A commit of many long bodies would outlast the patience of all of them."""
+    batch: list[_Waiting] = []
+    size = 0
+    for each in waiting[:MOST_AT_ONCE]:
+        size += len(each.delivery.body)
+        if batch and size > LARGE:
+            break
+        batch.append(each)
+    return batch
 
 
 def _parts(batch: Sequence[_Waiting], lanes: int) -> dict[int, list[_Waiting]]:

@@ -357,6 +357,32 @@ def test_concurrent_requests_share_commits(
     assert count(database, "events") == 64
 
 
+def test_long_bodies_are_committed_few_at_a_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All together they would take longer than anybody waits, and come again together."""
+    monkeypatch.setattr(inbox_module, "LARGE", 5)
+    commits: list[int] = []
+    plain = inbox_module.write
+
+    def counted(database: Database, deliveries: list[Delivery]) -> object:
+        commits.append(len(deliveries))
+        return plain(database, deliveries)
+
+    monkeypatch.setattr(inbox_module, "write", counted)
+
+    async def burst() -> list[bool]:
+        inbox = Inbox(database)
+        kept = await asyncio.gather(
+            *(inbox.keep(delivery(f"m{n}", sync_id=f"s{n}")) for n in range(5))
+        )
+        await inbox.close()
+        return kept
+
+    assert asyncio.run(burst()) == [True] * 5
+    assert commits == [2, 2, 1]
+
+
 def test_two_commits_at_once_never_share_a_company(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
