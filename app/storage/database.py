@@ -41,6 +41,7 @@ RESTED_S = 0.5  # so long unused, a connection is asked whether it is still ther
 _SESSION = (
     f"statement_timeout={STATEMENT_TIMEOUT_MS}",
     "timezone=UTC",
+    r"default_transaction_isolation=read\ committed",
     "jit=off",
     "max_parallel_workers_per_gather=0",
     "random_page_cost=1.1",

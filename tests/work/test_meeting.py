@@ -6,12 +6,16 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
+from sqlalchemy import make_url
+
 from app.errors import CodatRateLimited
+from app.rules.sync import Heard
 from app.storage import gate
-from app.storage.database import Database
+from app.storage.database import Database, open_database
 from app.storage.keep import keep_all
 from app.work.fetch import Fetcher
-from tests.told import T0, after, delivery, fetch_row, sync_row
+from tests.told import COMPLETED, T0, after, delivery, fetch_row, sync_row
 from tests.work.test_fetch import Clock, FakeCodat, claim, tell
 from tests.work.test_reconcile import Lister, reconcile, status
 
@@ -71,3 +75,27 @@ def test_a_sync_that_is_told_while_reconciliation_finds_it_never_deadlocks(
     owing = fetch_row(database, "s2")
     assert owing is not None
     assert (owing["state"], owing["wanted"]) == ("owed", 2)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_who_waited_sees_what_the_other_did_whatever_the_server_prefers(database_url: str) -> None:
+    """Every lock here is taken to look at what is there then, not at what was there before."""
+    server = open_database(database_url)
+    with server.writing() as connection:
+        name = make_url(database_url).database
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'"
+        )
+    server.close()
+    database = open_database(database_url)
+    tell(database)
+    errors: list[Exception] = []
+
+    with database.writing() as connection:
+        keep_all(connection, [delivery("m2")])
+        meeting = beside(lambda: tell(database, "m3", COMPLETED), errors)
+    meeting.join()
+
+    assert errors == []
+    assert sync_row(database)["heard"] == Heard.FAILED | Heard.COMPLETED
+    database.close()
