@@ -11,7 +11,7 @@ import asyncio
 import resource
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,11 +57,8 @@ class Codat:
         """A failed sync."""
         return CodatStatus(company_id, sync_id, 5130, sync_utc=utc_now())
 
-    async def list_transactions(
-        self, company_id: str, sync_id: str, *, on_page: Callable[[], Awaitable[None]]
-    ) -> Listing:
+    async def list_transactions(self, company_id: str, sync_id: str) -> Listing:
         """Its items."""
-        await on_page()
         done = tuple(Item(f"{company_id}-{sync_id}-{n}", "Completed") for n in range(9))
         return Listing((*done, Item(f"{sync_id}-9", "PushError", "Account is closed")), 10)
 

@@ -114,26 +114,17 @@ class CodatClient:
         return read_statuses(await self._get(path, company_id))
 
     async def list_transactions(
-        self,
-        company_id: str,
-        sync_id: str,
-        *,
-        page_size: int = PAGE_SIZE,
-        on_page: Callable[[], Awaitable[None]] | None = None,
+        self, company_id: str, sync_id: str, *, page_size: int = PAGE_SIZE
     ) -> TransactionList:
         """A sync's whole transaction list, page after page (Codat API, "List sync transactions").
 
-        `on_page` is awaited after each page. Without Codat's count the list ends at a page that
-        is not full. A list in which a row stands on two pages is read twice.
+        Without Codat's count the list ends at a page that is not full. A list in which a row
+        stands on two pages is read twice.
         """
 
         async def read(size: int) -> TransactionList:
-            pages = []
             async with aclosing(self._pages(path, size, company_id, ahead=AHEAD)) as coming:
-                async for page in coming:
-                    pages.append(TransactionPage(read_items(page.rows), page.size, page.total))
-                    if on_page:
-                        await on_page()
+                pages = [_transactions(page) async for page in coming]
             return listed(pages)
 
         path = _syncs(company_id, sync_id, "transactions")
@@ -271,6 +262,10 @@ async def _body(coming: httpx.Response) -> bytes:
             return b""
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _transactions(page: Page) -> TransactionPage:
+    return TransactionPage(read_items(page.rows), page.size, page.total)
 
 
 def _decoded(body: bytes) -> Any:

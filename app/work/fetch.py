@@ -8,7 +8,7 @@ all, so nobody ever reads half of a list.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -16,7 +16,13 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from app import log
-from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
+from app.errors import (
+    CodatError,
+    CodatRateLimited,
+    CodatRefused,
+    CodatUnavailable,
+    StorageUnavailable,
+)
 from app.rules import retry
 from app.rules.news import CodatStatus, Item
 from app.rules.retry import Again, GiveUp
@@ -28,7 +34,7 @@ from app.storage.owed import Claim
 from app.storage.store import Answer, Recorded
 
 LEASE = timedelta(seconds=60)
-RENEW_AFTER = LEASE / 3
+RENEW_EVERY_S = LEASE.total_seconds() / 3
 
 _log = log.get(__name__)
 
@@ -55,9 +61,7 @@ class AsksCodat(Protocol):
     async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
         """The status of one sync; raises CodatError."""
 
-    async def list_transactions(
-        self, company_id: str, sync_id: str, *, on_page: Callable[[], Awaitable[None]]
-    ) -> Listing:
+    async def list_transactions(self, company_id: str, sync_id: str) -> Listing:
         """The whole list; raises CodatError."""
 
 
@@ -85,7 +89,7 @@ class Fetcher:
             await asyncio.to_thread(self._give_up, claimed, reason)
             return
         try:
-            answer, refusal = await self._ask(claimed)
+            answer, refusal = await self._held(claimed)
         except LeaseLost:
             _log.warning("a fetch was taken over by another worker", **_ids(claimed))
         except CodatError as error:
@@ -104,32 +108,31 @@ class Fetcher:
         if phase_of(status.status_code) not in ("completed", "failed"):
             return Answer(status, asked_at), None
         try:
-            listing = await self._list(claimed)
+            listing = await self.codat.list_transactions(claimed.company_id, claimed.sync_id)
         except CodatRateLimited:
             raise
         except CodatError as refusal:
             return Answer(status, asked_at), refusal
         return Answer(status, asked_at, listing.items, listing.expected, listing.steady), None
 
-    async def _list(self, claimed: Claim) -> Listing:
-        renewed = self.clock()
-
-        async def on_page() -> None:
-            nonlocal renewed
-            now = self.clock()
-            if now - renewed < RENEW_AFTER:
-                return
-            if not await asyncio.to_thread(self._renew, claimed, now + LEASE):
-                raise LeaseLost
-            renewed = now
-
-        return await self.codat.list_transactions(
-            claimed.company_id, claimed.sync_id, on_page=on_page
-        )
+    async def _held(self, claimed: Claim) -> tuple[Answer, CodatError | None]:
+        """Ask, and renew the lease meanwhile: the wait for a turn may be longer than a lease."""
+        asking = asyncio.create_task(self._ask(claimed))
+        try:
+            while not (await asyncio.wait([asking], timeout=RENEW_EVERY_S))[0]:
+                if not await asyncio.to_thread(self._renew, claimed, self.clock() + LEASE):
+                    raise LeaseLost
+            return asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
 
     def _renew(self, claimed: Claim, until: datetime) -> bool:
-        with self.database.writing() as connection:
-            return owed.renew(connection, claimed, until)
+        try:
+            with self.database.writing() as connection:
+                return owed.renew(connection, claimed, until)
+        except StorageUnavailable:
+            return True  # nobody else could take it over now either; at the latest the record fails
 
     def _record(self, claimed: Claim, answer: Answer, refusal: CodatError | None) -> None:
         now = self.clock()

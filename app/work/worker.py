@@ -9,6 +9,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from app import log
@@ -89,10 +90,9 @@ class Worker:
         return []
 
     async def _pause(self) -> None:
-        try:
-            await asyncio.wait_for(self._woken.wait(), self._poll_s)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_s):  # `wait_for` may swallow a cancellation
+                await self._woken.wait()
 
     def _beat_and_claim(self, held: list[str]) -> list[Claim]:
         now = self._clock()

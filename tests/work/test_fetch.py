@@ -1,7 +1,7 @@
 """A failed sync's fetch, from the claim to a recorded end, whatever Codat answers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -54,7 +54,6 @@ class FakeCodat:
     steady: bool = True
     status_error: CodatError | None = None
     list_error: CodatError | None = None
-    pages: int = 1
     meanwhile: Callable[[], None] = lambda: None
     asked: list[str] = field(default_factory=list)
 
@@ -66,15 +65,11 @@ class FakeCodat:
             company_id, sync_id, self.code, "PushError", "said", "thrown", False, after(minutes=3)
         )
 
-    async def list_transactions(
-        self, company_id: str, sync_id: str, *, on_page: Callable[[], Awaitable[None]]
-    ) -> List:
+    async def list_transactions(self, company_id: str, sync_id: str) -> List:
         self.asked.append(f"list {company_id}/{sync_id}")
         if self.list_error:
             raise self.list_error
         self.meanwhile()
-        for _ in range(self.pages):
-            await on_page()
         expected = len(self.items) if self.expected is None else self.expected
         return List(self.items, expected, self.steady)
 
@@ -327,29 +322,51 @@ def test_a_worker_that_lost_its_lease_records_nothing(database: Database) -> Non
     assert item_rows(database) == []
 
 
-def test_a_fenced_worker_records_nothing_even_between_renewals(database: Database) -> None:
-    """The last write is fenced too."""
+def test_a_lease_is_renewed_as_long_as_codat_is_asked(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a company's turn others may be waited for, and each answer may take most of a minute:
+    a second worker would ask the same, and each claim count as an attempt.
+    """
+    monkeypatch.setattr("app.work.fetch.RENEW_EVERY_S", 0.02)
     tell(database)
     clock = Clock()
-    codat = FakeCodat(meanwhile=lambda: _take_over(database), pages=0)
-    fetch(database, codat, clock=clock)
-    assert sync_row(database)["status_code"] is None
+    taken: list[Claim] = []
 
+    class Slow(FakeCodat):
+        async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
+            for _ in range(4):
+                clock.now += LEASE * 0.8
+                await asyncio.sleep(0.2)
+                taken.extend(await asyncio.to_thread(claims))
+            return await super().get_status(company_id, sync_id)
 
-def _take_over(database: Database) -> None:
-    claim(database, T0 + LEASE + timedelta(seconds=1))
+    def claims() -> list[Claim]:
+        with database.writing() as connection:
+            return owed.claim(connection, now=clock.now, lease=LEASE, limit=1)
 
-
-def test_a_long_list_renews_its_lease(database: Database) -> None:
-    """Every page may be the one that takes the lease past its end."""
-    tell(database)
-    clock = Clock()
-
-    def time_passes() -> None:
-        clock.now = T0 + timedelta(seconds=50)
-
-    fetch(database, FakeCodat(meanwhile=time_passes), clock=clock)
+    fetch(database, Slow(), clock=clock)
+    assert taken == []
     assert shown(database)[2] == "fetched"
+
+
+def test_a_lost_lease_ends_the_asking(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codat's limits are for whom the answer is of use."""
+    monkeypatch.setattr("app.work.fetch.RENEW_EVERY_S", 0.02)
+    tell(database)
+    ended: list[bool] = []
+
+    class Endless(FakeCodat):
+        async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
+            try:
+                await asyncio.to_thread(claim, database, T0 + LEASE + timedelta(seconds=1))
+                await asyncio.sleep(60)
+            finally:
+                ended.append(True)
+            raise AssertionError("it was cancelled")
+
+    fetch(database, Endless())
+    assert ended == [True]
 
 
 def test_each_step_is_explained_in_the_timeline(database: Database) -> None:
