@@ -30,7 +30,9 @@ _BETWEEN_ADDRESSES = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://
 _ANY_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _SIGNING_KEY_BYTES = range(24, 65)  # as Standard Webhooks has it
-_DATABASE_ADDRESS = re.compile(r"(sqlite(\+\w+)?:///|postgres(ql)?(\+psycopg)?://)\S")
+_DATABASE_ADDRESS = re.compile(r"(sqlite(\+pysqlite)?:///|postgres(ql)?(\+psycopg)?://)\S")
+_IN_MEMORY = re.compile(r"sqlite[^/]*:///(:memory:|\?|.*[?&]mode=memory)")
+_CENTURY_MIN = 36_500 * 24 * 60  # a longer wait fits no date
 
 
 def _split(value: Any) -> Any:
@@ -84,10 +86,13 @@ class Settings(BaseSettings):
     worker_in_web: bool = Field(True, description="run the worker as part of `serve`")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="largest delivery accepted")
     reconcile_every_minutes: int = Field(
-        15, ge=0, description="how often Codat is asked what it knows; 0 switches it off"
+        15,
+        ge=0,
+        le=_CENTURY_MIN,
+        description="how often Codat is asked what it knows; 0 switches it off",
     )
     stuck_after_minutes: int = Field(
-        60, ge=1, description="a sync in progress for longer is asked about"
+        60, ge=1, le=_CENTURY_MIN, description="a sync in progress for longer is asked about"
     )
     codat_calls_per_minute: int = Field(
         800, ge=10, description="calls to Codat, over all replicas; it allows 1000 per address"
@@ -135,6 +140,8 @@ class Settings(BaseSettings):
     def _known_database(cls, value: str) -> str:
         if not _DATABASE_ADDRESS.match(value):
             raise ValueError("must start with sqlite:/// or postgresql://")
+        if _IN_MEMORY.match(value):
+            raise ValueError("must name a file: what is acknowledged must outlive the process")
         return value
 
     @field_validator("codat_base_url")

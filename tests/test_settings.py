@@ -66,6 +66,10 @@ def test_the_environment_beats_the_file_and_the_file_beats_the_secrets(
     [
         ("PORT", "canary"), ("PORT", "70000"), ("API_KEYS", "canary"), ("LOG_LEVEL", "canary"),
         ("DATABASE_URL", "mysql://user:canary@host/x"), ("DATABASE_URL", "canary"),
+        ("DATABASE_URL", "sqlite:///:memory:"), ("DATABASE_URL", "sqlite:///?canary=1"),
+        ("DATABASE_URL", "sqlite:///file:canary?mode=memory&uri=true"),
+        ("DATABASE_URL", "sqlite+aiosqlite:///canary.db"), ("STUCK_AFTER_MINUTES", "9" * 9),
+        ("RECONCILE_EVERY_MINUTES", "9" * 9),
         ("CODAT_BASE_URL", "canary"), ("MAX_BODY_BYTES", "-1"), ("FETCH_MAX_ATTEMPTS", "0"),
         ("WORKER_IN_WEB", "canary"), ("NOTIFY_WEBHOOK_URLS", "https://a.example, ftp://canary"),
         ("NOTIFY_WEBHOOK_URLS", "https://"), ("RETRY_WEBHOOK_URL", "canary"),
