@@ -234,7 +234,7 @@ def test_logging_what_is_sensitive_is_noticed(
 ) -> None:
     """Flaw 6: the body, for debugging."""
 
-    def talkative(deliveries: Sequence[Delivery]) -> None:
+    def talkative(deliveries: Sequence[Delivery], _fates: Sequence[object]) -> None:
         for each in deliveries:
             inbox_module._log.info("an event was kept", body=each.body.decode(), sync_id="s1")
 

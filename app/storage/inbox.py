@@ -218,19 +218,21 @@ def write(database: Database, deliveries: Sequence[Delivery]) -> tuple[list[_Fat
     except Exception as error:
         _log.warning("a batch of events could not be kept together", reason=_said(error))
         return _one_by_one(database, deliveries)
-    _tell(deliveries)
-    return _fates(deliveries, kept.new), kept.owes
+    fates = _fates(deliveries, kept.new)
+    _tell(deliveries, fates)
+    return fates, kept.owes
 
 
-def _tell(deliveries: Sequence[Delivery]) -> None:
+def _tell(deliveries: Sequence[Delivery], fates: Sequence[_Fate]) -> None:
     """A line per event while it is quiet, a line per commit in a burst."""
     if len(deliveries) > MOST_LINES:
-        _log.info("events were kept", count=len(deliveries))
+        new = fates.count(True)
+        _log.info("events were kept", count=new, came_again=len(fates) - new)
         return
-    for delivery in deliveries:
+    for delivery, is_new in zip(deliveries, fates, strict=True):
         event = delivery.event
         _log.info(
-            "an event was kept",
+            "an event was kept" if is_new else "an event came again",
             kind=event.event,
             event_id=delivery.message_id,
             sync_id=event.sync_id,

@@ -128,7 +128,9 @@ def timeline(
 
 
 def _step(row: RowMapping) -> Step:
-    reason = row["reason"] or f"{str(row['event']).replace('.', ' ')} ({row['event_type']})"
+    kind = str(row["event"]).replace(".", " ")
+    spelled = f"{kind} ({row['event_type']})" if row["event_type"] else kind
+    reason = row["reason"] or spelled
     return Step(row["at"], row["kind"], reason, row["message_id"])
 
 

@@ -9,10 +9,12 @@ from itertools import permutations
 from random import Random
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 from sqlalchemy.util import await_only
+from structlog.testing import LogCapture
 
 from app.errors import StorageAway, StorageUnavailable
 from app.rules.news import Delivery, Event, Item
@@ -77,6 +79,19 @@ def test_a_duplicate_inside_one_commit_counts_once(database: Database) -> None:
     fates, _ = write(database, [delivery("m1"), delivery("m1")])
     assert fates == [True, False]
     assert count(database, "events") == 1
+
+
+def test_the_log_tells_a_redelivery_from_news(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads it must not count one message twice; also in a burst, which has one line."""
+    log = LogCapture()
+    monkeypatch.setattr(inbox_module, "_log", structlog.wrap_logger(None, processors=[log]))
+    write(database, [delivery("m1"), delivery("m1")])
+    write(database, [delivery("m1")] + [delivery(f"m{n}") for n in range(2, 6)])
+    first, second, burst = log.entries
+    assert (first["event"], second["event"]) == ("an event was kept", "an event came again")
+    assert (burst["count"], burst["came_again"]) == (4, 1)
 
 
 def test_two_subscriptions_telling_one_outcome_make_one_sync_and_one_fetch(

@@ -266,6 +266,14 @@ def test_a_refresh_asks_codat_again(app: FastAPI, shelf: Shelf, client: TestClie
     assert client.post(f"{V1}/syncs/s%2F1/refresh").status_code == 404
 
 
+def test_a_body_without_a_type_has_no_empty_brackets(shelf: Shelf, client: TestClient) -> None:
+    """Codat's status as a body names no event; the timeline must not say `None` for it."""
+    shelf.failed()
+    shelf.event("m1", company_id="c1", sync_id="s1", event_type=None)
+    (step,) = client.get(f"{V1}/syncs/s1/timeline").json()["items"]
+    assert step["reason"] == "sync failed"
+
+
 def test_the_timeline_pages(shelf: Shelf, client: TestClient) -> None:
     """Oldest first, each step with its reason."""
     number = shelf.failed()
