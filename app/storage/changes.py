@@ -94,8 +94,13 @@ class ChangePage:
 
 
 def told(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What others see of a sync's row, without what is only about our own asking."""
+    """What others see of a sync's row, without what is only about our own asking.
+
+    The stage at which it failed is seen while it counts as failed: Codat may have withdrawn that.
+    """
     seen = {name: row[name] for name in _SAME}
+    if row["state"] != "failed":
+        seen["failure_stage"] = None
     seen["status_text"] = status_text(row["status_code"])
     seen["transactions"] = {name: row[name] for name in _COUNTED}
     return seen

@@ -38,6 +38,8 @@ def sync_answer(kept: KeptSync) -> SyncAnswer:
     """A kept sync, as the contract words it."""
     sync = kept.sync
     same = {name: getattr(sync, name) for name in SyncAnswer.model_fields if hasattr(sync, name)}
+    if sync.state != "failed":
+        same["failure_stage"] = None  # a webhook told one, and Codat says that nothing failed
     return SyncAnswer(
         **same,
         company_name=kept.company_name,

@@ -73,6 +73,17 @@ def test_codats_answer_changes_the_sync_and_each_transaction_that_differs(
     ]
 
 
+def test_a_failure_that_codat_withdraws_takes_its_stage_along(database: Database) -> None:
+    """It was true while a webhook said so; all written and failed while pushing cannot be."""
+    tell(database, "s1", event=FAILED, failure_stage="Pushing")
+    fetch(database, FakeCodat(code=2000, items=(DONE,)))
+    told = [json.loads(each.told) for each in read(database) if each.kind == "sync"]
+    assert [(each["state"], each["failure_stage"]) for each in told] == [
+        ("failed", "Pushing"),
+        ("completed", None),
+    ]
+
+
 def test_a_sync_that_only_codats_list_tells_of_is_a_change(database: Database) -> None:
     """No webhook announced it."""
     reconcile(database, Lister({"c1": [status("s7")]}))

@@ -266,6 +266,14 @@ def test_a_refresh_asks_codat_again(app: FastAPI, shelf: Shelf, client: TestClie
     assert client.post(f"{V1}/syncs/s%2F1/refresh").status_code == 404
 
 
+def test_a_sync_that_did_not_fail_has_no_failure_stage(shelf: Shelf, client: TestClient) -> None:
+    """A webhook told one, and then Codat said that everything was written."""
+    shelf.failed("s1", failure_stage="Pushing")
+    shelf.done("s2", failure_stage="Pushing")
+    stages = [client.get(f"{V1}/syncs/{each}").json()["failure_stage"] for each in ("s1", "s2")]
+    assert stages == ["Pushing", None]
+
+
 def test_a_body_without_a_type_has_no_empty_brackets(shelf: Shelf, client: TestClient) -> None:
     """Codat's status as a body names no event; the timeline must not say `None` for it."""
     shelf.failed()
