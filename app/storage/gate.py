@@ -17,13 +17,16 @@ CODAT = "codat"
 LONGEST = timedelta(hours=25)
 
 
+# the condition on `gates` that says that the closing holds, until the time it has
+HOLDS: ColumnElement[bool] = and_(
+    gates.c.name == CODAT,
+    or_(gates.c.opened_as_of.is_(None), gates.c.closed_as_of > gates.c.opened_as_of),
+)
+
+
 def is_closed(now: datetime) -> ColumnElement[bool]:
     """The condition on `gates` that says that calls must rest now."""
-    return and_(
-        gates.c.name == CODAT,
-        gates.c.closed_until > now,
-        or_(gates.c.opened_as_of.is_(None), gates.c.closed_as_of > gates.c.opened_as_of),
-    )
+    return and_(HOLDS, gates.c.closed_until > now)
 
 
 def closed_until(connection: Connection, now: datetime) -> datetime | None:

@@ -23,12 +23,12 @@ from sqlalchemy import (
 
 from app.errors import Conflicting, NotKnown
 from app.rules.sync import ErrorsState, FetchState, Sync, errors_state
-from app.storage import rare, windows
+from app.storage import gate, rare, windows
 from app.storage.caused import caused_by
 from app.storage.cursors import Order, read_page
 from app.storage.rows import to_sync
 from app.storage.search import syncs_found
-from app.storage.tables import companies, fetches, syncs
+from app.storage.tables import companies, fetches, gates, syncs
 
 MOST_AT_ONCE = 200
 SUCCESSFUL = ("all_written", "nothing_to_write")
@@ -59,12 +59,20 @@ _SYNC = select(
     _NAME.correlate(syncs).scalar_subquery().label("company_name"),
     _PLATFORM.correlate(syncs).scalar_subquery().label("source_platform"),
     *(fetches.c[name].label(f"fetch_{name}") for name in _FETCH),
+    *(
+        select(gates.c[name]).where(gate.HOLDS).scalar_subquery().label(f"gate_{name}")
+        for name in ("closed_until", "reason")
+    ),
 ).select_from(syncs.outerjoin(fetches, fetches.c.sync == syncs.c.id))
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """What we owe ourselves to ask about a sync. `next_attempt_at` is None while one runs."""
+    """What we owe ourselves to ask about a sync. `next_attempt_at` is None while one runs.
+
+    While all calls to Codat rest, it is when they may be made again, and that is the reason too
+    where none of its own was noted.
+    """
 
     state: FetchState
     attempts: int
@@ -288,10 +296,8 @@ def _fetch(row: RowMapping) -> Fetch | None:
     state: FetchState | None = row["fetch_state"]
     if state is None:
         return None
-    waits = state == "owed" and row["fetch_token"] is None
-    return Fetch(
-        state=state,
-        attempts=row["fetch_attempts"],
-        next_attempt_at=row["fetch_due"] if waits else None,
-        last_error=row["fetch_last_error"],
-    )
+    due = row["fetch_due"] if state == "owed" and row["fetch_token"] is None else None
+    error, rests_until = row["fetch_last_error"], row["gate_closed_until"]
+    if due and rests_until and due < rests_until:
+        due, error = rests_until, error or row["gate_reason"]
+    return Fetch(state, row["fetch_attempts"], next_attempt_at=due, last_error=error)

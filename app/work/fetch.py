@@ -186,7 +186,7 @@ class Fetcher:
         )
         mine = _apply(connection, claimed, decision, error, now)
         if mine:
-            store.note(connection, claimed.sync, "fetch", _decided(decision, error), now)
+            store.note(connection, claimed.sync, "fetch", _decided(decision, error, now), now)
 
     def _give_up(self, claimed: Claim, reason: str) -> None:
         with self.database.writing() as connection:
@@ -227,10 +227,12 @@ def _told(recorded: Recorded) -> str:
     return said
 
 
-def _decided(decision: Again | GiveUp, error: CodatError) -> str:
+def _decided(decision: Again | GiveUp, error: CodatError, now: datetime) -> str:
     if isinstance(decision, GiveUp):
         return f"given up: {error} ({decision.reason})"
-    return f"put off until {decision.at:%Y-%m-%dT%H:%M:%SZ}: {error}"
+    # due again at once, but the gate lets nothing through before that time
+    until = retry.rest_until(error.retry_after, now) if decision.free else decision.at
+    return f"put off until {until:%Y-%m-%dT%H:%M:%SZ}: {error}"
 
 
 def _ids(claimed: Claim) -> dict[str, str]:

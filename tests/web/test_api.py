@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.rules.news import Item
+from app.storage import gate
 from app.storage.database import Database
 from tests.web.shelf import T0, Shelf, after, done_item, failed_item
 
@@ -50,6 +51,26 @@ def test_what_is_not_known_is_null_and_never_zero(shelf: Shelf, client: TestClie
     assert told["errors"]["state"] == "waiting"
     assert told["errors"]["next_attempt_at"] == "2026-01-01T09:05:00Z"
     assert told["errors"]["last_error"] == "Codat said 503"
+
+
+def test_while_calls_rest_the_next_attempt_is_when_they_may_be_made(
+    shelf: Shelf, client: TestClient, database: Database
+) -> None:
+    """A fetch that is due waits at the gate: its own time, and no reason, would explain nothing."""
+    shelf.fetch(shelf.failed("s1", items=None), due=T0)
+    shelf.fetch(shelf.failed("s2", items=None), due=after(hours=9), last_error="Codat said 503")
+    with database.writing() as connection:
+        gate.close(connection, after(hours=5), "Codat answered 429", T0)
+
+    def told() -> list[tuple[str, str | None]]:
+        found = [client.get(f"{V1}/syncs/{each}").json()["errors"] for each in ("s1", "s2")]
+        return [(each["next_attempt_at"], each["last_error"]) for each in found]
+
+    later = ("2026-01-01T18:00:00Z", "Codat said 503")
+    assert told() == [("2026-01-01T14:00:00Z", "Codat answered 429"), later]
+    with database.writing() as connection:
+        gate.open_again(connection, after(minutes=1))
+    assert told() == [("2026-01-01T09:00:00Z", None), later]
 
 
 def test_a_list_pages_with_next_until_it_is_null(shelf: Shelf, client: TestClient) -> None:

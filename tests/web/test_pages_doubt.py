@@ -157,6 +157,15 @@ def test_a_page_says_when_nothing_fetches_from_codat_any_more(
     assert "Nothing is fetching" not in read(reader, "/syncs/s1")
 
 
+def test_a_page_does_not_count_attempts_that_do_not_count(shelf: Shelf, reader: TestClient) -> None:
+    """One that met Codat's rate limit is none, yet it is the reason."""
+    limited = "Codat answered 429: please retry later."
+    shelf.fetch(shelf.failed(items=None), due=after(hours=4), last_error=limited)
+    told = read(reader, "/syncs/s1")
+    assert "The reason: Codat answered 429: please retry later. " in told
+    assert "0 attempts" not in told
+
+
 def test_a_notice_is_shown_once_and_no_address_carries_it(shelf: Shelf, reader: TestClient) -> None:
     """Who gets the link did not press the button."""
     shelf.failed("a/b")

@@ -257,6 +257,16 @@ def test_a_rate_limit_closes_the_gate_for_everybody(database: Database) -> None:
     assert sorted((c.sync_id, c.attempts) for c in claims) == [("s1", 1), ("s9", 1)]
 
 
+def test_the_timeline_says_until_when_a_rate_limit_puts_off(database: Database) -> None:
+    """The fetch is due again in a second, but nothing goes out before the gate opens."""
+    tell(database)
+    limited = CodatRateLimited("429", status=429, retry_after=timedelta(seconds=40))
+    fetch(database, FakeCodat(status_error=limited))
+    with database.reading() as connection:
+        (reason,) = connection.execute(select(notes.c.reason)).scalars().all()
+    assert reason == "put off until 2026-01-01T09:00:40Z: 429"
+
+
 def test_resting_never_closes_the_gate_again(database: Database) -> None:
     """A reset that comes while a fetch is refused at the gate must not be undone."""
     tell(database)
