@@ -52,7 +52,7 @@ class Failures:
 def _failed(failures: OpenFailures, rules: Rules) -> Finding:
     cause = rules.causes.get(failures.cause)
     why = cause.title if cause else failures.cause
-    text = f"transactions have not reached the books: {why}"  # no number: it changes all the time
+    text = f"transactions stay failed: {why}"  # no number: it changes all the time
     return Finding(f"{PREFIX}{failures.cause}", failures.company_id, text)
 
 

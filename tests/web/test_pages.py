@@ -311,7 +311,7 @@ def test_failures_of_a_cause_are_one_line_however_many_companies_have_them(
     opened(database, Finding("endpoint_disabled", "", "Codat has disabled it"), *many)
     html = reader.get("/").text
     told = text(html)
-    line = "The account is inactive: transactions of 9 companies have not reached the books"
+    line = "The account is inactive: transactions of 9 companies stay failed"
     assert told.index("Codat has disabled it") < told.index(line)
     assert "account_inactive of c" not in told
     assert "1 more" in told

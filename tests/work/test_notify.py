@@ -339,7 +339,7 @@ def test_open_failures_are_one_alert_per_cause_and_company(database: Database) -
     with database.reading() as connection:
         (row,) = connection.execute(select(alerts)).mappings().all()
     assert (row["cause"], row["company_id"]) == ("push_error:unclassified", "c1")
-    assert row["text"].startswith("transactions have not reached the books: Not recognised")
+    assert row["text"].startswith("transactions stay failed: Not recognised")
     with database.writing() as connection:
         connection.execute(transactions.update().values(failed=False, status="Completed"))
     assert asyncio.run(failures.run()) == "0 alerts opened, 1 resolved"
