@@ -4,10 +4,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from app.rules.silence import Finding, Heard
 from app.storage import announce
+from app.storage.cursors import Order, Page, read_page
 from app.storage.queries_items import OPEN
 from app.storage.tables import alerts, companies, syncs, transactions
 
@@ -57,10 +58,11 @@ def _row(finding: Finding, now: datetime) -> dict[str, object]:
     }
 
 
-def open_alerts(connection: Connection, limit: int = 200) -> list[RowMapping]:
-    """The open alerts, newest first."""
+def open_alerts(connection: Connection, *, cursor: str | None = None, limit: int = 50) -> Page:
+    """One page of the open alerts, newest first. Raises BadRequest naming `cursor`."""
     statement = select(alerts).where(alerts.c.resolved_at.is_(None))
-    return list(connection.execute(statement.order_by(alerts.c.id.desc()).limit(limit)).mappings())
+    order = Order("alerts", (alerts.c.id,), descending=True)
+    return read_page(connection, statement, order, cursor=cursor, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,7 +251,7 @@ class AlertAnswer(_Answer):
 
 
 class AlertList(_Answer):
-    """The open alerts. There is one per cause and company, so they fit a page."""
+    """A page of the open alerts. There is one per cause and company."""
 
     items: list[AlertAnswer]
     next: str | None

@@ -20,7 +20,7 @@ from app.web.answers import (
     TransactionList,
 )
 from app.web.deps import TheDatabase, TheReplayer
-from app.web.filters import Between, BodyQuery, ErrorQuery, EventQuery, Nothing
+from app.web.filters import Between, BodyQuery, ErrorQuery, EventQuery, Nothing, Paged
 from app.web.paths import Id, IdRoute
 from app.web.problems import documented
 from app.web.replies import CSV_TYPE, UNCHANGED, as_csv, tagged, wants_csv
@@ -80,11 +80,15 @@ def get_stats(database: TheDatabase, query: Annotated[Between, Query()]) -> Stat
     summary="What somebody must look at now",
     responses=documented(401, 422, 503),
 )
-def list_alerts(database: TheDatabase, _query: Annotated[Nothing, Query()]) -> AlertList:
-    """The open alerts, newest first: webhooks that are lost, endpoints disabled or missing."""
+def list_alerts(database: TheDatabase, query: Annotated[Paged, Query()]) -> AlertList:
+    """One page of the open alerts, newest first: webhooks that are lost, endpoints disabled or
+    missing, messages that could not be delivered, transactions that stay failed (by their cause).
+    """
     with database.reading() as connection:
-        found = alerts.open_alerts(connection)
-    return AlertList(items=[AlertAnswer.model_validate(dict(each)) for each in found], next=None)
+        page = alerts.open_alerts(connection, cursor=query.cursor, limit=query.limit)
+    told = [AlertAnswer(**{name: row[name] for name in AlertAnswer.model_fields})
+            for row in page.rows]  # fmt: skip
+    return AlertList(items=told, next=page.next)
 
 
 @router.get(

@@ -25,3 +25,22 @@ def test_open_alerts_are_listed_newest_first_and_resolved_ones_are_not(
     with database.writing() as connection:
         alerts.turn(connection, {"webhooks_lost"}, [], after(hours=2))
     assert len(client.get("/api/v1/alerts").json()["items"]) == 1
+
+
+def test_alerts_page_so_that_many_new_ones_hide_no_old_one(
+    client: TestClient, database: Database
+) -> None:
+    """One cause may be open for each of many companies."""
+    found = [Finding("webhooks_lost", f"c{n}", "no webhook since …") for n in range(5)]
+    with database.writing() as connection:
+        alerts.turn(connection, {"webhooks_lost"}, found, T0)
+    seen: list[str] = []
+    asked: dict[str, str] = {"limit": "2"}
+    while True:
+        page = client.get("/api/v1/alerts", params=asked).json()
+        seen += [each["company_id"] for each in page["items"]]
+        if page["next"] is None:
+            break
+        asked["cursor"] = page["next"]
+    assert seen == ["c4", "c3", "c2", "c1", "c0"]
+    assert client.get("/api/v1/alerts?cursor=x").status_code == 422

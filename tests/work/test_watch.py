@@ -32,7 +32,7 @@ def look(database: Database, codat: Consumers, hours: float) -> list[str]:
     clock.now = T0 + timedelta(hours=hours)
     asyncio.run(Watch(database, codat, clock).run())
     with database.reading() as connection:
-        return [f"{row['cause']}:{row['company_id']}" for row in open_alerts(connection)]
+        return [f"{row['cause']}:{row['company_id']}" for row in open_alerts(connection).rows]
 
 
 def test_a_loss_opens_one_alert_and_a_told_sync_resolves_it(database: Database) -> None:
