@@ -154,7 +154,8 @@ def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -
     from app.web.webhooks import Door
 
     verifier = check_settings(settings)
-    check_recipients(settings)
+    if settings.worker_in_web:
+        check_recipients(settings)
     database = open_for(settings)
     codat = make_codat(settings, database, clock)
     registry = CollectorRegistry()

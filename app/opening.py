@@ -79,6 +79,5 @@ def make_senders(settings: Settings, http: httpx.AsyncClient) -> dict[str, Send]
 
 def check_recipients(settings: Settings) -> None:
     """Raise SettingsError now, and not when it already serves, for an address of no known kind."""
-    if settings.worker_in_web:
-        for each in settings.notify_urls:
-            WordsSender(plain(each))
+    for each in settings.notify_urls:
+        WordsSender(plain(each))

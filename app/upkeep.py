@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import timedelta
@@ -106,13 +106,36 @@ async def _examine() -> "list[Misconfigured]":
 
 
 def _readable_settings() -> tuple[Settings, SettingsError | None]:
-    """The settings, with the default in place of each that cannot be read; and what is wrong."""
+    """The settings, with the default in place of each that cannot be used; and what is wrong."""
+    from app.opening import check_recipients
+    from app.work.causes import team_rules
+
+    problems: list[str] = []
     try:
-        return load_settings(), None
+        settings = load_settings()
     except SettingsError as error:
-        names = [each.partition(":")[0].lower() for each in error.problems]
-        fields = Settings.model_fields
-        return load_settings(**{n: fields[n].default for n in names if n in fields}), error
+        problems += error.problems
+        settings = _with_defaults(problems)
+    try:
+        team_rules(settings.causes_file)
+    except SettingsError as error:
+        problems += error.problems
+        settings = settings.model_copy(update={"causes_file": None})
+    try:
+        check_recipients(settings)
+    except SettingsError as error:
+        problems += error.problems
+        settings = settings.model_copy(update={"notify_urls": ()})
+    return settings, SettingsError(*problems) if problems else None
+
+
+def _with_defaults(problems: Sequence[str]) -> Settings:
+    """The settings without those that these problems name, and without who cannot do alone."""
+    names = {each.partition(":")[0].lower() for each in problems}
+    if "notify_signing_secret" in names:
+        names |= {"notify_webhook_urls", "retry_webhook_url"}
+    fields = Settings.model_fields
+    return load_settings(**{name: fields[name].default for name in names if name in fields})
 
 
 def _database_wrong(settings: Settings) -> "list[Misconfigured]":

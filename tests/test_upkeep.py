@@ -85,6 +85,28 @@ def test_the_doctor_goes_on_where_settings_cannot_be_read(tmp_path: Path) -> Non
     assert "canary" not in unreadable.stdout + unreadable.stderr
 
 
+def test_the_doctor_names_what_would_stop_the_start(tmp_path: Path) -> None:
+    """Also what is wrong only together with another setting, or with a file."""
+    done = run(
+        tmp_path,
+        "doctor",
+        NOTIFY_WEBHOOK_URLS="https://receiver.example/canary",
+        NOTIFY_URLS="nosuchservice://canary",
+        CAUSES_FILE="nowhere.toml",
+        CODAT_BASE_URL="http://127.0.0.1:1",
+        DATABASE_URL=f"sqlite:///{tmp_path}/syncs.db",
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith("setting_wrong: ")]
+    assert [line.split(": ")[1] for line in found] == [
+        "NOTIFY_SIGNING_SECRET",
+        "CAUSES_FILE",
+        "NOTIFY_URLS",
+    ]
+    assert "database_missing: " in done.stdout
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "canary" not in done.stdout
+
+
 def test_erase_asks_first_and_prints_a_receipt(playing: Stage) -> None:
     """Without anybody to ask it is wrong use; and an unknown company is said to be unknown."""
     put(playing, "m1", company_id="c-1")

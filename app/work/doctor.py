@@ -21,7 +21,7 @@ from app.rules import diagnosis
 from app.rules.diagnosis import Misconfigured
 from app.rules.silence import OUR_PATH, Endpoint, endpoint_findings
 from app.settings import Settings
-from app.storage import journal, queries_events, queries_upkeep, schema
+from app.storage import journal, outgoing, queries_events, queries_upkeep, schema
 from app.storage.database import Database
 from app.work.watch import Consumer
 
@@ -109,6 +109,7 @@ def database_wrong(database: Database, now: datetime) -> list[Misconfigured]:
             schema.check(connection)
             seen = queries_events.last_heartbeat(connection)
             given_up = queries_upkeep.count_given_up(connection)
+            undelivered = sum(outgoing.given_up(connection).values())
             stalled = queries_upkeep.count_stalled(
                 connection, due_before=now - LATE_AFTER, attempts=MANY_ATTEMPTS
             )
@@ -124,7 +125,11 @@ def database_wrong(database: Database, now: datetime) -> list[Misconfigured]:
                 "start it, or correct DATABASE_URL; the log of the database says more",
             )
         ]
-    return [*_worker_wrong(seen, now), *_work_wrong(given_up, stalled, behind)]
+    return [
+        *_worker_wrong(seen, now),
+        *_work_wrong(given_up, stalled, behind),
+        *_undelivered_wrong(undelivered),
+    ]
 
 
 def _worker_wrong(seen: datetime | None, now: datetime) -> Iterator[Misconfigured]:
@@ -155,6 +160,15 @@ def _work_wrong(given_up: int, stalled: int, behind: bool) -> Iterator[Misconfig
             "journal_long",
             f"more than {LONG_JOURNAL} commits wait to be told in the feed and to be counted",
             "a worker does so every second: see what its log says of the journal",
+        )
+
+
+def _undelivered_wrong(undelivered: int) -> Iterator[Misconfigured]:
+    if undelivered:
+        yield Misconfigured(
+            "messages_given_up",
+            f"messages that were not delivered and are no longer tried: {undelivered}",
+            "mend the receiver, the alert names it; then `python -m app redrive --messages`",
         )
 
 

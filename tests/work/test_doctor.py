@@ -26,7 +26,9 @@ from app.storage import store
 from app.storage.database import Database, open_database
 from app.storage.journal import work_off
 from app.storage.keep import keep_all
+from app.storage.outgoing import owe
 from app.storage.tables import fetches
+from app.storage.tables_told import outgoing
 from app.work import doctor
 from app.work.doctor import codat_wrong, database_wrong, settings_wrong
 from tests.processes import SECRET
@@ -122,6 +124,19 @@ def test_work_that_makes_no_progress_is_a_finding(
     with database.writing() as connection:
         connection.execute(update(fetches).values(values))
     assert names(database_wrong(database, T0)) == [name]
+
+
+def test_messages_that_were_given_up_are_a_finding(database: Database) -> None:
+    """Somebody was promised to be told, and is not."""
+    beat(database)
+    with database.writing() as connection:
+        owe(connection, "sync.completed", {}, T0, to=("webhook:a", "webhook:b"))
+    assert database_wrong(database, T0) == []
+    with database.writing() as connection:
+        connection.execute(update(outgoing).where(outgoing.c.recipient == "webhook:a")
+                           .values(state="dead", due=None))  # fmt: skip
+    (found,) = database_wrong(database, T0)
+    assert (found.name, found.text[-3:]) == ("messages_given_up", ": 1")
 
 
 def test_a_journal_that_nobody_works_off_is_a_finding(
