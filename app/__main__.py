@@ -142,7 +142,8 @@ def _send(
     if not secret:
         require(settings, "codat_webhook_secrets")
         secret = settings.codat_webhook_secrets[0].get_secret_value()
-    address = to or f"http://{settings.host}:{settings.port}/webhooks/codat"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = to or f"http://{host}:{settings.port}/webhooks/codat"
     company_id, sync_id = company or str(uuid.uuid4()), sync or str(uuid.uuid4())
     now = utc_now()
     body = sender.sample(
@@ -194,7 +195,7 @@ async def _reconcile(
             ours = Reconciler(database, lists, utc_now, stuck_after, tell=progress)
             report = await ours.run(
                 company_id=company,
-                since=since.replace(tzinfo=UTC) if since else None,
+                since=since.replace(tzinfo=since.tzinfo or UTC) if since else None,
                 dry_run=dry_run,
             )
         if not dry_run:

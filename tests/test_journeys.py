@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,13 @@ def test_reconcile_finds_what_no_webhook_told(playing: Stage) -> None:
         "would mend: 1 companies, 1 syncs, 2 calls to Codat: "
         "1 never announced, 0 disagrees, 0 given up, 0 incomplete, 0 stuck\n",
     )
+    elsewhere = datetime.now(timezone(timedelta(hours=5))) - timedelta(hours=1)
+    for since, found in (
+        (elsewhere.isoformat(), 1),
+        (f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}", 0),
+    ):
+        late = run(playing.folder, "reconcile", "--dry-run", "--since", since, **where)
+        assert f"{found} never announced" in late.stdout, late.stderr
     done = run(playing.folder, "reconcile", "--company", company, "--since", "2020-01-01", **where)
     assert "1 never announced" in done.stdout
     service = playing.serve()
@@ -273,6 +280,13 @@ def test_send_posts_a_signed_event_that_arrives(playing: Stage) -> None:
     wrong = run(playing.folder, "send", "SyncFailed", "--to", door,
                 "--secret", "whsec_" + "B" * 32)  # fmt: skip
     assert (wrong.returncode, "401" in wrong.stderr) == (1, True)
+
+
+def test_send_finds_the_door_on_an_ipv6_address(playing: Stage) -> None:
+    """Its colons need brackets in an address."""
+    done = run(playing.folder, "send", "SyncFailed", HOST="::1", PORT="1")
+    assert "error: http://[::1]:1/webhooks/codat cannot be reached" in done.stderr
+    assert "port" not in done.stderr
 
 
 @pytest.mark.parametrize(
