@@ -59,10 +59,8 @@ _SYNC = select(
     _NAME.correlate(syncs).scalar_subquery().label("company_name"),
     _PLATFORM.correlate(syncs).scalar_subquery().label("source_platform"),
     *(fetches.c[name].label(f"fetch_{name}") for name in _FETCH),
-    *(
-        select(gates.c[name]).where(gate.HOLDS).scalar_subquery().label(f"gate_{name}")
-        for name in ("closed_until", "reason")
-    ),
+    select(gates.c.closed_until).where(gate.HOLDS).scalar_subquery().label("gate_closed_until"),
+    select(gates.c.reason).where(gate.HOLDS).scalar_subquery().label("gate_reason"),
 ).select_from(syncs.outerjoin(fetches, fetches.c.sync == syncs.c.id))
 
 
@@ -70,8 +68,7 @@ _SYNC = select(
 class Fetch:
     """What we owe ourselves to ask about a sync. `next_attempt_at` is None while one runs.
 
-    While all calls to Codat rest, it is when they may be made again, and that is the reason too
-    where none of its own was noted.
+    While all calls to Codat rest, it is when they may go on; `last_error` may be why they rest.
     """
 
     state: FetchState
@@ -153,8 +150,8 @@ def list_syncs(
         few, first = windows.plan(connection, order, cursor, limit, span, alone=alone)
     if few is None and name != "updated_at":  # which each plain condition has an index with
         few, first = rare.plan(connection, _plain(wanted))
-    statement = statement.where(*first)
-    page = read_page(connection, statement, order, cursor=cursor, limit=limit, few=few)
+    listed = statement.where(*first)
+    page = read_page(connection, listed, order, cursor=cursor, limit=limit, few=few)
     return SyncPage([_kept(row) for row in page.rows], page.next)
 
 
@@ -182,9 +179,8 @@ def _conditions(connection: Connection, wanted: SyncFilter) -> list[ColumnElemen
 
 def _plain(wanted: SyncFilter) -> list[ColumnElement[bool]]:
     """The conditions on what a sync is, each of which has an index."""
-    companies_wanted = [] if wanted.company_id is None else [wanted.company_id]
     return [
-        *_one_of(syncs.c.company_id, companies_wanted),
+        *_one_of(syncs.c.company_id, [wanted.company_id] if wanted.company_id else []),
         *_one_of(syncs.c.state, wanted.states),
         *_one_of(syncs.c.outcome, wanted.outcomes),
         *_one_of(syncs.c.status_code, wanted.status_codes),
