@@ -1,17 +1,17 @@
 """kill -9 under load, at random and at named points: is anything lost that was acknowledged?
 
     python -m bench.kills --kills 200 --seed 1
+    python -m bench.kills --kills 40 --database postgresql --processes 2
 
-One service after the other serves, works and dies; the sender and Codat go on. At the end one more
-service finishes what is owed, and the database is held against what was acknowledged and against
-Codat's truth. Ends with code 1 when they differ.
+One service after the other serves, works and dies (`bench.dying`); the sender and Codat go on. At
+the end one more service finishes what is owed, and the database is held against what was
+acknowledged and against Codat's truth. Ends with code 1 when they differ.
 """
 
 import argparse
 import itertools
 import json
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from bench import dying
 from bench.ground import kept_ids, playing
 from bench.sender import Load
 from bench.service import Codat
@@ -26,8 +27,8 @@ from bench.truth import Difference, compare, end_leases, end_pauses, owed_fetche
 from tests.planted import POINTS
 from tests.processes import Process, Stage, answers, environment, free_port, wait_for
 
+PARTS = (("sqlite", 1), ("postgresql", 1), ("postgresql", 2))  # the database, how many processes
 SYNCS = 24
-DIES_WITHIN_S = 20.0
 DRAINED_WITHIN_S = 120.0
 
 
@@ -37,6 +38,7 @@ class Figures:
 
     seed: int
     database: str
+    processes: int = 1
     deaths: Counter[str] = field(default_factory=Counter)
     not_reached: Counter[str] = field(default_factory=Counter)
     answers: Counter[int] = field(default_factory=Counter)
@@ -63,7 +65,7 @@ def deaths(seed: int, kills: int) -> list[str]:
     ]
 
 
-def _start(stage: Stage, port: int, point: str, number: int) -> Process:
+def _start(stage: Stage, port: int, point: str, number: int, processes: int) -> Process:
     module = ["tests.planted", point] if point else ["app"]
     log = stage.folder / f"dies-{number}.log"
     with log.open("wb") as out:
@@ -76,6 +78,7 @@ def _start(stage: Stage, port: int, point: str, number: int) -> Process:
                 DATABASE_URL=stage.database_url,
                 CODAT_BASE_URL=stage.codat,
                 PORT=str(port),
+                WEB_CONCURRENCY=str(processes),
                 LOG_LEVEL="warning",
                 FETCH_MAX_ATTEMPTS="10000",  # each death costs one, and there are many
             ),
@@ -83,23 +86,6 @@ def _start(stage: Stage, port: int, point: str, number: int) -> Process:
     process = Process(popen, f"http://127.0.0.1:{port}", log)
     stage.processes.append(process)
     return process
-
-
-def _let_die(figures: Figures, process: Process, point: str, chance: random.Random) -> None:
-    """Wait for the death at the point; one at random, or that does not come, is given."""
-    name = point.partition(":")[0] or "random"
-    if point:
-        try:
-            process.popen.wait(DIES_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            figures.not_reached[name] += 1
-    else:
-        wait_for(lambda: answers(process, "/livez"), 60)
-        time.sleep(chance.uniform(0, 1.0))
-    code = process.stop(signal.SIGKILL)
-    if code != -signal.SIGKILL:
-        raise RuntimeError(f"{name}: it ended by itself with {code}: {process.log.read_text()}")
-    figures.deaths[name] += 1
 
 
 def _tell_codat(codat: Codat) -> list[tuple[str, str]]:
@@ -127,11 +113,17 @@ def kill_often(stage: Stage, figures: Figures, ways: list[str]) -> None:
 
     with Load(f"http://127.0.0.1:{port}/webhooks/codat", body) as load:
         for number, point in enumerate(ways):
-            process = _start(stage, port, point, number)
-            _let_die(figures, process, point, chance)
+            process = _start(stage, port, point, number, figures.processes)
+            if figures.processes == 1:
+                death = dying.die(process, point, chance)
+            else:
+                death = dying.one_dies(process, figures.processes, point, chance, load)
+            figures.deaths[death.where] += 1
+            if not death.reached:
+                figures.not_reached[death.where] += 1
             end_leases(stage.database_url, datetime.now(UTC))
             end_pauses(stage.database_url, datetime.now(UTC))
-        last = _start(stage, port, "", len(ways))
+        last = _start(stage, port, "", len(ways), figures.processes)
         wait_for(lambda: answers(last, "/livez"), 60)
         figures.settled = load.settle() and _drained(stage) and last.stop() == 0
     figures.answers, figures.odd = load.answers, load.odd_answers
@@ -151,9 +143,9 @@ def _drained(stage: Stage) -> bool:
     return True
 
 
-def play(seed: int, kind: str, kills: int) -> Figures:
+def play(seed: int, kind: str, processes: int, kills: int) -> Figures:
     """One seed on one kind of database, in a place of its own."""
-    figures = Figures(seed, kind)
+    figures = Figures(seed, kind, processes)
     with playing(kind) as stage:
         kill_often(stage, figures, deaths(seed, kills))
     return figures
@@ -162,7 +154,8 @@ def play(seed: int, kind: str, kills: int) -> Figures:
 def tell(figures: Figures) -> None:
     """The figures, and how a failing run is repeated."""
     f = figures
-    print(f"seed {f.seed} on {f.database}: {f.deaths.total()} kills in {f.seconds:.0f} s;"
+    part = _part(f.seed, f.database, f.processes)
+    print(f"{part}: {f.deaths.total()} kills in {f.seconds:.0f} s;"
           f" {f.acknowledged} acknowledged, {len(f.lost)} lost; answers {dict(f.answers)};"
           f" {len(f.differences)} differences to Codat", flush=True)  # fmt: skip
     print(
@@ -175,7 +168,19 @@ def tell(figures: Figures) -> None:
     for each in f.differences[:10]:
         print(f"  {each}")
     print(f"  repeat: python -m bench.kills --seed {f.seed} --kills {f.deaths.total()}"
-          f" --database {f.database}")  # fmt: skip
+          f" --database {f.database} --processes {f.processes}")  # fmt: skip
+
+
+def _part(seed: int, kind: str, processes: int) -> str:
+    return f"seed {seed} on {kind}" + (f" with {processes} processes" if processes > 1 else "")
+
+
+def _parts(database: str, processes: int | None) -> list[tuple[str, int]]:
+    """What is asked for; on SQLite there is always one process."""
+    asked = [(kind, processes or number) for kind, number in PARTS if database in (kind, "both")]
+    return [
+        (kind, number) for kind, number in dict.fromkeys(asked) if kind != "sqlite" or number == 1
+    ]
 
 
 def main() -> int:
@@ -184,12 +189,16 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
+    parser.add_argument("--processes", type=int, help="1, and 2 on PostgreSQL, by default")
     told = parser.parse_args()
-    kinds = ("sqlite", "postgresql") if told.database == "both" else (told.database,)
+    parts = _parts(told.database, told.processes)
+    if not parts:
+        parser.error("on SQLite there is always one process")
     ended_well = True
-    for kind in kinds:
-        print(f"seed {told.seed} on {kind}: {told.kills // len(kinds)} kills", flush=True)
-        figures = play(told.seed, kind, told.kills // len(kinds))
+    for kind, processes in parts:
+        kills = told.kills // len(parts)
+        print(f"{_part(told.seed, kind, processes)}: {kills} kills", flush=True)
+        figures = play(told.seed, kind, processes, kills)
         tell(figures)
         ended_well &= figures.fine
     return 0 if ended_well else 1

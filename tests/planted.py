@@ -2,7 +2,8 @@
 
 The N-th time the point is reached, the process kills itself with SIGKILL, or raises what nobody
 foresaw. The points are in our own code, so that a death lands exactly there; the service itself
-knows nothing of this file.
+knows nothing of this file. Of several processes that serve together one dies, the first that gets
+there.
 
     keep, claim, record    the three kinds of transaction; each followed by
     -begin                 dies before its first statement
@@ -13,6 +14,7 @@ knows nothing of this file.
     raise-keep, raise-api, raise-fetch, raise-worker   raise an error nobody foresaw, every time
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -59,10 +61,14 @@ class Plant:
         self._reached = count(1)
         self._at = int(number or 1)
         self._doing = threading.local()
+        # who dies takes it along: those who serve beside it, and its heir, go on
+        self._one_death = multiprocessing.get_context("fork").Lock()
 
     def reach(self, point: str) -> None:
         """End the process here, if this is the point and the time."""
-        if point == self.point and next(self._reached) == self._at:
+        if point != self.point or next(self._reached) != self._at:
+            return
+        if self._one_death.acquire(block=False):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def marked(self, kind: str, honest: Anything) -> Anything:

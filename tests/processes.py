@@ -150,6 +150,22 @@ def answers(process: Process, path: str) -> bool:
         return False
 
 
+def children(process: Process) -> set[int]:
+    """Those that live; a process that was killed is nobody's child at once."""
+    said = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, check=True)
+    rows = (line.split() for line in said.stdout.decode().splitlines())
+    parent = str(process.popen.pid)
+    return {int(pid) for pid, ppid, stat in rows if ppid == parent and not stat.startswith("Z")}
+
+
+def is_there(number: int) -> bool:
+    """True while a process of this number lives."""
+    said = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(number)], capture_output=True, check=False
+    )
+    return bool(said.stdout.strip()) and not said.stdout.startswith(b"Z")
+
+
 def a_worker_lives(playing: Stage) -> bool:
     """True once a worker has said that it lives."""
     database = open_database(playing.database_url)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench import kills
 from bench.breakage import HARMS, REASONS, UNREADY, endure, terminate
 from bench.ground import playing
 from bench.kills import Figures, deaths, kill_often
@@ -17,6 +18,7 @@ from tests.processes import Stage
 pytestmark = pytest.mark.timeout(400)
 TWICE_AS_LONG_AS_AN_ANSWER_MAY_TAKE = 26
 BRIEF = 4
+FINDS_THE_PARENT = 0  # the seed of a random kill
 HANGS = {"locked", "frozen"}
 EACH = [(kind, name) for kind, harms in HARMS.items() for name in harms]
 
@@ -65,3 +67,16 @@ def test_kill_9_loses_nothing_that_was_acknowledged(kind: str) -> None:
     assert figures.fine
     assert set(figures.deaths) == {"random"} | {*POINTS}
     assert figures.not_reached.total() <= 2
+
+
+def test_kill_9_of_one_of_several_processes_loses_nothing_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A child at a named point, whose heir serves, and the parent at random."""
+    monkeypatch.setattr(kills, "SYNCS", 6)
+    figures = Figures(FINDS_THE_PARENT, "postgresql", processes=2)
+    with playing("postgresql") as stage:
+        kill_often(stage, figures, ["record-before-commit:1", ""])
+    assert figures.fine
+    assert set(figures.deaths) == {"record-before-commit", "random parent"}
+    assert not figures.not_reached

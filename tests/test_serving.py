@@ -23,8 +23,10 @@ from tests.processes import (
     Stage,
     answers,
     ask,
+    children,
     environment,
     free_port,
+    is_there,
     wait_for,
 )
 
@@ -38,21 +40,6 @@ def serve(playing: Stage, **settings: str) -> Process:
 
 def load(process: Process) -> Load:
     return Load(f"{process.address}/webhooks/codat", sync_body)
-
-
-def children(process: Process) -> set[int]:
-    """Those that live; a process that was killed is nobody's child at once."""
-    said = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, check=True)
-    rows = (line.split() for line in said.stdout.decode().splitlines())
-    parent = str(process.popen.pid)
-    return {int(pid) for pid, ppid, stat in rows if ppid == parent and not stat.startswith("Z")}
-
-
-def is_there(number: int) -> bool:
-    said = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(number)], capture_output=True, check=False
-    )
-    return bool(said.stdout.strip()) and not said.stdout.startswith(b"Z")
 
 
 def counted(process: Process) -> int:
