@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,11 @@ _log = log.get(__name__)
 class Server(uvicorn.Server):
     """uvicorn, which ends within ten seconds of a signal even when the database hangs."""
 
+    def __init__(self, config: uvicorn.Config, beat: Callable[[], None] = lambda: None) -> None:
+        """`beat` is called as long as requests are served."""
+        super().__init__(config)
+        self._beat = beat
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to shut down, and start the clock that ends the process for certain.
 
@@ -32,6 +38,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; as the child of another process, live no longer than that."""
+        self._beat()
         parent = multiprocessing.parent_process()
         if parent and parent.pid != os.getppid() and not self.should_exit:
             _log.warning("the parent of this process is gone; it ends too")

@@ -144,6 +144,15 @@ class Settings(BaseSettings):
             raise ValueError("must name a file: what is acknowledged must outlive the process")
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _a_host(cls, value: str) -> str:
+        try:
+            value.encode("idna")  # as Python will ask for its address
+        except UnicodeError:
+            raise ValueError("must be an address or the name of a host") from None
+        return value
+
     @field_validator("codat_base_url")
     @classmethod
     def _an_address(cls, value: str) -> str:

@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from bench.sender import Load
 from bench.service import Codat
 from bench.truth import Difference, compare, end_leases, end_pauses, owed_fetches
 from tests.planted import POINTS
-from tests.processes import Process, Stage, answers, environment, free_port, wait_for
+from tests.processes import Process, Stage, answers, free_port, wait_for
 
 PARTS = (("sqlite", 1), ("postgresql", 1), ("postgresql", 2))  # the database, how many processes
 SYNCS = 24
@@ -65,26 +64,16 @@ def deaths(seed: int, kills: int) -> list[str]:
     ]
 
 
-def _start(stage: Stage, port: int, point: str, number: int, processes: int) -> Process:
-    module = ["tests.planted", point] if point else ["app"]
-    log = stage.folder / f"dies-{number}.log"
-    with log.open("wb") as out:
-        popen = subprocess.Popen(
-            [sys.executable, "-m", *module, "serve"],
-            cwd=stage.folder,
-            stdout=out,
-            stderr=out,
-            env=environment(
-                DATABASE_URL=stage.database_url,
-                CODAT_BASE_URL=stage.codat,
-                PORT=str(port),
-                WEB_CONCURRENCY=str(processes),
-                LOG_LEVEL="warning",
-                FETCH_MAX_ATTEMPTS="10000",  # each death costs one, and there are many
-            ),
-        )
-    process = Process(popen, f"http://127.0.0.1:{port}", log)
-    stage.processes.append(process)
+def _start(stage: Stage, port: int, point: str, processes: int) -> Process:
+    process = stage.start(
+        "serve",
+        python=("-m", "tests.planted", point) if point else ("-m", "app"),
+        PORT=str(port),
+        WEB_CONCURRENCY=str(processes),
+        LOG_LEVEL="warning",
+        FETCH_MAX_ATTEMPTS="10000",  # each death costs one, and there are many
+    )
+    process.address = f"http://127.0.0.1:{port}"
     return process
 
 
@@ -112,8 +101,8 @@ def kill_often(stage: Stage, figures: Figures, ways: list[str]) -> None:
         return json.dumps(told).encode()
 
     with Load(f"http://127.0.0.1:{port}/webhooks/codat", body) as load:
-        for number, point in enumerate(ways):
-            process = _start(stage, port, point, number, figures.processes)
+        for point in ways:
+            process = _start(stage, port, point, figures.processes)
             if figures.processes == 1:
                 death = dying.die(process, point, chance)
             else:
@@ -123,7 +112,7 @@ def kill_often(stage: Stage, figures: Figures, ways: list[str]) -> None:
                 figures.not_reached[death.where] += 1
             end_leases(stage.database_url, datetime.now(UTC))
             end_pauses(stage.database_url, datetime.now(UTC))
-        last = _start(stage, port, "", len(ways), figures.processes)
+        last = _start(stage, port, "", figures.processes)
         wait_for(lambda: answers(last, "/livez"), 60)
         figures.settled = load.settle() and _drained(stage) and last.stop() == 0
     figures.answers, figures.odd = load.answers, load.odd_answers

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -92,13 +92,15 @@ class Stage:
     processes: list[Process] = field(default_factory=list)
     codat: str = "http://127.0.0.1:1"
 
-    def start(self, *arguments: str, **settings: str) -> Process:
-        """Start `python -m app …`; does not wait for it."""
+    def start(
+        self, *arguments: str, python: Sequence[str] = ("-m", "app"), **settings: str
+    ) -> Process:
+        """Start `python -m app …`, or another program of ours; does not wait for it."""
         port = free_port()
         log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
         with log.open("wb") as out:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "app", *arguments],
+                [sys.executable, *python, *arguments],
                 cwd=self.folder,
                 stdout=out,
                 stderr=out,

@@ -173,7 +173,7 @@ def test_an_address_that_is_taken_is_said_in_one_line(playing: Stage) -> None:
     late = playing.start("serve", PORT=port, WEB_CONCURRENCY="2")
     assert late.popen.wait(30) == 1
     said = late.log.read_text()
-    assert said.count("error: cannot listen on") == 1
+    assert said.count(f"error: cannot listen on 127.0.0.1:{port}: Address already in use") == 1
     assert "Traceback" not in said
     assert answers(process, "/livez")
 
@@ -191,26 +191,53 @@ def test_of_two_that_start_at_once_one_gives_way(playing: Stage) -> None:
 
 
 HANG = "signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+BROKEN = "raise ServiceError('it is broken')"
+NO_ROOM = """
+fork, left = os.fork, [1]
+def fork_once():
+    if not left:
+        raise BlockingIOError(11, 'no room')
+    left.pop()
+    return fork()
+os.fork = fork_once
+"""
 
 
 @pytest.mark.parametrize(
     ("work", "code", "said"),
     [
-        ("raise ServiceError('it is broken')", 1, "error: it is broken"),
-        (f"if number: {HANG}\n    raise ServiceError('it is broken')", 1, "something hangs"),
+        (BROKEN, 1, "error: it is broken"),
+        (f"if number: {HANG}\n    {BROKEN}", 1, "something hangs"),
         (f"if not number: os.kill(os.getppid(), 15)\n    {HANG}", 0, "something hangs"),
         ("os.kill(os.getppid(), 15); time.sleep(60)", 0, ""),
     ],
 )
 def test_all_end_as_one_does(work: str, code: int, said: str) -> None:
     """One that cannot work ends all with its reason; a signal to the parent ends all well."""
+    assert_ends(work, code, said)
+
+
+@pytest.mark.parametrize(
+    ("before", "work", "said"),
+    [
+        (NO_ROOM, "time.sleep(60)", "no room"),
+        ("signal.signal(signal.SIGCHLD, signal.SIG_IGN)", BROKEN, "error: it is broken"),
+    ],
+)
+def test_what_the_system_does_not_give_ends_all(before: str, work: str, said: str) -> None:
+    """No room for one more process; or, from whoever started us, no word of who died."""
+    assert_ends(work, 1, said, before)
+
+
+def assert_ends(work: str, code: int, said: str, before: str = "") -> None:
     told = (
         "import os, signal, time\n"
         "from app import ending\n"
         "ending.END_WITHIN_S = 1.5\n"
         "from app.errors import ServiceError\n"
         "from app.serving import Processes\n"
-        f"def work(number):\n    {work}\n"
+        f"{before}\n"
+        f"def work(number, beat):\n    {work}\n"
         "try:\n"
         "    Processes(work).run(12)\n"
         "except ServiceError:\n"

@@ -79,6 +79,7 @@ def test_the_environment_beats_the_file_and_the_file_beats_the_secrets(
         ("CODAT_BASE_URL", "https://me:canary@host"), ("CODAT_BASE_URL", "http://[canary"),
         ("CODAT_API_KEY", "can\nary canary"), ("CODAT_API_KEY", "canar\u00fd"),
         ("CODAT_API_KEY", "Bearer canary"), ("CODAT_API_KEY", "Basic canary!!"),
+        ("HOST", "canary..host"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_line_that_names_the_setting_and_hides_the_value(
