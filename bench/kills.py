@@ -87,8 +87,12 @@ def _tell_codat(codat: Codat) -> list[tuple[str, str]]:
     return made
 
 
+def _sync_of(message_id: str) -> int:
+    return int(message_id[-6:], 16) % SYNCS
+
+
 def kill_often(stage: Stage, figures: Figures, ways: list[str]) -> None:
-    """Let one service after the other die under load, then finish and compare."""
+    """Let one service after the other die under load, then tell of what is left, and compare."""
     began = time.monotonic()
     chance = random.Random(figures.seed)
     codat = Codat(stage.simulate("--seed", str(figures.seed)))
@@ -96,7 +100,7 @@ def kill_often(stage: Stage, figures: Figures, ways: list[str]) -> None:
     port = free_port()
 
     def body(message_id: str) -> bytes:
-        company, sync = syncs[int(message_id[-6:], 16) % len(syncs)]
+        company, sync = syncs[_sync_of(message_id)]
         told = {"RuleType": "Sync Failed", "CompanyId": company, "Data": {"syncId": sync}}
         return json.dumps(told).encode()
 
@@ -114,6 +118,7 @@ def kill_often(stage: Stage, figures: Figures, ways: list[str]) -> None:
             end_pauses(stage.database_url, datetime.now(UTC))
         last = _start(stage, port, "", figures.processes)
         wait_for(lambda: answers(last, "/livez"), 60)
+        wait_for(lambda: len({_sync_of(each) for each in [*load.acknowledged]}) == SYNCS)
         figures.settled = load.settle() and _drained(stage) and last.stop() == 0
     figures.answers, figures.odd = load.answers, load.odd_answers
     figures.acknowledged = len(load.acknowledged)
