@@ -135,6 +135,12 @@ def is_longer_than(connection: Connection, entries: int) -> bool:
     return connection.execute(one_more).first() is not None
 
 
+def speaks_of(connection: Connection, company_id: str) -> bool:
+    """True when something waits that has changed this company's syncs or items."""
+    named = journal.c.told.contains(orjson.dumps(company_id).decode(), autoescape=True)
+    return connection.execute(select(journal.c.id).where(named).limit(1)).first() is not None
+
+
 def work_off(database: Database, *, within_s: float = math.inf) -> int:
     """Tell and count what is in the journal by now; returns how many entries that were.
 

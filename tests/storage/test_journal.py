@@ -219,3 +219,16 @@ def test_a_sync_that_is_started_here_is_told_and_counted(database: Database) -> 
         assert len(changes.read_changes(connection, None, 9).items) == 1
         assert counted.of_companies(connection, ["c1"])["c1"]["in_progress"] == 1
     assert recount(database) == 0
+
+
+def test_what_comes_in_while_all_is_counted_anew_was_not_counted_wrong(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted here before the journal tells of it, and only once."""
+    monkeypatch.setattr(journal, "work_off", lambda _database: 0)  # all comes in just after it
+    tell(database, 1, items=(*BAD, Item(None, "PushError", "nameless")))
+    tell(database, 2, items=(Item("t2", "PushError", "closed"),), company_id="c2")
+    assert recount(database) == 0
+    monkeypatch.undo()
+    assert journal.work_off(database) == 2
+    assert (open_failures(database), recount(database)) == (2, 0)
