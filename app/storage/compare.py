@@ -165,7 +165,8 @@ def mend(connection: Connection, company_id: str, found: Sequence[Found], now: d
         ids = {row.sync_id: row.id for row in rows}
         owe(connection, sorted(ids.values()), now)
         for each in some:
-            note(connection, ids[each.sync_id], "reconcile", each.reason, now)
+            if each.sync_id in ids:  # else it was erased meanwhile
+                note(connection, ids[each.sync_id], "reconcile", each.reason, now)
 
 
 def _insert_unannounced(

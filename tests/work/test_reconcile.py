@@ -315,3 +315,20 @@ def test_a_name_that_was_told_after_the_list_was_asked_for_stays(database: Datab
     assert name() == "New name"
     reconcile(database, Lister({"c1": []}), clock=clock)
     assert name() == "Toft stores"
+
+
+def test_a_sync_that_is_erased_while_it_is_compared_does_not_stop_the_pass(
+    database: Database,
+) -> None:
+    """The other companies' turn would not come; the next pass finds it anew."""
+    with database.writing() as connection:
+        keep_all(connection, [delivery("m1")])
+    with database.reading() as connection:
+        told = [status("s1"), status("s2")]
+        found = compare.differences(connection, "c1", told, now=T0, stuck_after=HOUR)
+    assert [each.sync_id for each in found] == ["s2"]
+    gone = replace(found[0], sync_id="s0", difference="disagrees")
+    with database.writing() as connection:
+        compare.mend(connection, "c1", [gone, *found], T0)
+        reasons = connection.execute(select(notes.c.reason)).scalars().all()
+    assert len(reasons) == 1
