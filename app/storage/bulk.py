@@ -142,7 +142,7 @@ class _Spelled(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _spelled_out(dialect: Dialect, statements: tuple[Any, ...]) -> _Spelled:
-    """PostgreSQL carries out what is said first, then the others in their order."""
+    """PostgreSQL carries out what is said first, then the others, of which the last comes first."""
     first, *besides = statements
     if besides:
         first = first.add_cte(*(each.cte(f"part_{n}") for n, each in enumerate(besides)))
