@@ -153,9 +153,9 @@ def test_what_has_not_failed_has_no_cause(status: str | None) -> None:
 )  # fmt: skip
 def test_no_message_keeps_a_process_busy(hostile: str) -> None:
     """The work of a pattern is bounded, and so is the length it is tried on."""
-    began = time.perf_counter()
+    began = time.thread_time()  # its own: others may keep the machine busy
     cause_of(hostile)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_a_teams_own_rules_come_first_and_may_use_our_causes() -> None:
