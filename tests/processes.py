@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -158,6 +159,15 @@ def children(process: Process) -> set[int]:
     rows = (line.split() for line in said.stdout.decode().splitlines())
     parent = str(process.popen.pid)
     return {int(pid) for pid, ppid, stat in rows if ppid == parent and not stat.startswith("Z")}
+
+
+def refuses(host: str, port: int) -> bool:
+    """True when nobody listens there."""
+    try:
+        socket.create_connection((host, port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def is_there(number: int) -> bool:

@@ -62,19 +62,23 @@ def test_who_waits_for_one_that_hangs_is_answered_by_its_heir(playing: Stage) ->
 def test_nothing_of_one_that_died_is_left_open(playing: Stage) -> None:
     """In the parent, nor in who takes its place."""
     process = playing.serve(**TWO)
-
     before = lose_one(process)
-    assert [lose_one(process) for _ in range(3)] == [before] * 3
+    for _ in range(3):
+        assert lose_one(process) == before
 
 
-def lose_one(process: Process) -> list[int]:
-    """How many files the parent has open, and each of the children, when the heir is there."""
+def lose_one(process: Process) -> tuple[int, int]:
+    """How many files the parent has open, and each child, when the heir is there."""
     dying = min(children(process))
     os.kill(dying, signal.SIGKILL)
     wait_for(lambda: len(children(process) - {dying}) == 2)
-    family = children(process)
-    wait_for(lambda: len({open_files(each) for each in family}) == 1, 10)
-    return [open_files(each) for each in (process.popen.pid, *family)]
+    return wait_for(lambda: alike(process), 10)
+
+
+def alike(process: Process) -> tuple[int, int] | None:
+    """The files of the parent and of each child, None while the children's differ."""
+    of_children = {open_files(each) for each in children(process)}
+    return (open_files(process.popen.pid), of_children.pop()) if len(of_children) == 1 else None
 
 
 def open_files(process: int) -> int:

@@ -7,18 +7,10 @@ from contextlib import ExitStack, closing
 import pytest
 
 from app import listening
-from tests.processes import free_port
+from tests.processes import free_port, refuses
 
 HERE, THERE = BOTH = ("127.0.0.1", "127.0.0.2")
 NOWHERE = "192.0.2.1"  # for documentation (RFC 5737): no machine has it
-
-
-def refuses(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), 1).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def accepted(share: listening.Sockets) -> int:

@@ -27,6 +27,7 @@ from tests.processes import (
     environment,
     free_port,
     is_there,
+    refuses,
     wait_for,
 )
 
@@ -126,17 +127,9 @@ def test_nobody_is_let_in_after_the_signal(playing: Stage) -> None:
         slow.sendall(b"POST /webhooks/codat HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf")
         wait_for(lambda: answers(process, "/livez"))
         process.popen.send_signal(signal.SIGTERM)
-        wait_for(lambda: refuses(place), 3)
+        wait_for(lambda: refuses(*place), 3)
         assert process.popen.poll() is None
     assert process.stop() == 0
-
-
-def refuses(place: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(place, 1).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @on_postgresql

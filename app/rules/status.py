@@ -47,3 +47,8 @@ def status_text(status_code: int | None) -> str | None:
         return known
     phase = phase_of(status_code)
     return f"{_CLASS_TEXTS[phase] if phase else 'Unknown status'} (code {status_code})"
+
+
+def seen_stage(state: str, told: str | None) -> str | None:
+    """The stage at which a sync failed, while it counts as failed: Codat may withdraw that."""
+    return told if state == "failed" else None

@@ -5,9 +5,9 @@ it, the first page is found sooner by walking in the wanted order and looking at
 planner cannot tell which is shorter; a short count can.
 """
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, or_, select, union_all
 
-from app.storage.rare import few
+from app.storage.rare import few, no_more
 from app.storage.tables import syncs, transactions
 
 FEW = 10_000
@@ -19,9 +19,7 @@ def caused_by(connection: Connection, cause: str) -> ColumnElement[bool]:
     whole = syncs.alias("whole")
     mine = select(transactions.c.sync).where(transactions.c.cause == cause)
     as_a_whole = select(whole.c.id).where(whole.c.cause == cause)
-    some = (each.limit(FEW + 1).subquery() for each in (mine, as_a_whole))
-    counts = [select(func.count()).select_from(each).scalar_subquery() for each in some]
-    if sum(connection.execute(select(*counts)).one()) <= FEW:
+    if no_more(connection, FEW, mine, as_a_whole):
         return syncs.c.id.in_(union_all(mine, as_a_whole))
     # as EXISTS, which the planner would turn into the other way
     has_one = mine.where(transactions.c.sync == syncs.c.id).limit(1).correlate(syncs)

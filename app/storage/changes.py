@@ -30,7 +30,7 @@ from app.errors import BadRequest
 from app.rules.items import is_failing
 from app.rules.messages import correlation_id
 from app.rules.news import Item
-from app.rules.status import status_text
+from app.rules.status import seen_stage, status_text
 from app.rules.sync import Sync
 from app.storage.bulk import Write, insertion
 from app.storage.cursors import Order, cursor_at, read_page
@@ -94,13 +94,9 @@ class ChangePage:
 
 
 def told(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What others see of a sync's row, without what is only about our own asking.
-
-    The stage at which it failed is seen while it counts as failed: Codat may have withdrawn that.
-    """
+    """What others see of a sync's row, without what is only about our own asking."""
     seen = {name: row[name] for name in _SAME}
-    if row["state"] != "failed":
-        seen["failure_stage"] = None
+    seen["failure_stage"] = seen_stage(row["state"], row["failure_stage"])
     seen["status_text"] = status_text(row["status_code"])
     seen["transactions"] = {name: row[name] for name in _COUNTED}
     return seen

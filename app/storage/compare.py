@@ -11,10 +11,11 @@ from app.rules.news import CodatStatus
 from app.rules.status import phase_of
 from app.rules.sync import Sync, settle
 from app.storage.bulk import insert_new, write
-from app.storage.database import chunked, insert, rules_of
+from app.storage.database import insert, rules_of
 from app.storage.journal import Entry
 from app.storage.owed import owe
 from app.storage.rows import to_row, to_sync
+from app.storage.slices import chunked
 from app.storage.store import note
 from app.storage.tables import companies, duties, fetches, notes, syncs
 
@@ -151,22 +152,22 @@ def _key(told: Sync | CodatStatus) -> tuple[object, ...]:
 def mend(connection: Connection, company_id: str, found: Sequence[Found], now: datetime) -> None:
     """Know every sync Codat lists; owe a fetch for each that differs, and say why.
 
-    The caller holds the company's row, as whoever keeps a delivery does before it makes a sync.
+    Some at a time (`slices.chunked`). The caller holds the company's row, as whoever keeps a
+    delivery does before it makes a sync.
     """
     new = [each for each in found if each.difference == "never_announced"]
     _insert_unannounced(connection, company_id, new, now)
-    for some in chunked(found):
-        rows = connection.execute(
-            select(syncs.c.id, syncs.c.sync_id).where(
-                syncs.c.company_id == company_id,
-                syncs.c.sync_id.in_([each.sync_id for each in some]),
-            )
+    rows = connection.execute(
+        select(syncs.c.id, syncs.c.sync_id).where(
+            syncs.c.company_id == company_id,
+            syncs.c.sync_id.in_([each.sync_id for each in found]),
         )
-        ids = {row.sync_id: row.id for row in rows}
-        owe(connection, sorted(ids.values()), now)
-        for each in some:
-            if each.sync_id in ids:  # else it was erased meanwhile
-                note(connection, ids[each.sync_id], "reconcile", each.reason, now)
+    )
+    ids = {row.sync_id: row.id for row in rows}
+    owe(connection, sorted(ids.values()), now)
+    for each in found:
+        if each.sync_id in ids:  # else it was erased meanwhile
+            note(connection, ids[each.sync_id], "reconcile", each.reason, now)
 
 
 def _insert_unannounced(

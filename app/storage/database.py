@@ -8,7 +8,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -287,9 +287,3 @@ def insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.I
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
-
-
-def chunked(rows: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
-    """The rows in slices that stay under the databases' limit on bound values."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

@@ -23,6 +23,7 @@ from app.errors import StorageAway, StorageRefused, StorageUnavailable
 from app.rules.news import Delivery
 from app.storage.database import Database
 from app.storage.keep import Kept, keep_all, keep_raw
+from app.storage.slices import first_within
 
 MOST_AT_ONCE = 512
 LARGE = 2_000_000  # bytes of bodies, after which a batch takes no more: it would be too slow
@@ -173,14 +174,7 @@ class Inbox:
 
 def _first_of(waiting: Sequence[_Waiting]) -> list[_Waiting]:
     """Who is next. A commit of many long bodies would outlast the patience of all of them."""
-    batch: list[_Waiting] = []
-    size = 0
-    for each in waiting[:MOST_AT_ONCE]:
-        size += len(each.delivery.body)
-        if batch and size > LARGE:
-            break
-        batch.append(each)
-    return batch
+    return first_within(waiting[:MOST_AT_ONCE], LARGE, lambda each: len(each.delivery.body))
 
 
 def _parts(batch: Sequence[_Waiting], lanes: int) -> dict[int, list[_Waiting]]:

@@ -30,6 +30,7 @@ from app.storage.bulk import Rows, Write, write
 from app.storage.changes import Change
 from app.storage.database import Database
 from app.storage.items import named
+from app.storage.slices import first_within
 from app.storage.tables_told import journal
 from app.storage.tally import Tally, counts
 
@@ -189,14 +190,8 @@ def _oldest(connection: Connection, last: int | None) -> list[int]:
     oldest = select(journal.c.id, size(journal.c.told)).order_by(journal.c.id).limit(AT_ONCE)
     if last is not None:
         oldest = oldest.where(journal.c.id <= last)
-    chosen: list[int] = []
-    told = 0
-    for number, characters in connection.execute(oldest):
-        told += characters
-        if chosen and told > LONG:
-            break
-        chosen.append(number)
-    return chosen
+    found = connection.execute(oldest).all()
+    return [number for number, _ in first_within(found, LONG, lambda row: row[1])]
 
 
 def _together(entries: Iterable[tuple[str, str]]) -> Entry:

@@ -30,9 +30,9 @@ from sqlalchemy import (
 from app.errors import NotKnown
 from app.storage.caused import items_caused_by
 from app.storage.cursors import Order, read_page
-from app.storage.database import chunked
 from app.storage.queries import OWN_TIME, own_time, within
 from app.storage.search import items_found
+from app.storage.slices import chunked
 from app.storage.tables import syncs, transactions
 
 ItemOutcome = Literal["completed", "failed", "pending", "other"]

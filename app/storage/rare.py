@@ -33,7 +33,11 @@ def plan(
 
 def few(connection: Connection, rows: Select[Any], most: int) -> bool:
     """True when the statement gives at most so many rows, and this is SQLite."""
-    if connection.dialect.name != "sqlite":
-        return False
-    some = rows.limit(most + 1).subquery()
-    return connection.execute(select(func.count()).select_from(some)).scalar_one() <= most
+    return connection.dialect.name == "sqlite" and no_more(connection, most, rows)
+
+
+def no_more(connection: Connection, most: int, *statements: Select[Any]) -> bool:
+    """True when the statements give at most so many rows together; more are not counted."""
+    some = (each.limit(most + 1).subquery() for each in statements)
+    counts = [select(func.count()).select_from(each).scalar_subquery() for each in some]
+    return sum(connection.execute(select(*counts)).one()) <= most

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, get_args
 
 from app.rules.causes import Rules
-from app.rules.status import status_text
+from app.rules.status import seen_stage, status_text
 from app.rules.sync import Outcome
 from app.storage.changes import KeptChange
 from app.storage.queries import KeptSync
@@ -38,8 +38,7 @@ def sync_answer(kept: KeptSync) -> SyncAnswer:
     """A kept sync, as the contract words it."""
     sync = kept.sync
     same = {name: getattr(sync, name) for name in SyncAnswer.model_fields if hasattr(sync, name)}
-    if sync.state != "failed":
-        same["failure_stage"] = None  # a webhook told one, and Codat says that nothing failed
+    same["failure_stage"] = seen_stage(sync.state, sync.failure_stage)
     return SyncAnswer(
         **same,
         company_name=kept.company_name,

@@ -18,7 +18,8 @@ from app.errors import CodatError, CodatRateLimited, CodatRefused
 from app.rules.news import CodatStatus
 from app.storage import compare
 from app.storage.compare import Found, Named
-from app.storage.database import Database, chunked
+from app.storage.database import Database
+from app.storage.slices import chunked
 
 COMPANIES_PER_CALL = 100
 COMPANIES_PER_PASS = 500

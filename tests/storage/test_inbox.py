@@ -346,55 +346,43 @@ def test_a_database_that_is_away_is_asked_once_for_a_batch() -> None:
     assert away.asked == 1
 
 
-def test_concurrent_requests_share_commits(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sixty-four at once need one commit, the first of them included, and each is answered."""
-    commits: list[int] = []
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many deliveries each commit was given."""
+    sizes: list[int] = []
     plain = inbox_module.write
 
     def counted(database: Database, deliveries: list[Delivery]) -> object:
-        commits.append(len(deliveries))
+        sizes.append(len(deliveries))
         return plain(database, deliveries)
 
     monkeypatch.setattr(inbox_module, "write", counted)
+    return sizes
 
-    async def burst() -> list[bool]:
-        inbox = Inbox(database)
-        kept = await asyncio.gather(
-            *(inbox.keep(delivery(f"m{n}", sync_id=f"s{n}")) for n in range(64))
-        )
-        await inbox.close()
-        return kept
 
-    assert asyncio.run(burst()) == [True] * 64
+async def burst(database: Database, size: int) -> list[bool]:
+    """So many deliveries at once, each of a sync of its own."""
+    inbox = Inbox(database)
+    kept = await asyncio.gather(
+        *(inbox.keep(delivery(f"m{n}", sync_id=f"s{n}")) for n in range(size))
+    )
+    await inbox.close()
+    return kept
+
+
+def test_concurrent_requests_share_commits(database: Database, commits: list[int]) -> None:
+    """Sixty-four at once need one commit, the first of them included, and each is answered."""
+    assert asyncio.run(burst(database, 64)) == [True] * 64
     assert commits == [64]
     assert count(database, "events") == 64
 
 
 def test_long_bodies_are_committed_few_at_a_time(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, commits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All together they would take longer than anybody waits, and come again together."""
     monkeypatch.setattr(inbox_module, "LARGE", 5)
-    commits: list[int] = []
-    plain = inbox_module.write
-
-    def counted(database: Database, deliveries: list[Delivery]) -> object:
-        commits.append(len(deliveries))
-        return plain(database, deliveries)
-
-    monkeypatch.setattr(inbox_module, "write", counted)
-
-    async def burst() -> list[bool]:
-        inbox = Inbox(database)
-        kept = await asyncio.gather(
-            *(inbox.keep(delivery(f"m{n}", sync_id=f"s{n}")) for n in range(5))
-        )
-        await inbox.close()
-        return kept
-
-    assert asyncio.run(burst()) == [True] * 5
+    assert asyncio.run(burst(database, 5)) == [True] * 5
     assert commits == [2, 2, 1]
 
 

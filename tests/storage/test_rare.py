@@ -97,6 +97,12 @@ def test_few_and_many_failures_are_listed_alike(
             assert [item.transaction_id for item in page.items] == ids
 
 
+def look_over(database: Database) -> None:
+    """As the duty does, and as a later connection sees it."""
+    assert statistics.look_over(database)
+    database.engine.dispose()
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_few_syncs_have_is_not_looked_for_in_all_of_them(
     database: Database, monkeypatch: pytest.MonkeyPatch
@@ -107,8 +113,7 @@ def test_what_few_syncs_have_is_not_looked_for_in_all_of_them(
     with database.writing() as connection:
         rare_one = case((syncs.c.id % 50 == 0, "failed"), else_="completed")
         connection.execute(update(syncs).values(state=rare_one))
-    assert statistics.look_over(database)
-    database.engine.dispose()
+    look_over(database)
     read, walked = lists("-started_at", states=["failed"]), "ix_syncs_started_at (started_at>?)"
     assert walked not in plans(database, read)
     monkeypatch.setattr(rare, "FEW", -1)
@@ -124,8 +129,7 @@ def test_the_unknown_starts_of_a_range_are_not_looked_for_among_all_unknown(
     fill(database, 1000)
     with database.writing() as connection:
         connection.execute(text("UPDATE syncs SET started_at = id WHERE id % 2"))
-    assert statistics.look_over(database)
-    database.engine.dispose()
+    look_over(database)
     read = lists("-started_at", states=["completed"], since=after(days=1), until=after(days=2))
     found = plans(database, read).rpartition("MATERIALIZE found\n")[2]
     assert found.startswith("SEARCH syncs USING INDEX ix_syncs_occurred_at")
