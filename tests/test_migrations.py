@@ -10,7 +10,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from app.errors import SchemaError, StorageUnavailable
-from app.storage import queries_companies, schema
+from app.storage import queries_causes, queries_companies, schema
+from app.storage.causes_counted import CauseFilter
 from app.storage.database import Database, open_database
 from app.storage.recount import recount
 from app.storage.tables import metadata
@@ -62,6 +63,23 @@ def test_what_an_old_database_holds_is_counted_when_it_is_migrated(database: Dat
     assert (company.by_outcome, company.open_failures) == ({"failed": 1, "all_written": 1}, 2)
     assert [each.company_id for each in found] == ["c1"]
     assert sorted(days) == ["2026-01-01", "2026-01-02"]
+
+
+def test_the_failures_of_an_old_database_are_filed_when_it_is_migrated(database: Database) -> None:
+    """Cured and open, with and without an id, of two messages, as a whole: as a recount would."""
+    shelf = Shelf(database)
+    shelf.failed("s1", items=(failed_item("t1"), failed_item("t2", "Oops"), failed_item(None)))
+    shelf.done("s2", items=(done_item("t1"),), at=after(hours=30))
+    shelf.failed("s3", items=(failed_item("t1", "Alas"), failed_item("t1")), at=after(hours=60))
+    shelf.failed("s4", items=(failed_item("t2"), failed_item("t2", "Oops")), at=after(hours=90))
+    shelf.sync("s5", "c2", code=4040, error_message="Company c2 is gone")
+    with database.reading() as connection:
+        before = queries_causes.list_causes(connection, CauseFilter())
+    schema.migrate(database, "0007")
+    schema.migrate(database)
+    with database.reading() as connection:
+        assert queries_causes.list_causes(connection, CauseFilter()) == before
+    assert recount(database) == 0
 
 
 def test_two_hosts_may_migrate_at_once(empty_database_url: str) -> None:

@@ -14,18 +14,24 @@ from sqlalchemy import (
     Table,
     bindparam,
     exists,
+    null,
     select,
     update,
 )
 
 from app.rules.causes import Rules
 from app.rules.news import Item
+from app.storage.bulk import write
 from app.storage.database import rules_of
+from app.storage.journal import Entry
 from app.storage.rows import to_sync, why_as_a_whole
 from app.storage.tables import syncs, transactions
 from app.storage.why import why
 
-_ITEMS = select(transactions, syncs.c.status_code).join(syncs, syncs.c.id == transactions.c.sync)
+_ITEMS = select(transactions, syncs.c.company_id, syncs.c.sync_id, syncs.c.status_code).join(
+    syncs, syncs.c.id == transactions.c.sync
+)
+_SYNCS = select(syncs, null().label("transaction_id"))
 
 
 def is_outdated(connection: Connection) -> bool:
@@ -41,12 +47,15 @@ def decide_anew(connection: Connection, limit: int) -> int:
     Rows that somebody else is writing are left to them: so this never waits, and cannot deadlock.
     """
     rules = rules_of(connection)
-    done = 0
-    for table, wanted in ((transactions, _ITEMS), (syncs, select(syncs))):
+    done, entry = 0, Entry()
+    for table, wanted in ((transactions, _ITEMS), (syncs, _SYNCS)):
         for way in _otherwise(table, rules.version):
             rows = _take(connection, wanted.where(way), table, limit - done)
             _write(connection, table, [_decided(rules, table, row) for row in rows])
+            for row in rows:
+                entry.decided_anew(row["company_id"], row["sync_id"], row["transaction_id"])
             done += len(rows)
+    write(connection, entry.written())
     return done
 
 

@@ -24,7 +24,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.storage.bulk import Insert, Write, inserting, unpacked, write
+from app.storage.bulk import unpacked, write
+from app.storage.keyed import adding
 from app.storage.tables import (
     company_tallies,
     day_tallies,
@@ -128,16 +129,10 @@ def fold(connection: Connection) -> int:
 
 def _add(connection: Connection, table: Any, changes: Counter[tuple[Any, ...]]) -> None:
     """In one order for all, so that two who fold at once wait for each other and never for ever."""
-    keys = [str(column.name) for column in table.primary_key]  # plain ones, as JSON wants them
+    names = [str(column.name) for column in table.primary_key]
     rows = [
-        dict(zip(keys, key, strict=True)) | {"total": change}
+        dict(zip(names, key, strict=True)) | {"total": change}
         for key, change in sorted(changes.items())
         if change
     ]
-
-    def adding(kind: str) -> Insert:
-        statement = inserting(kind, table, (*keys, "total"))
-        more = {"total": table.c.total + statement.excluded.total}
-        return statement.on_conflict_do_update(index_elements=keys, set_=more)
-
-    write(connection, Write(table, rows, adding))
+    write(connection, adding(table, rows))

@@ -37,7 +37,7 @@ from app.storage.tally import Tally, counts
 AT_ONCE = 8  # entries in one transaction; one has all of a commit, up to thousands of items
 LONG = 2_000_000  # characters told, after which a transaction takes no further entry
 PATIENCE_S = 2.0  # of who reads, where a worker has been away for long
-LONGEST_KEY = 650  # characters; of four bytes each they still fit into PostgreSQL's index rows
+LONGEST_KEY = 600  # characters; of four bytes each they still fit into PostgreSQL's index rows
 _LOCK = 0x0C0DA8  # who works off holds this advisory lock
 _log = log.get(__name__)
 
@@ -61,23 +61,34 @@ class Entry:
 
         Raises StorageRefused, as `items` does, for an id with which it could never be counted.
         """
-        _require_fit(values["company_id"])
+        _require_fit(values["company_id"], values["sync_id"])
         self.changes += changes.of_sync(row, values, now)
         self.tally.sync(number, before, values)
+        if values["cause"] is not None or (row is not None and row["cause"] is not None):
+            self.tally.touch_sync(values["company_id"], values["sync_id"])
 
     def items(self, sync: Sync, had: Sequence[Item], has: Sequence[Item], now: datetime) -> None:
         """A sync's items became others; its row is locked."""
-        come = named(has)
+        gone, come = named(had), named(has)
         _require_fit(sync.company_id, max(come.ids, key=len, default=""))
         self.changes += changes.of_items(sync, had, has, now)
-        self.tally.items(sync.company_id, named(had), come)
+        self.tally.items(sync.company_id, gone, come)
+        if gone.nameless or come.nameless:
+            self.tally.touch_sync(sync.company_id, sync.sync_id)
+
+    def decided_anew(self, company_id: str, sync_id: str, transaction_id: str | None) -> None:
+        """A sync, or one of its failed rows, has another cause; nothing else is changed."""
+        if transaction_id is None:
+            self.tally.touch_sync(company_id, sync_id)
+        else:
+            self.tally.touch(company_id, [transaction_id], [transaction_id])
 
     def written(self) -> Write:
         """The entry as it is to be written, if it says anything."""
         counted = counts(self.tally.changes)
-        rows: Rows = (
-            [{}] if self.changes or counted or self.tally.touched or self.tally.moved else []
-        )
+        tally = self.tally
+        says = (self.changes, counted, tally.touched, tally.moved, tally.syncs)
+        rows: Rows = [{}] if any(says) else []
         return Write(
             journal,
             rows,
@@ -96,6 +107,7 @@ class Entry:
                 for company_id, some in self.tally.touched.items()
             ],
             "moved": [*self.tally.moved.items()],
+            "syncs": sorted(self.tally.syncs),
         }
         return orjson.dumps(told, option=orjson.OPT_UTC_Z).decode()
 
@@ -209,6 +221,8 @@ def _add(whole: Entry, told: dict[str, Any], counted: list[dict[str, Any]]) -> N
     for company_id, ids, may_open in told["touched"]:
         whole.tally.touch(company_id, ids, may_open)
     whole.tally.moved |= told["moved"]
+    for company_id, sync_id in told.get("syncs", ()):  # which older versions do not write
+        whole.tally.touch_sync(company_id, sync_id)
     for row in counted:
         whole.tally.changes[row["company_id"], row["day"], row["what"], row["status_code"]] += row[
             "change"

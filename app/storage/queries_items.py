@@ -47,7 +47,7 @@ _NEWEST_FAILURES = Order(
 )
 
 
-def _rank(table: FromClause) -> ColumnElement[int]:
+def rank(table: FromClause) -> ColumnElement[int]:
     """The row's class as a number; the same classes that `rules.sync.count` tells apart."""
     status = func.lower(func.trim(table.c.status))
     return case(
@@ -68,14 +68,14 @@ _same = and_(
 
 def _current() -> ColumnElement[int]:
     newest: ScalarSelect[int] = (
-        select(_rank(_other))
+        select(rank(_other))
         .where(_same)
-        .order_by(own_time(_its_sync).desc(), _its_sync.c.id.desc(), _rank(_other))
+        .order_by(own_time(_its_sync).desc(), _its_sync.c.id.desc(), rank(_other))
         .limit(1)
         .correlate(transactions, syncs)
         .scalar_subquery()
     )
-    return func.coalesce(newest, _rank(transactions))
+    return func.coalesce(newest, rank(transactions))
 
 
 def _cures() -> Select[tuple[str]]:
@@ -83,12 +83,12 @@ def _cures() -> Select[tuple[str]]:
     unfinished = exists().where(
         _beside.c.sync + 0 == _other.c.sync,
         _beside.c.transaction_id == _other.c.transaction_id,
-        _rank(_beside) != COMPLETED,
+        rank(_beside) != COMPLETED,
     )
     later = tuple_(own_time(_its_sync), _its_sync.c.id) > tuple_(OWN_TIME, syncs.c.id)
     return (
         select(_its_sync.c.sync_id)
-        .where(_same, later, _rank(_other) == COMPLETED, ~unfinished.correlate(_other))
+        .where(_same, later, rank(_other) == COMPLETED, ~unfinished.correlate(_other))
         .correlate(transactions, syncs)
     )
 

@@ -21,6 +21,7 @@ from app.storage import counted, journal, tally
 from app.storage.bulk import write
 from app.storage.counted import CODE, DAY
 from app.storage.database import Database
+from app.storage.refiled import BY_COMPANY, mend_totals, refile_all
 from app.storage.tables import (
     companies,
     company_tallies,
@@ -39,7 +40,7 @@ def recount(database: Database) -> int:
     """Compare what is counted with the rows and mend it; how many counters were wrong.
 
     Nobody has to stop for it: a correction is a change like others, worked out by one statement,
-    what the journal holds included (syncs), or under the company's lock (open failures).
+    what the journal holds included (syncs), or under the company's lock (failures).
     """
     journal.work_off(database)
     with database.writing() as connection:
@@ -54,7 +55,10 @@ def recount(database: Database) -> int:
     for company_id in company_ids:
         with database.writing() as connection:
             _no_hurry(connection)
-            wrong += _recount_open(connection, company_id)
+            wrong += _recount_failures(connection, company_id)
+    with database.writing() as connection:
+        _no_hurry(connection)
+        wrong += mend_totals(connection)
     return wrong
 
 
@@ -75,7 +79,8 @@ def _with_failures() -> CompoundSelect[Any]:
     """The companies that have failures, or are said to."""
     return union(
         select(syncs.c.company_id).where(syncs.c.failed > 0),
-        select(open_failures.c.company_id),
+        select(syncs.c.company_id).where(syncs.c.cause.is_not(None)),
+        *(select(each.c.company_id) for each in (open_failures, *BY_COMPANY)),
         select(company_tallies.c.company_id).where(_counts_open(company_tallies.c)),
         select(_changes.company_id).where(_counts_open(_changes)),
     )
@@ -138,15 +143,15 @@ def _mend(connection: Connection, differences: Select[Any]) -> int:
     return len(wrong)
 
 
-def _recount_open(connection: Connection, company_id: str) -> int:
+def _recount_failures(connection: Connection, company_id: str) -> int:
     """What came in since the journal was worked off is counted here too, and was not wrong."""
     tally.lock(connection, [company_id])
-    found = tally.found_open(connection, company_id)
-    stored = tally.stored_open(connection, company_id)
-    write(connection, *tally.opened(stored, found))
-    missing = len(found) + _nameless_less_counted(connection, company_id)
+    wrong = refile_all(connection, company_id)
+    stored = select(func.count()).where(open_failures.c.company_id == company_id)
+    named = connection.execute(stored).scalar_one()
+    missing = named + _nameless_less_counted(connection, company_id)
     write(connection, tally.added({(company_id, None, OPEN_FAILURES, NO_CODE): missing}))
-    wrong = (missing != 0) + (found != stored)
+    wrong += missing != 0
     return 0 if wrong and journal.speaks_of(connection, company_id) else wrong
 
 

@@ -3,7 +3,8 @@
 `events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
 item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
 names, `connections` their links to platforms, `alerts` what somebody must look at. What leaves us
-is in `tables_told`, what is counted in `tables_counted`, how work is shared in `tables_duties`.
+is in `tables_told`, what is counted in `tables_counted` and, by cause, in `tables_filed`; how work
+is shared in `tables_duties`.
 
 `cause` and `fingerprint` say why something failed; `cause_rules` is the version of the rules that
 said so, and empty where they must be asked anew. A sync has a cause of its own only where no failed
@@ -37,6 +38,10 @@ from app.storage.tables_duties import duties as duties
 from app.storage.tables_duties import gates as gates
 from app.storage.tables_duties import heartbeats as heartbeats
 from app.storage.tables_duties import starts as starts
+from app.storage.tables_filed import filed_days as filed_days
+from app.storage.tables_filed import filed_failures as filed_failures
+from app.storage.tables_filed import filed_spans as filed_spans
+from app.storage.tables_filed import filed_totals as filed_totals
 
 
 def _index_of_known(name: str, *columns: str) -> Index:

@@ -1,7 +1,7 @@
 """Why things fail: the failures of all companies sorted by cause, and what to do about each."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter, Request, Response
 
@@ -28,7 +28,8 @@ def list_causes(request: Request, database: TheDatabase, _session: SignedIn) -> 
     wanted = query.wanted()
     if lately:
         now: datetime = request.app.state.clock()
-        wanted = replace(wanted, since=now - timedelta(days=USUAL_DAYS))
+        began = now.astimezone(UTC) - timedelta(days=USUAL_DAYS)
+        wanted = replace(wanted, since=began.replace(hour=0, minute=0, second=0, microsecond=0))
     with journal.caught_up(database) as connection:
         found = queries_causes.list_causes(connection, wanted)
     known = database.rules.causes

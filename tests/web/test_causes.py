@@ -9,6 +9,7 @@ from sqlalchemy import update
 from app.rules.news import Item
 from app.storage import queries_causes
 from app.storage.queries_causes import CauseFilter
+from app.storage.recount import recount
 from app.storage.tables import syncs, transactions
 from tests.storage.test_queries_plans import plans
 from tests.web.shelf import T0, Shelf, after, done_item, failed_item
@@ -162,6 +163,7 @@ def test_a_cause_that_no_rule_knows_any_more_stands_for_itself(
     with filled.database.writing() as connection:
         connection.execute(update(transactions).values(cause="gone"))
         connection.execute(update(syncs).values(cause=None))
+    assert recount(filled.database)
     told = causes(client)["gone"]
     assert (told["title"], told["text"], told["who"]) == ("gone", None, None)
     row = client.get(f"{V1}/syncs/s2/transactions").json()["items"][0]

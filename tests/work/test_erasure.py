@@ -26,7 +26,7 @@ C1, C2 = "0498e921-9b53-4396-a412-4f2f5983b0a2", "8a210b68-6988-11ed-a1eb-0242ac
 FILLED = (
     "syncs", "transactions", "fetches", "notes", "events", "companies", "alerts", "starts",
 )  # fmt: skip
-ABOUT_NOBODY = {"gates", "duties", "heartbeats", "feeds", "day_tallies"}
+ABOUT_NOBODY = {"gates", "duties", "heartbeats", "feeds", "day_tallies", "filed_totals"}
 WORKED_OFF = {"journal"}  # before what it says is erased
 
 

@@ -1,0 +1,165 @@
+"""Reads what failures are filed of, and what the rows say that should be filed."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
+from itertools import groupby, starmap
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    TableClause,
+    Text,
+    and_,
+    column,
+    func,
+    literal,
+    select,
+    table,
+    union_all,
+)
+
+from app.rules.failing import Filed, Told
+from app.storage.bulk import Write, given, sent
+from app.storage.queries_items import COMPLETED, rank
+from app.storage.tables import open_failures, syncs, transactions
+from app.storage.tables_filed import filed_failures
+
+Own = tuple[str, str]
+"""A company, and the id of one of its transactions, syncs or units."""
+Name = tuple[str, str, str, str]
+"""Company, unit, cause, fingerprint."""
+
+_OWN = ("company_id", "own_id")
+_ASKED = table("asked", *(column(name, Text) for name in _OWN))
+
+
+def asking(whose: TableClause, keys: Iterable[Any], statement: Callable[[str], Any]) -> Write:
+    """A statement that reads, with the keys it asks about."""
+    names = tuple(each.name for each in whose.c)
+    return Write(whose, [dict(zip(names, key, strict=True)) for key in sorted(keys)], statement)
+
+
+def unit_of(kind: str, own: Own) -> Own:
+    """A transaction ("t") or a sync ("s") as it is filed."""
+    return own[0], kind + own[1]
+
+
+def known(connection: Connection, touched: Collection[Own]) -> tuple[set[Own], set[Own]]:
+    """Which of these transactions are stored as open failures, and which are filed."""
+    stored, filed = set(), set()
+    if touched:
+        found = sent(connection, asking(_ASKED, touched, _knowing))
+        stored = {(company_id, own_id) for company_id, own_id, it_is, _ in found if it_is}
+        filed = {(company_id, own_id) for company_id, own_id, _, it_is in found if it_is}
+    return stored, filed
+
+
+@lru_cache
+def _knowing(kind: str) -> Select[Any]:
+    asked = given(kind, _ASKED, _OWN)
+    company_id, own_id = asked.c.company_id, asked.c.own_id
+    stored = select(open_failures.c.company_id).where(
+        open_failures.c.company_id == company_id, open_failures.c.transaction_id == own_id
+    )
+    filed = select(filed_failures.c.company_id).where(
+        filed_failures.c.company_id == company_id,
+        filed_failures.c.unit == literal("t", Text).concat(own_id),
+    )
+    is_stored, is_filed = _is_there(stored), _is_there(filed)
+    return select(company_id, own_id, is_stored.label("is_stored"), is_filed.label("is_filed"))
+
+
+def _is_there(some: Select[Any]) -> ColumnElement[bool]:
+    """As EXISTS, but always by index: for EXISTS PostgreSQL may read the whole table first."""
+    return some.limit(1).scalar_subquery().is_not(None)
+
+
+def filed_of(connection: Connection, units: Collection[Own]) -> dict[Name, Filed]:
+    """What these units are filed of."""
+    rows = sent(connection, asking(_ASKED, units, _reading)) if units else []
+    found: dict[Name, Filed] = {}
+    for company_id, unit, cause, fingerprint, day, first_at, last_at, sync, *amounts in rows:
+        each, still, wholes, leads = amounts
+        filed = Filed(day, first_at, last_at, sync, each, still, wholes, bool(leads))
+        found[company_id, unit, cause, fingerprint] = filed
+    return found
+
+
+@lru_cache
+def _reading(kind: str) -> Select[Any]:
+    asked = given(kind, _ASKED, _OWN)
+    its = filed_failures.c
+    same = and_(its.company_id == asked.c.company_id, its.unit == asked.c.own_id)
+    return select(*its).join_from(asked, filed_failures, same)
+
+
+def histories(connection: Connection, asked: Collection[Own]) -> Iterator[tuple[Own, list[Told]]]:
+    """All rows of each of these transactions of which one has failed."""
+    rows = sent(connection, asking(_ASKED, asked, _remembering)) if asked else []
+    for own, its in groupby(sorted(rows, key=_own), _own):
+        yield own, list(starmap(Told, (row[2:] for row in its)))
+
+
+def _own(row: tuple[Any, ...]) -> Own:
+    return row[0], row[1]
+
+
+@lru_cache
+def _remembering(kind: str) -> Select[Any]:
+    asked = given(kind, _ASKED, _OWN)
+    its_sync = syncs.c.id == transactions.c.sync + 0  # by its id alone, as in `queries_items`
+    its_company = syncs.c.company_id.concat("") == asked.c.company_id
+    is_completed = (rank(transactions) == COMPLETED).label("completed")
+    failures = transactions.alias("failures")
+    one_failed = select(failures.c.id).where(
+        failures.c.transaction_id == asked.c.own_id, failures.c.failed.is_(True)
+    )
+    return (
+        select(
+            *asked.c,
+            *(syncs.c.occurred_at, syncs.c.id, syncs.c.day),
+            *(transactions.c.failed, is_completed),
+            *(transactions.c.cause, transactions.c.fingerprint),
+        )
+        .join_from(asked, transactions, transactions.c.transaction_id == asked.c.own_id)
+        .join(syncs, and_(its_sync, its_company))
+        .where(_is_there(one_failed.correlate(asked)))
+    )
+
+
+def failing_syncs(connection: Connection, sync_ids: Collection[Own]) -> dict[Name, Filed]:
+    """What these syncs are to be filed of: as a whole, and for failed rows without an id.
+
+    Such a row is open for ever, as nothing can say that it was cured.
+    """
+    rows = sent(connection, asking(_ASKED, sync_ids, _failing)) if sync_ids else []
+    found: dict[Name, Filed] = {}
+    for company_id, own_id, at, number, day, cause, fingerprint, nameless, wholes in rows:
+        name = (*unit_of("s", (company_id, own_id)), cause, fingerprint)
+        found[name] = Filed(day, at, at, number, nameless, nameless, wholes, leads=True)
+    return found
+
+
+@lru_cache
+def _failing(kind: str) -> CompoundSelect[Any]:
+    asked = given(kind, _ASKED, _OWN)
+    mine = and_(syncs.c.company_id == asked.c.company_id, syncs.c.sync_id == asked.c.own_id)
+    its = (*asked.c, syncs.c.occurred_at, syncs.c.id, syncs.c.day)
+    why = (transactions.c.cause, transactions.c.fingerprint)
+    nameless = (
+        select(*its, *why, func.count().label("nameless"), literal(0).label("wholes"))
+        .join_from(asked, syncs, mine)
+        .join(transactions, transactions.c.sync == syncs.c.id)
+        .where(transactions.c.transaction_id.is_(None), *(each.is_not(None) for each in why))
+        .group_by(*its, *why)
+    )
+    why_whole = (syncs.c.cause, syncs.c.fingerprint)
+    wholes = (
+        select(*its, *why_whole, literal(0), literal(1))
+        .join_from(asked, syncs, mine)
+        .where(*(each.is_not(None) for each in why_whole))
+    )
+    return union_all(nameless, wholes)

@@ -1,0 +1,272 @@
+"""What is filed by cause is always what the rows say, and the sums answer as the rows would."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import func, select, update
+
+from app.rules.cause_file import read_own, shipped
+from app.rules.news import Item
+from app.storage import causes, journal
+from app.storage.causes_by_rows import by_rows
+from app.storage.causes_counted import CauseFilter, Counted, adds_up, by_sums, spans
+from app.storage.database import Database
+from app.storage.keep import keep_all
+from app.storage.queries_causes import list_causes
+from app.storage.recount import recount
+from app.storage.tables import (
+    filed_days,
+    filed_failures,
+    filed_spans,
+    filed_totals,
+    syncs,
+    transactions,
+)
+from app.storage.tables_told import journal as entries
+from tests.storage.test_queries_plans import plans
+from tests.storage.test_tally import Ask, Find, Fold, Tell, do, empty
+from tests.told import COMPLETED, FAILED, T0, after, delivery
+from tests.web.shelf import Shelf, done_item, failed_item
+
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
+ALL = CauseFilter()
+SAID = {  # of two causes, one of which has two messages
+    "Completed": None,
+    "PushError": "The document date cannot be before the period lock date",
+    "Failed": "Supplier Smith could not be found",
+    "Error": "Something quite unheard of",
+    "Rejected": "Something else that nobody knows",
+    "Pending": None,
+}
+
+
+@dataclass(frozen=True)
+class Decide:
+    """The team's rules change, and are applied."""
+
+    own: str
+
+
+OWN = """
+[[rule]]
+cause = "period_closed"
+message = 'something quite unheard of'
+"""
+
+lists = st.lists(
+    st.tuples(st.sampled_from(["t1", "t2", None]), st.sampled_from(sorted(SAID))).map(
+        lambda told: Item(told[0], told[1], SAID[told[1]])
+    ),
+    max_size=4,
+).map(tuple)
+sync_ids = st.sampled_from(["s1", "s2", "s3", "s4"])
+steps = st.one_of(
+    st.builds(
+        delivery,
+        st.integers(0, 99).map("m{}".format),
+        st.sampled_from([FAILED, COMPLETED]),
+        sync_id=sync_ids,
+        company_id=st.sampled_from(["c1", "c1", "c2"]),
+        generated_at=st.integers(-60, 60).map(lambda n: after(hours=n)),
+        items=st.none() | lists,
+    ).map(Tell),
+    st.builds(Ask, st.sampled_from([2000, 4040, 5130]), st.none() | lists, st.integers(-60, 60)),
+    st.builds(Find, sync_ids, st.sampled_from([2000, 4040, 5130])),
+    st.builds(Decide, st.sampled_from(["", OWN])),
+    st.just(Fold()),
+)
+
+
+def step(database: Database, each: Tell | Ask | Find | Fold | Decide) -> None:
+    if not isinstance(each, Decide):
+        do(database, each)
+        return
+    database.rules = read_own(each.own, shipped()) if each.own else shipped()
+    with database.writing() as connection:
+        while causes.decide_anew(connection, 3):
+            pass
+
+
+Counts = tuple[int, int, int, int]
+Seen = dict[tuple[str, str | None], tuple[Counts, datetime, datetime]]
+
+
+def sums_say(database: Database, wanted: CauseFilter) -> Seen:
+    with journal.caught_up(database) as connection:
+        assert adds_up(connection, wanted)
+        found = by_sums(connection, wanted)
+        seen = spans(connection, wanted, [(each.cause, each.fingerprint) for each in found])
+    told: Seen = {}
+    for each in found:
+        its = seen[each.cause, each.fingerprint]
+        counts = (each.transactions, each.open, each.syncs, its.companies)
+        told[each.cause, each.fingerprint] = (counts, its.first_at, its.last_at)
+    return told
+
+
+def rows_say(database: Database, wanted: CauseFilter) -> Seen:
+    """Another way to the same numbers: over all rows at once, and times in Python."""
+    with database.reading() as connection:
+        found = by_rows(connection, wanted)
+        at = select(syncs.c.occurred_at, syncs.c.company_id)
+        of_item = at.add_columns(transactions.c.cause, transactions.c.fingerprint)
+        items = connection.execute(of_item.join(transactions, transactions.c.sync == syncs.c.id))
+        wholes = connection.execute(at.add_columns(syncs.c.cause, syncs.c.fingerprint))
+        rows = [row for row in (*items, *wholes) if row.cause is not None]
+    told: Seen = {}
+    for each in found:
+        times = [
+            row.occurred_at
+            for row in rows
+            if row.cause == each.cause
+            and each.fingerprint in (None, row.fingerprint)
+            and wanted.company_id in (None, row.company_id)
+        ]
+        counts = (each.transactions, each.open, each.syncs, each.companies or 0)
+        told[each.cause, each.fingerprint] = (counts, min(times), max(times))
+    return told
+
+
+WANTED = (
+    ALL,
+    CauseFilter(since=MIDNIGHT),
+    CauseFilter(since=MIDNIGHT + timedelta(days=1), until=MIDNIGHT + timedelta(days=99)),
+    CauseFilter(company_id="c1"),
+    CauseFilter(company_id="c2", cause="period_closed", since=MIDNIGHT),
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(steps, max_size=12))
+def test_the_sums_say_what_the_rows_say_after_any_steps(
+    database: Database, told: list[Tell | Ask | Find | Fold | Decide]
+) -> None:
+    """Webhooks with and without lists, answers, finds and changed rules, in any order."""
+    empty(database)
+    database.rules = shipped()
+    for each in told:
+        step(database, each)
+    for wanted in WANTED:
+        assert sums_say(database, wanted) == rows_say(database, wanted)
+    assert recount(database) == 0
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    """Failures of two companies on three days, one cured, one without an id, one whole sync."""
+    shelf = Shelf(database)
+    shelf.failed("s1", items=(failed_item("t1"), failed_item("t2"), failed_item(None)))
+    shelf.failed("s2", "c2", items=(failed_item("t1", "Oops"),), at=after(days=1))
+    shelf.done("s3", items=(done_item("t1"),), at=after(days=1))
+    shelf.failed("s4", items=(failed_item("t1", "Oops"), failed_item("t2")), at=after(days=2))
+    shelf.sync("s5", "c2", code=4040, at=after(days=2), error_message="Company c2 is gone")
+    return database
+
+
+def test_a_sum_that_is_wrong_is_mended_from_the_rows(filled: Database) -> None:
+    """After an old version kept news beside us, or a hand in the database."""
+    right = [sums_say(filled, wanted) for wanted in WANTED]
+    for table in (filed_failures, filed_days, filed_totals, filed_spans):
+        with filled.writing() as connection:
+            connection.execute(table.delete())
+        assert recount(filled) > 0
+        assert [sums_say(filled, wanted) for wanted in WANTED] == right
+        assert recount(filled) == 0
+    with filled.writing() as connection:
+        connection.execute(update(filed_days).values(open=filed_days.c.open + 3))
+        connection.execute(update(filed_totals).values(syncs=7))
+        connection.execute(update(filed_spans).values(first_at=T0 - timedelta(days=9)))
+        connection.execute(filed_failures.delete().where(filed_failures.c.company_id == "c2"))
+    assert recount(filled) > 0
+    assert [sums_say(filled, wanted) for wanted in WANTED] == right
+    assert recount(filled) == 0
+
+
+def test_what_counts_nothing_any_more_does_not_stay(filled: Database) -> None:
+    """A rule that is changed for good would else leave a row for each day."""
+    with filled.writing() as connection:
+        connection.execute(update(transactions).values(cause="other", cause_rules="x"))
+    assert recount(filled) > 0
+    with filled.reading() as connection:
+        for table in (filed_days, filed_totals, filed_spans):
+            kept = set(connection.execute(select(table.c.cause)).scalars())
+            assert kept == {"other", "disconnected"}
+
+
+def test_an_entry_of_an_older_version_is_counted(database: Database) -> None:
+    """It does not name the syncs that failed as a whole; the next recount finds those."""
+    items = (Item("t1", "PushError", SAID["PushError"]), Item(None, "Failed", SAID["Failed"]))
+    with database.writing() as connection:
+        keep_all(connection, [delivery("m1", items=items)])
+        plain = func.replace(entries.c.told, '"syncs":[["c1","s1"]]', '"more":0')
+        connection.execute(update(entries).values(told=plain))
+    (told,) = list_of(database)
+    assert (told.cause, told.transactions) == ("period_closed", 1)
+    assert recount(database) > 0
+    assert [each.transactions for each in list_of(database)] == [1, 1]
+
+
+def list_of(database: Database) -> list[Counted]:
+    with journal.caught_up(database) as connection:
+        return [each for each in by_sums(connection, ALL) if each.fingerprint is None]
+
+
+def days(first: int, end: int | None = None) -> CauseFilter:
+    """From a day on, and before another."""
+    until = None if end is None else MIDNIGHT + timedelta(days=end)
+    return CauseFilter(since=MIDNIGHT + timedelta(days=first), until=until)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (ALL, True),
+        (days(0), True),
+        (days(0, 3), True),
+        (days(0, 2), False),
+        (replace(days(0, 2), company_id="nobody"), True),
+        (replace(days(0, 2), cause="unheard_of"), True),
+        (CauseFilter(since=T0), False),
+        (CauseFilter(until=after(days=2)), False),
+        (CauseFilter(until=after(days=2, seconds=1)), True),
+    ],
+)
+def test_the_sums_are_asked_where_they_say_what_is_wanted(
+    filled: Database, wanted: CauseFilter, expected: bool
+) -> None:
+    """A range from a day on, after which nothing has failed; both ways agree then."""
+    with journal.caught_up(filled) as connection:
+        assert adds_up(connection, wanted) is expected
+    if expected:
+        assert sums_say(filled, wanted) == rows_say(filled, wanted)
+
+
+def test_a_transaction_that_fails_again_counts_in_an_earlier_range_too(filled: Database) -> None:
+    """A range that ends before is answered by the rows, and not by the newest failure."""
+    with journal.caught_up(filled) as connection:
+        told = {each.cause: each.failing for each in list_causes(connection, days(0, 1))}
+        newest = {each.cause: each.failing for each in list_causes(connection, days(2))}
+    assert (told["unclassified"].transactions, told["unclassified"].open) == (3, 2)
+    assert newest["unclassified"].transactions == 2
+    assert told["unclassified"].last_seen_at == newest["unclassified"].last_seen_at == after(days=2)
+
+
+def steps_of(table: str) -> tuple[str, ...]:
+    return (f"Seq Scan on {table} ", f"SCAN {table}\n")
+
+
+@pytest.mark.parametrize("wanted", [ALL, CauseFilter(company_id="c1"), days(0)])
+def test_what_is_filed_is_answered_without_reading_failures(
+    filled: Database, wanted: CauseFilter
+) -> None:
+    """Sums are added up; of failures only the newest of a group is looked up, by an index."""
+    plan = plans(filled, lambda each: list_causes(each, wanted))
+    growing = (syncs, transactions, filed_failures)
+    assert not [each for table in growing for each in steps_of(table.name) if each in plan], plan
