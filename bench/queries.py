@@ -35,7 +35,9 @@ from tests import databases
 KEY = "a-key-of-enough-length"
 SECRET = "whsec_" + "A" * 32
 TARGET = 3.0
-GROWING = frozenset({"syncs", "transactions", "events", "notes", "companies", "fetches", "filed_failures"})
+GROWING = frozenset(
+    {"syncs", "transactions", "events", "notes", "companies", "fetches", "filed_failures"}
+)
 SERVER = ("shared_buffers=1GB", "maintenance_work_mem=512MB", "max_wal_size=8GB")
 Statement = tuple[str, Any]
 
