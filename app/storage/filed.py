@@ -45,9 +45,6 @@ class Filing:
     sums: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
     groups: set[Group] = field(default_factory=set)
 
-    def __bool__(self) -> bool:
-        return bool(self.groups) or any(self.grown.values())
-
     def count(self, name: Name, filed: Filed, sign: int) -> None:
         """Count a failure that is filed so now (1), or was (-1)."""
         company_id, _, cause, fingerprint = name

@@ -1,5 +1,7 @@
 """Counts anew from the rows, and mends what is counted ahead."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -17,11 +19,10 @@ from sqlalchemy import (
     update,
 )
 
-from app.storage import counted, journal, tally
+from app.storage import counted, journal, refiled, tally
 from app.storage.bulk import write
 from app.storage.counted import CODE, DAY
 from app.storage.database import Database
-from app.storage.refiled import BY_COMPANY, mend_totals, refile_all
 from app.storage.tables import (
     companies,
     company_tallies,
@@ -53,12 +54,10 @@ def recount(database: Database) -> int:
     with database.reading() as connection:
         company_ids = sorted(connection.execute(_with_failures()).scalars())
     for company_id in company_ids:
-        with database.writing() as connection:
-            _no_hurry(connection)
-            wrong += _recount_failures(connection, company_id)
+        wrong += _recount_failures(database, company_id)
     with database.writing() as connection:
         _no_hurry(connection)
-        wrong += mend_totals(connection)
+        wrong += refiled.mend_totals(connection)
     return wrong
 
 
@@ -80,7 +79,7 @@ def _with_failures() -> CompoundSelect[Any]:
     return union(
         select(syncs.c.company_id).where(syncs.c.failed > 0),
         select(syncs.c.company_id).where(syncs.c.cause.is_not(None)),
-        *(select(each.c.company_id) for each in (open_failures, *BY_COMPANY)),
+        *(select(each.c.company_id) for each in (open_failures, *refiled.BY_COMPANY)),
         select(company_tallies.c.company_id).where(_counts_open(company_tallies.c)),
         select(_changes.company_id).where(_counts_open(_changes)),
     )
@@ -143,16 +142,33 @@ def _mend(connection: Connection, differences: Select[Any]) -> int:
     return len(wrong)
 
 
-def _recount_failures(connection: Connection, company_id: str) -> int:
-    """What came in since the journal was worked off is counted here too, and was not wrong."""
-    tally.lock(connection, [company_id])
-    wrong = refile_all(connection, company_id)
+def _recount_failures(database: Database, company_id: str) -> int:
+    """A part at a time, so that nobody waits long for the company."""
+    with database.reading() as connection:
+        parts = refiled.parts_of(connection, company_id)
+    wrong = sum(_held(database, company_id, partial(refiled.refile_part, each)) for each in parts)
+    return wrong + _held(database, company_id, _recount_open)
+
+
+def _held(database: Database, company_id: str, step: Callable[[Connection, str], int]) -> int:
+    """A step that holds the company's lock, and how much was wrong.
+
+    What came in since the journal was worked off is counted here too, and was not wrong.
+    """
+    with database.writing() as connection:
+        _no_hurry(connection)
+        tally.lock(connection, [company_id])
+        wrong = step(connection, company_id)
+        return 0 if wrong and journal.speaks_of(connection, company_id) else wrong
+
+
+def _recount_open(connection: Connection, company_id: str) -> int:
+    """The company's sums, when all of its failures are filed."""
     stored = select(func.count()).where(open_failures.c.company_id == company_id)
     named = connection.execute(stored).scalar_one()
     missing = named + _nameless_less_counted(connection, company_id)
     write(connection, tally.added({(company_id, None, OPEN_FAILURES, NO_CODE): missing}))
-    wrong += missing != 0
-    return 0 if wrong and journal.speaks_of(connection, company_id) else wrong
+    return (missing != 0) + refiled.mend_sums(connection, company_id)
 
 
 def _nameless_less_counted(connection: Connection, company_id: str) -> int:

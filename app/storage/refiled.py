@@ -1,6 +1,7 @@
 """Files all failures of a company anew from its rows, and mends the sums by cause."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -25,9 +26,12 @@ from app.storage.filed import Filing, refile, span
 from app.storage.keyed import adding
 from app.storage.slices import chunked
 from app.storage.tables import open_failures, syncs, transactions
+from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 from app.storage.tables_filed import AMOUNTS, filed_days, filed_failures, filed_spans, filed_totals
+from app.storage.tally import Key, added
 
 BY_COMPANY = (filed_failures, filed_days, filed_spans)
+AT_ONCE = 500
 _ITS = filed_failures.c
 _COUNTED = (
     _ITS.transactions,
@@ -38,23 +42,47 @@ _COUNTED = (
 )
 
 
-def refile_all(connection: Connection, company_id: str) -> int:
-    """File a company's failures anew; how many groups or counters were wrong.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some transactions and syncs of a company, by their ids."""
 
-    The caller holds the company's lock.
+    transactions: Sequence[str] = ()
+    syncs: Sequence[str] = ()
+
+
+def parts_of(connection: Connection, company_id: str) -> list[Part]:
+    """All of a company that failed, or is filed as if it had, some hundreds in each part."""
+    own_ids = _transaction_ids(connection, company_id)
+    sync_ids = _sync_ids(connection, company_id)
+    if len(own_ids) + len(sync_ids) <= AT_ONCE:
+        return [Part(own_ids, sync_ids)]
+    return [
+        *(Part(transactions=some) for some in chunked(own_ids, AT_ONCE)),
+        *(Part(syncs=some) for some in chunked(sync_ids, AT_ONCE)),
+    ]
+
+
+def refile_part(part: Part, connection: Connection, company_id: str) -> int:
+    """File a part of a company's failures anew; how many groups or counters were wrong.
+
+    The caller holds the company's lock, as for `mend_sums`.
     """
     filing = Filing()
-    for ids in chunked(_transaction_ids(connection, company_id)):
-        refile(connection, dict.fromkeys(((company_id, each) for each in ids), True), (), filing)
-    for ids in chunked(_sync_ids(connection, company_id)):
-        refile(connection, {}, [(company_id, each) for each in ids], filing)
-    write(connection, *filing.writes())
-    wrong = len(filing.groups) + any(filing.grown.values())
-    groups = _misspanned(connection, company_id)
-    span(connection, filing.groups | groups)
+    touched = dict.fromkeys(((company_id, each) for each in part.transactions), True)
+    refile(connection, touched, [(company_id, each) for each in part.syncs], filing)
+    grown: Key = (company_id, None, OPEN_FAILURES, NO_CODE)
+    write(connection, *filing.writes(), added({grown: filing.grown[company_id]}))
+    span(connection, filing.groups)
+    return len(filing.groups) + any(filing.grown.values())
+
+
+def mend_sums(connection: Connection, company_id: str) -> int:
+    """Make a company's sums what its filed failures add up to; how many were wrong."""
+    wrong = _misspanned(connection, company_id)
+    span(connection, wrong)
     counted = select(*_keys(filed_days), *_COUNTED).where(_ITS.company_id == company_id)
     days = select(filed_days).where(filed_days.c.company_id == company_id)
-    return wrong + len(groups - filing.groups) + _mend(connection, filed_days, counted, days)
+    return len(wrong) + _mend(connection, filed_days, counted, days)
 
 
 def mend_totals(connection: Connection) -> int:
