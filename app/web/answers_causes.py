@@ -14,7 +14,7 @@ class _Counts(BaseModel):
     transactions: int = Field(description="each counts once, however often it was tried")
     open: int = Field(description="transactions that no later sync completed")
     syncs: int = Field(description="syncs that failed as a whole, with no failed transaction")
-    first_seen_at: datetime | None
+    first_seen_at: datetime | None = Field(description="of all times, whatever range is asked for")
     last_seen_at: datetime | None
 
 
