@@ -4,7 +4,6 @@ A failed row is open until a later sync in which all of the transaction's rows a
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -29,8 +28,7 @@ class Told(NamedTuple):
         return self.at, self.sync
 
 
-@dataclass(frozen=True, slots=True)
-class Filed:
+class Filed(NamedTuple):
     """How a transaction, or a sync, counts as a failure of one cause and one message.
 
     It counts at its newest failure of that kind: on that day, in that sync. Of the messages of one
@@ -64,5 +62,5 @@ def judged(history: Collection[Told]) -> tuple[bool, dict[Why, Filed]]:
             is_open = int(cured is None or row.moment > cured)
             failures[why] = Filed(row.day, first_at, row.at, row.sync, 1, is_open, 0, leads=False)
             leading[row.cause] = why
-    failures |= {why: replace(failures[why], leads=True) for why in leading.values()}
+    failures |= {why: failures[why]._replace(leads=True) for why in leading.values()}
     return bool(failed) and (cured is None or failed[-1].moment > cured), failures

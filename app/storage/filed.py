@@ -7,7 +7,7 @@ filed of them is compared with what their rows say now, and the difference is wr
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -116,7 +116,7 @@ def _compare(before: Mapping[Name, Filed], after: Mapping[Name, Filed], filing: 
 
 def _filed_anew(before: Mapping[Name, Filed], after: Mapping[Name, Filed]) -> tuple[Write, Write]:
     new = [
-        dict(zip(_NAME, name, strict=True)) | asdict(each)
+        dict(zip(_NAME, name, strict=True)) | each._asdict()
         for name, each in after.items()
         if before.get(name) != each
     ]
