@@ -31,6 +31,7 @@ from app.storage.queries import OWN_TIME, within
 from app.storage.queries_items import OPEN
 from app.storage.tables import open_failures, syncs, transactions
 
+_WHY = (transactions.c.cause, transactions.c.fingerprint)
 # Asked first, because most failures are cured and it is ten times as quick to see.
 _MAY_BE_OPEN = or_(
     transactions.c.transaction_id.is_(None),
@@ -44,11 +45,10 @@ _MAY_BE_OPEN = or_(
 def by_rows(connection: Connection, wanted: CauseFilter) -> list[Counted]:
     """The wanted failures of each cause, and of each of its messages."""
     failing = _failures(wanted)
-    no_message = cast(null(), Text).label("fingerprint")
-    wholes = _counted(failing, no_message).group_by(failing.c.cause)
-    parts = _counted(failing, failing.c.fingerprint)
-    found = union_all(wholes, parts.group_by(failing.c.cause, failing.c.fingerprint))
-    return [Counted(*row) for row in connection.execute(found)]
+    cause, fingerprint = failing.c.cause, failing.c.fingerprint
+    wholes = _counted(failing, cast(null(), Text)).group_by(cause)
+    parts = _counted(failing, fingerprint).group_by(cause, fingerprint)
+    return [Counted(*row) for row in connection.execute(union_all(wholes, parts))]
 
 
 def _counted(failing: CTE, fingerprint: ColumnElement[Any]) -> Select[Any]:
@@ -69,15 +69,14 @@ def _failures(wanted: CauseFilter) -> CTE:
     whose = func.coalesce(transactions.c.transaction_id, cast(transactions.c.id, String))
     items = (
         select(
-            transactions.c.cause,
-            transactions.c.fingerprint,
+            *_WHY,
             syncs.c.company_id,
             (syncs.c.company_id + " " + whose).label("whose"),
             case((_MAY_BE_OPEN, case((OPEN, 1), else_=0)), else_=0).label("open"),
             cast(null(), Key).label("sync"),
         )
         .join_from(syncs, transactions, transactions.c.sync == syncs.c.id)
-        .where(syncs.c.failed > 0, transactions.c.cause.is_not(None))
+        .where(syncs.c.failed > 0, *(each.is_not(None) for each in _WHY))
     )
     wholes = select(
         syncs.c.cause,
@@ -86,7 +85,7 @@ def _failures(wanted: CauseFilter) -> CTE:
         cast(null(), Text),
         cast(null(), Key),
         syncs.c.id,
-    ).where(syncs.c.cause.is_not(None))
+    ).where(syncs.c.cause.is_not(None), syncs.c.fingerprint.is_not(None))
     items = items.where(*_conditions(wanted, transactions.c.cause))
     wholes = wholes.where(*_conditions(wanted, syncs.c.cause))
     return union_all(items, wholes).cte("failing")

@@ -1,11 +1,9 @@
 """Counts failures by cause from the sums by day (`tables_filed`), however many there are."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
-from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Table, cast, func, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Connection, Table, cast, func, select
 
 from app.rules.sync import day_of
 from app.storage.tables_filed import AMOUNTS, filed_days, filed_spans, filed_totals
@@ -34,15 +32,6 @@ class Counted:
     open: int
     syncs: int
     companies: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """When failures began and ended, and how many companies had some since the wanted time."""
-
-    companies: int
-    first_at: datetime
-    last_at: datetime
 
 
 def adds_up(connection: Connection, wanted: CauseFilter) -> bool:
@@ -77,27 +66,6 @@ def by_sums(connection: Connection, wanted: CauseFilter) -> list[Counted]:
             whole = wholes.setdefault(cause, [0, 0, 0])
             whole[:] = map(sum, zip(whole, (by_cause, open_by_cause, syncs), strict=True))
     return found + [Counted(cause, None, *whole) for cause, whole in wholes.items()]
-
-
-def spans(
-    connection: Connection, wanted: CauseFilter, groups: Iterable[tuple[str, str | None]]
-) -> dict[tuple[str, str | None], Span]:
-    """When the failures of these causes, or of one message of them, began and ended at all.
-
-    That is told of all of a company's failures, or of everybody's, and not of a range only.
-    """
-    its = filed_spans.c
-    keys = [(cause, fingerprint or "") for cause, fingerprint in groups]
-    companies: ColumnElement[Any] = func.count()
-    if wanted.since:
-        companies = companies.filter(its.last_at >= wanted.since)
-    found = connection.execute(
-        select(its.cause, its.fingerprint, companies, func.min(its.first_at), func.max(its.last_at))
-        .where(tuple_(its.cause, its.fingerprint).in_(keys))
-        .where(*_conditions(filed_spans, wanted))
-        .group_by(its.cause, its.fingerprint)
-    )
-    return {(cause, fingerprint or None): Span(*told) for cause, fingerprint, *told in found}
 
 
 def _conditions(table: Table, wanted: CauseFilter) -> list[ColumnElement[bool]]:

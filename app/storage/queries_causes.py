@@ -3,16 +3,18 @@
 Failures of one cause and one fingerprint are a group: the same sentence, over all companies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 from sqlalchemy import Connection, func, select
 
 from app.storage.causes_by_rows import by_rows
 from app.storage.causes_counted import CauseFilter as CauseFilter
-from app.storage.causes_counted import Counted, Span, adds_up, by_sums, spans
-from app.storage.tables import filed_failures, syncs, transactions
+from app.storage.causes_counted import Counted, adds_up, by_sums
+from app.storage.causes_seen import Key, Seen, look_at
+from app.storage.tables import transactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +69,17 @@ def list_causes(
         else:
             groups.setdefault(each.cause, []).append(each)
     shown = {each.cause: groups[each.cause][:most_groups] for each in causes}
-    told = [*causes, *(group for some in shown.values() for group in some)]
-    seen = spans(connection, wanted, [(each.cause, each.fingerprint) for each in told])
-    kept: list[KeptCause] = []
-    for whole in causes:
-        some = [
-            KeptGroup(
-                str(each.fingerprint), _failing(each, seen), _example(connection, wanted, each)
-            )
-            for each in shown[whole.cause]
-        ]
-        kept.append(KeptCause(whole.cause, _failing(whole, seen), len(groups[whole.cause]), some))
-    return kept
+    told = [*causes, *chain.from_iterable(shown.values())]
+    seen = look_at(connection, wanted, [(each.cause, each.fingerprint) for each in told])
+    return [
+        KeptCause(
+            whole.cause,
+            _failing(whole, seen),
+            len(groups[whole.cause]),
+            [_group(each, seen) for each in shown[whole.cause]],
+        )
+        for whole in causes
+    ]
 
 
 def causes_in(connection: Connection, number: int) -> list[tuple[str | None, int]]:
@@ -97,42 +98,13 @@ def _by_weight(each: Counted) -> tuple[int, int, int, str, str]:
     return (-each.open, -each.transactions, -each.syncs, each.cause, each.fingerprint or "")
 
 
-def _failing(each: Counted, seen: dict[tuple[str, str | None], Span]) -> Failing:
-    span = seen.get((each.cause, each.fingerprint))
-    companies = each.companies if each.companies is not None else span.companies if span else 0
-    return Failing(
-        companies=companies,
-        transactions=each.transactions,
-        open=each.open,
-        syncs=each.syncs,
-        first_seen_at=span.first_at if span else None,
-        last_seen_at=span.last_at if span else None,
-    )
+def _group(each: Counted, seen: Mapping[Key, Seen]) -> KeptGroup:
+    its = seen.get((each.cause, each.fingerprint))
+    return KeptGroup(str(each.fingerprint), _failing(each, seen), its.example if its else None)
 
 
-def _example(connection: Connection, wanted: CauseFilter, group: Counted) -> str | None:
-    """The newest message of a group, of the wanted company."""
-    its = filed_failures.c
-    newest = select(its.sync, its.syncs).where(
-        its.cause == group.cause, its.fingerprint == group.fingerprint
-    )
-    if wanted.company_id is not None:
-        newest = newest.where(its.company_id == wanted.company_id)
-    found = connection.execute(
-        newest.order_by(its.last_at.desc(), its.sync.desc()).limit(1)
-    ).first()
-    if found is None:
-        return None
-    if found.syncs:
-        # as in rows.why_as_a_whole: the text that the fingerprint was made of
-        told = func.coalesce(func.nullif(syncs.c.error_message, ""), syncs.c.exception_message)
-        said = select(told).where(syncs.c.id == found.sync)
-    else:
-        of_it = (
-            transactions.c.cause == group.cause,
-            transactions.c.fingerprint == group.fingerprint,
-        )
-        said = select(transactions.c.message).where(transactions.c.sync == found.sync, *of_it)
-        said = said.order_by(transactions.c.position.desc()).limit(1)
-    message: str | None = connection.execute(said).scalar()
-    return message
+def _failing(each: Counted, seen: Mapping[Key, Seen]) -> Failing:
+    its = seen.get((each.cause, each.fingerprint))
+    companies = each.companies if each.companies is not None else its.companies if its else 0
+    times = (its.first_at, its.last_at) if its else (None, None)
+    return Failing(companies, each.transactions, each.open, each.syncs, *times)

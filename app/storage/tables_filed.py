@@ -71,4 +71,6 @@ filed_spans = Table(
     Column("first_at", UtcTime, nullable=False),
     Column("last_at", UtcTime, nullable=False),
     Index("ix_filed_spans_company", "company_id", "cause"),
+    Index("ix_filed_spans_first", "cause", "fingerprint", "first_at"),
+    Index("ix_filed_spans_last", "cause", "fingerprint", "last_at"),
 )

@@ -134,6 +134,9 @@ def _make_failures() -> None:
         _key("filed_spans", "cause", "fingerprint", "company_id"),
     )
     op.create_index("ix_filed_spans_company", "filed_spans", ["company_id", "cause"])
+    for which in ("first", "last"):
+        columns = ["cause", "fingerprint", f"{which}_at"]
+        op.create_index(f"ix_filed_spans_{which}", "filed_spans", columns)
 
 
 def _make_sums() -> None:

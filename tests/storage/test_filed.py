@@ -1,7 +1,9 @@
 """What is filed by cause is always what the rows say, and the sums answer as the rows would."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +14,8 @@ from app.rules.cause_file import read_own, shipped
 from app.rules.news import Item
 from app.storage import causes, journal
 from app.storage.causes_by_rows import by_rows
-from app.storage.causes_counted import CauseFilter, Counted, adds_up, by_sums, spans
+from app.storage.causes_counted import CauseFilter, Counted, adds_up, by_sums
+from app.storage.causes_seen import look_at
 from app.storage.database import Database
 from app.storage.keep import keep_all
 from app.storage.queries_causes import list_causes
@@ -95,11 +98,11 @@ Seen = dict[tuple[str, str | None], tuple[Counts, datetime, datetime]]
 
 
 def sums_say(database: Database, wanted: CauseFilter) -> Seen:
+    told: Seen = {}
     with journal.caught_up(database) as connection:
         assert adds_up(connection, wanted)
         found = by_sums(connection, wanted)
-        seen = spans(connection, wanted, [(each.cause, each.fingerprint) for each in found])
-    told: Seen = {}
+        seen = look_at(connection, wanted, [(each.cause, each.fingerprint) for each in found])
     for each in found:
         its = seen[each.cause, each.fingerprint]
         counts = (each.transactions, each.open, each.syncs, its.companies)
@@ -108,26 +111,77 @@ def sums_say(database: Database, wanted: CauseFilter) -> Seen:
 
 
 def rows_say(database: Database, wanted: CauseFilter) -> Seen:
-    """Another way to the same numbers: over all rows at once, and times in Python."""
+    """The plain count over all rows, in Python."""
     with database.reading() as connection:
-        found = by_rows(connection, wanted)
-        at = select(syncs.c.occurred_at, syncs.c.company_id)
-        of_item = at.add_columns(transactions.c.cause, transactions.c.fingerprint)
-        items = connection.execute(of_item.join(transactions, transactions.c.sync == syncs.c.id))
-        wholes = connection.execute(at.add_columns(syncs.c.cause, syncs.c.fingerprint))
-        rows = [row for row in (*items, *wholes) if row.cause is not None]
+        of_sync = select(syncs.c.occurred_at, syncs.c.company_id, syncs.c.id)
+        items = of_sync.add_columns(
+            transactions.c.transaction_id,
+            transactions.c.status,
+            transactions.c.id.label("row"),
+            transactions.c.cause,
+            transactions.c.fingerprint,
+        ).join(transactions, transactions.c.sync == syncs.c.id)
+        rows = list(connection.execute(items))
+        wholes = of_sync.add_columns(syncs.c.cause, syncs.c.fingerprint)
+        failed = [row for row in rows if row.cause]
+        failed += [row for row in connection.execute(wholes) if row.cause]
+    keys = {(row.cause, row.fingerprint) for row in failed} | {(row.cause, None) for row in failed}
     told: Seen = {}
-    for each in found:
-        times = [
-            row.occurred_at
-            for row in rows
-            if row.cause == each.cause
-            and each.fingerprint in (None, row.fingerprint)
+    for cause, fingerprint in keys:
+        mine = [
+            row
+            for row in failed
+            if row.cause == cause
+            and fingerprint in (None, row.fingerprint)
+            and wanted.cause in (None, cause)
             and wanted.company_id in (None, row.company_id)
         ]
-        counts = (each.transactions, each.open, each.syncs, each.companies or 0)
-        told[each.cause, each.fingerprint] = (counts, min(times), max(times))
+        times = [row.occurred_at for row in mine]
+        some = [row for row in mine if is_wanted(row.occurred_at, wanted)]
+        if some:
+            told[cause, fingerprint] = (count(some, rows), min(times), max(times))
     return told
+
+
+def is_wanted(at: datetime, wanted: CauseFilter) -> bool:
+    return (not wanted.since or at >= wanted.since) and (not wanted.until or at < wanted.until)
+
+
+def count(failed: Sequence[Any], rows: Sequence[Any]) -> Counts:
+    """Transactions, those still open, whole syncs, companies."""
+    items = [row for row in failed if hasattr(row, "transaction_id")]
+    still = [row for row in items if not is_cured(row, rows)]
+    own = [
+        {(row.company_id, row.transaction_id or row.row) for row in some} for some in (items, still)
+    ]
+    companies = {row.company_id for row in failed}
+    return len(own[0]), len(own[1]), len(failed) - len(items), len(companies)
+
+
+def is_cured(failed: Any, rows: Sequence[Any]) -> bool:
+    """True when all rows of the transaction in a later sync are completed."""
+    if failed.transaction_id is None:
+        return False
+    later: dict[int, set[str]] = {}
+    for row in rows:
+        same = (row.company_id, row.transaction_id) == (failed.company_id, failed.transaction_id)
+        if same and (row.occurred_at, row.id) > (failed.occurred_at, failed.id):
+            later.setdefault(row.id, set()).add(row.status)
+    return {"Completed"} in later.values()
+
+
+def counts_by_rows(database: Database, wanted: CauseFilter) -> dict[Any, Counts]:
+    """What is answered where the sums cannot."""
+    with journal.caught_up(database) as connection:
+        return {
+            (each.cause, each.fingerprint): (
+                each.transactions,
+                each.open,
+                each.syncs,
+                each.companies or 0,
+            )
+            for each in by_rows(connection, wanted)
+        }
 
 
 WANTED = (
@@ -136,6 +190,11 @@ WANTED = (
     CauseFilter(since=MIDNIGHT + timedelta(days=1), until=MIDNIGHT + timedelta(days=99)),
     CauseFilter(company_id="c1"),
     CauseFilter(company_id="c2", cause="period_closed", since=MIDNIGHT),
+)
+ENDED = (
+    CauseFilter(since=after(hours=-20), until=after(hours=20)),
+    CauseFilter(until=after(hours=1), company_id="c1"),
+    CauseFilter(since=after(hours=1), cause="unclassified"),
 )
 
 
@@ -153,8 +212,12 @@ def test_the_sums_say_what_the_rows_say_after_any_steps(
     database.rules = shipped()
     for each in told:
         step(database, each)
-    for wanted in WANTED:
-        assert sums_say(database, wanted) == rows_say(database, wanted)
+    for wanted in (*WANTED, *ENDED):
+        truth = rows_say(database, wanted)
+        if wanted in WANTED:
+            assert sums_say(database, wanted) == truth
+        counts = {key: counts for key, (counts, *_) in truth.items()}
+        assert counts_by_rows(database, wanted) == counts
     assert recount(database) == 0
 
 
