@@ -97,14 +97,21 @@ def _reading(kind: str) -> Select[Any]:
 
 
 def histories(connection: Connection, asked: Collection[Own]) -> Iterator[tuple[Own, list[Told]]]:
-    """All rows of each of these transactions of which one has failed."""
+    """All rows of each of these transactions of which one has failed; of a sync in Codat's order.
+
+    Of two failures in one sync the last one leads, wherever the database happens to keep them.
+    """
     rows = sent(connection, asking(_ASKED, asked, _remembering)) if asked else []
-    for own, its in groupby(sorted(rows, key=_own), _own):
-        yield own, list(starmap(Told, (row[2:] for row in its)))
+    for own, its in groupby(sorted(rows, key=_own_position), _own):
+        yield own, list(starmap(Told, (row[2:-1] for row in its)))
 
 
 def _own(row: tuple[Any, ...]) -> Own:
     return row[0], row[1]
+
+
+def _own_position(row: tuple[Any, ...]) -> tuple[str, str, int]:
+    return row[0], row[1], row[-1]
 
 
 @lru_cache
@@ -122,7 +129,7 @@ def _remembering(kind: str) -> Select[Any]:
             *asked.c,
             *(syncs.c.occurred_at, syncs.c.id, syncs.c.day),
             *(transactions.c.failed, is_completed),
-            *(transactions.c.cause, transactions.c.fingerprint),
+            *(transactions.c.cause, transactions.c.fingerprint, transactions.c.position),
         )
         .join_from(asked, transactions, transactions.c.transaction_id == asked.c.own_id)
         .join(syncs, and_(its_sync, its_company))

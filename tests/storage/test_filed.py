@@ -263,6 +263,19 @@ def test_what_counts_nothing_any_more_does_not_stay(filled: Database) -> None:
             assert kept == {"other", "disconnected"}
 
 
+def test_of_two_failures_in_one_sync_the_last_leads_wherever_they_are_kept(
+    database: Database,
+) -> None:
+    """A restored dump, or a row that was written anew, puts them into another order."""
+    Shelf(database).failed("s1", items=(failed_item("t1", "Oops"), failed_item("t1", "Alas")))
+    with database.writing() as connection:
+        kept = connection.execute(select(transactions).order_by(transactions.c.position))
+        rows = [{**row, "id": 9 - row["position"]} for row in kept.mappings()]
+        connection.execute(transactions.delete())
+        connection.execute(transactions.insert(), rows[::-1])
+    assert recount(database) == 0
+
+
 def test_an_entry_of_an_older_version_is_counted(database: Database) -> None:
     """It does not name the syncs that failed as a whole; the next recount finds those."""
     items = (Item("t1", "PushError", SAID["PushError"]), Item(None, "Failed", SAID["Failed"]))
