@@ -45,7 +45,7 @@ def migrate(database: Database, revision: str = "head") -> tuple[str | None, str
         config = _config(connection)
         if before == head() and revision != "head":
             _work_off_all(connection)  # an older version knows no journal
-        down = revision == "base" or revision.startswith("-")
+        down = revision == "base" or revision < (before or "")  # "-1" sorts before all numbers
         (command.downgrade if down else command.upgrade)(config, revision)
         if _version(connection) == head():
             changes.go_on(connection)
