@@ -9,7 +9,9 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
+    FromClause,
     Select,
+    Table,
     TableClause,
     Text,
     and_,
@@ -18,6 +20,7 @@ from sqlalchemy import (
     literal,
     select,
     table,
+    true,
     union_all,
 )
 
@@ -32,6 +35,8 @@ Own = tuple[str, str]
 Name = tuple[str, str, str, str]
 """Company, unit, cause, fingerprint."""
 
+# Asked of a sync's rows only: an index would else lead to the nameless rows of all syncs there are.
+NAMELESS = transactions.c.transaction_id.concat("").is_(None)
 _OWN = ("company_id", "own_id")
 _ASKED = table("asked", *(column(name, Text) for name in _OWN))
 
@@ -114,12 +119,26 @@ def _own_position(row: tuple[Any, ...]) -> tuple[str, str, int]:
     return row[0], row[1], row[-1]
 
 
+def _looked_up(
+    kind: str, whole: Table, *which: ColumnElement[bool]
+) -> tuple[FromClause, ColumnElement[bool]]:
+    """To join some rows of a table to each row that is there, always by an index.
+
+    Joined as tables, PostgreSQL without statistics would rather read all of both.
+    """
+    if kind == "sqlite":
+        return whole, and_(*which)
+    return select(whole).where(*which).offset(0).lateral(f"its_{whole.name}"), true()
+
+
 @lru_cache
 def _remembering(kind: str) -> Select[Any]:
     asked = given(kind, _ASKED, _OWN)
-    its_sync = syncs.c.id == transactions.c.sync + 0  # by its id alone, as in `queries_items`
+    its, are_its = _looked_up(kind, transactions, transactions.c.transaction_id == asked.c.own_id)
+    # by its id alone, as in `queries_items`
     its_company = syncs.c.company_id.concat("") == asked.c.company_id
-    is_completed = (rank(transactions) == COMPLETED).label("completed")
+    sync, is_its = _looked_up(kind, syncs, syncs.c.id == its.c.sync + 0, its_company)
+    is_completed = (rank(its) == COMPLETED).label("completed")
     failures = transactions.alias("failures")
     one_failed = select(failures.c.id).where(
         failures.c.transaction_id == asked.c.own_id, failures.c.failed.is_(True)
@@ -127,12 +146,12 @@ def _remembering(kind: str) -> Select[Any]:
     return (
         select(
             *asked.c,
-            *(syncs.c.occurred_at, syncs.c.id, syncs.c.day),
-            *(transactions.c.failed, is_completed),
-            *(transactions.c.cause, transactions.c.fingerprint, transactions.c.position),
+            *(sync.c.occurred_at, sync.c.id, sync.c.day),
+            *(its.c.failed, is_completed),
+            *(its.c.cause, its.c.fingerprint, its.c.position),
         )
-        .join_from(asked, transactions, transactions.c.transaction_id == asked.c.own_id)
-        .join(syncs, and_(its_sync, its_company))
+        .join_from(asked, its, are_its)
+        .join(sync, is_its)
         .where(_is_there(one_failed.correlate(asked)))
     )
 
@@ -155,12 +174,13 @@ def _failing(kind: str) -> CompoundSelect[Any]:
     asked = given(kind, _ASKED, _OWN)
     mine = and_(syncs.c.company_id == asked.c.company_id, syncs.c.sync_id == asked.c.own_id)
     its = (*asked.c, syncs.c.occurred_at, syncs.c.id, syncs.c.day)
-    why = (transactions.c.cause, transactions.c.fingerprint)
+    items, are_its = _looked_up(kind, transactions, transactions.c.sync == syncs.c.id, NAMELESS)
+    why = (items.c.cause, items.c.fingerprint)
     nameless = (
         select(*its, *why, func.count().label("nameless"), literal(0).label("wholes"))
         .join_from(asked, syncs, mine)
-        .join(transactions, transactions.c.sync == syncs.c.id)
-        .where(transactions.c.transaction_id.is_(None), *(each.is_not(None) for each in why))
+        .join(items, are_its)
+        .where(*(each.is_not(None) for each in why))
         .group_by(*its, *why)
     )
     why_whole = (syncs.c.cause, syncs.c.fingerprint)

@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from app.storage.bulk import write
 from app.storage.filed import Filing, refile, span
+from app.storage.filed_rows import NAMELESS
 from app.storage.keyed import adding
 from app.storage.slices import chunked
 from app.storage.tables import open_failures, syncs, transactions
@@ -113,7 +114,7 @@ def _transaction_ids(connection: Connection, company_id: str) -> Sequence[str]:
         select(transactions.c.transaction_id)
         .join_from(syncs, transactions, transactions.c.sync == syncs.c.id)
         .where(mine, syncs.c.failed > 0, transactions.c.failed.is_(True))
-        .where(transactions.c.transaction_id.is_not(None))
+        .where(~NAMELESS)
     )
     stored = select(open_failures.c.transaction_id).where(open_failures.c.company_id == company_id)
     return connection.execute(union(failed, stored, _filed_as("t", company_id))).scalars().all()
@@ -124,7 +125,7 @@ def _sync_ids(connection: Connection, company_id: str) -> Sequence[str]:
     nameless = select(transactions.c.id).where(
         transactions.c.sync == syncs.c.id,
         transactions.c.failed.is_(True),
-        transactions.c.transaction_id.is_(None),
+        NAMELESS,
     )
     failing = and_(syncs.c.failed > 0, nameless.exists())
     failed = select(syncs.c.sync_id).where(
