@@ -21,6 +21,7 @@ from app.storage.filed_rows import (
     asking,
     failing_syncs,
     filed_of,
+    fits,
     histories,
     known,
     unit_of,
@@ -91,14 +92,15 @@ def refile(
     stored, filed = known(connection, touched)
     doubtful = {own for own, may_open in touched.items() if may_open} | stored | filed
     units = {unit_of("t", own) for own in filed} | {unit_of("s", own) for own in touched_syncs}
-    before, after = filed_of(connection, units), failing_syncs(connection, touched_syncs)
+    before = filed_of(connection, units)
+    after = failing_syncs(connection, [*filter(fits, touched_syncs)])
     still: set[Own] = set()
     for own, history in histories(connection, doubtful):
         is_open, failures = judged(history)
         if is_open:
             still.add(own)
-        for why, each in failures.items():
-            after[*unit_of("t", own), *why] = each
+        if fits(own):
+            after |= {(*unit_of("t", own), *why): each for why, each in failures.items()}
     _compare(before, after, filing)
     filing.grown.update(company_id for company_id, _ in still)
     filing.grown.subtract(company_id for company_id, _ in stored)

@@ -35,6 +35,7 @@ Own = tuple[str, str]
 Name = tuple[str, str, str, str]
 """Company, unit, cause, fingerprint."""
 
+LONGEST_KEY = 600  # characters; of four bytes each they still fit into PostgreSQL's index rows
 # Asked of a sync's rows only: an index would else lead to the nameless rows of all syncs there are.
 NAMELESS = transactions.c.transaction_id.concat("").is_(None)
 _OWN = ("company_id", "own_id")
@@ -45,6 +46,11 @@ def asking(whose: TableClause, keys: Iterable[Any], statement: Callable[[str], A
     """A statement that reads, with the keys it asks about."""
     names = tuple(each.name for each in whose.c)
     return Write(whose, [dict(zip(names, key, strict=True)) for key in sorted(keys)], statement)
+
+
+def fits(own: Own) -> bool:
+    """Can it be filed? Older versions have kept syncs with longer ids, which are not."""
+    return sum(map(len, own)) <= LONGEST_KEY
 
 
 def unit_of(kind: str, own: Own) -> Own:

@@ -29,6 +29,7 @@ from app.storage import changes
 from app.storage.bulk import Rows, Write, write
 from app.storage.changes import Change
 from app.storage.database import Database
+from app.storage.filed_rows import fits
 from app.storage.items import named
 from app.storage.slices import first_within
 from app.storage.tables_told import journal
@@ -37,7 +38,6 @@ from app.storage.tally import Tally, counts
 AT_ONCE = 8  # entries in one transaction; one has all of a commit, up to thousands of items
 LONG = 2_000_000  # characters told, after which a transaction takes no further entry
 PATIENCE_S = 2.0  # of who reads, where a worker has been away for long
-LONGEST_KEY = 600  # characters; of four bytes each they still fit into PostgreSQL's index rows
 _LOCK = 0x0C0DA8  # who works off holds this advisory lock
 _log = log.get(__name__)
 
@@ -114,7 +114,7 @@ class Entry:
 
 def _require_fit(company_id: str, own_id: str = "") -> None:
     """Refused here, it is kept as bytes; refused when it is counted, it would stop the journal."""
-    if len(company_id) + len(own_id) > LONGEST_KEY:
+    if not fits((company_id, own_id)):
         raise StorageRefused("an id is too long to be counted by")
 
 

@@ -1,8 +1,9 @@
 """Failures filed by cause, and their sums by day
 
 What is filed here is filed of the rows as they are. What the journal still holds is worked off
-later, and compared with this. The old code goes on serving while this runs and files nothing; the
-daily recount, which is also the first thing a new worker does, makes that good.
+later, and compared with this. Ids that would not fit into PostgreSQL's index rows, of which an
+older version may have kept some, are left out. The old code goes on serving while this runs and
+files nothing; the daily recount, which is also the first thing a new worker does, makes that good.
 """
 
 import sqlalchemy as sa
@@ -36,6 +37,7 @@ TRANSACTIONS = """
         FROM transactions t JOIN syncs s ON s.id = t.sync
         WHERE t.failed AND t.cause IS NOT NULL AND t.fingerprint IS NOT NULL
         AND t.transaction_id IS NOT NULL
+        AND length(s.company_id) + length(t.transaction_id) <= 600
     )
     SELECT f.company_id, 't' || f.transaction_id, f.cause, f.fingerprint, f.day, f.first_at,
         f.occurred_at, f.id, 1,
@@ -64,6 +66,7 @@ NAMELESS = """
         s.occurred_at, s.id, count(*), count(*), 0, 1 = 1
     FROM transactions t JOIN syncs s ON s.id = t.sync
     WHERE t.transaction_id IS NULL AND t.cause IS NOT NULL AND t.fingerprint IS NOT NULL
+    AND length(s.company_id) + length(s.sync_id) <= 600
     GROUP BY s.company_id, s.sync_id, t.cause, t.fingerprint, s.day, s.occurred_at, s.id
 """
 WHOLES = """
@@ -72,6 +75,7 @@ WHOLES = """
     SELECT company_id, 's' || sync_id, cause, fingerprint, day, occurred_at, occurred_at, id,
         0, 0, 1, 1 = 1
     FROM syncs WHERE cause IS NOT NULL AND fingerprint IS NOT NULL
+    AND length(company_id) + length(sync_id) <= 600
     ON CONFLICT DO NOTHING
 """
 DAYS = """

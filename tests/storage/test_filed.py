@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from app.storage.database import Database
 from app.storage.keep import keep_all
 from app.storage.queries_causes import list_causes
 from app.storage.recount import recount
+from app.storage.schema import migrate
 from app.storage.tables import (
     filed_days,
     filed_failures,
@@ -273,6 +275,19 @@ def test_of_two_failures_in_one_sync_the_last_leads_wherever_they_are_kept(
         rows = [{**row, "id": 9 - row["position"]} for row in kept.mappings()]
         connection.execute(transactions.delete())
         connection.execute(transactions.insert(), rows[::-1])
+    assert recount(database) == 0
+
+
+def test_ids_of_an_older_version_that_are_too_long_stop_nothing(database: Database) -> None:
+    """It kept syncs whose ids fit into the index of the syncs, and not into that of failures."""
+    shelf, long_id = Shelf(database), Random(1).randbytes(1335).hex()
+    shelf.sync(long_id, code=4040, error_message="Company c1 is gone")
+    shelf.sync("s2", code=4040, error_message="Company c1 is gone")
+    assert [each.syncs for each in list_of(database)] == [1]
+    step(database, Decide(OWN))
+    assert [each.syncs for each in list_of(database)] == [1]
+    migrate(database, "-1")
+    migrate(database)
     assert recount(database) == 0
 
 

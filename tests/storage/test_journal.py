@@ -9,6 +9,7 @@ from app.errors import StorageUnavailable
 from app.rules.news import Item
 from app.storage import changes, counted, journal, starting
 from app.storage.database import Database, open_database
+from app.storage.filed_rows import LONGEST_KEY
 from app.storage.inbox import write
 from app.storage.keep import keep_all
 from app.storage.recount import recount
@@ -187,7 +188,7 @@ def test_what_could_never_be_counted_does_not_stop_the_journal(
     database: Database, own: str, company: str
 ) -> None:
     """An index row of PostgreSQL holds 2704 bytes: the event is kept as bytes, the others go on."""
-    rather_long = "".join(map(chr, range(0x10000, 0x10000 + journal.LONGEST_KEY // 2)))
+    rather_long = "".join(map(chr, range(0x10000, 0x10000 + LONGEST_KEY // 2)))
     item = Item(rather_long + own * 999, "Failed")
     long = delivery("long", company_id=rather_long + company * 999, items=(item,))
     assert write(database, [long, delivery("m2", sync_id="s2")])[0] == [True, True]
