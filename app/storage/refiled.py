@@ -31,6 +31,7 @@ from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 from app.storage.tables_filed import AMOUNTS, filed_days, filed_failures, filed_spans, filed_totals
 from app.storage.tally import Key, added
 
+_LOCK = 0x0C0DAA  # who mends the sums over all companies holds this advisory lock
 BY_COMPANY = (filed_failures, filed_days, filed_spans)
 AT_ONCE = 500
 _ITS = filed_failures.c
@@ -87,7 +88,12 @@ def mend_sums(connection: Connection, company_id: str) -> int:
 
 
 def mend_totals(connection: Connection) -> int:
-    """Make the sums over all companies what those of each add up to; how many were wrong."""
+    """Make the sums over all companies what those of each add up to; how many were wrong.
+
+    One at a time: two who find the same difference would both add it.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     columns = [filed_days.c[column.name] for column in filed_totals.c]
     wrong = _mend(connection, filed_totals, select(*columns), select(filed_totals))
     for sums in (filed_days, filed_totals):
@@ -171,7 +177,8 @@ def _mend(connection: Connection, table: Table, right: Select[Any], stored: Sele
     keys = [both.c[key.name] for key in table.primary_key]
     less = [func.sum(both.c[name]) for name in AMOUNTS]
     differences = select(*keys, *less).group_by(*keys).having(or_(*(each != 0 for each in less)))
-    rows = [_numbers(row) for row in connection.execute(differences.order_by(*keys)).mappings()]
+    # sorted here, as who works off does: the database may sort texts in another way
+    rows = sorted(_numbers(row) for row in connection.execute(differences).mappings())
     write(connection, adding(table, [dict(zip(names, row, strict=True)) for row in rows]))
     return len(rows)
 
