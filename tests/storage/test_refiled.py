@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.storage import refiled
+from app.storage import bulk, refiled
 from app.storage.database import Database
 from app.storage.tables import filed_totals
 from tests.web.shelf import Shelf
@@ -20,12 +20,12 @@ def test_two_who_mend_at_once_mend_once(
     Shelf(database).failed("s1")
     with database.writing() as connection:
         connection.execute(update(filed_totals).values(syncs=7))
-    both, write = threading.Barrier(2), refiled.write
+    both = threading.Barrier(2)
 
     def slowly(*told: Any) -> None:
         with suppress(threading.BrokenBarrierError):
             both.wait(1)
-        write(*told)
+        bulk.write(*told)
 
     monkeypatch.setattr(refiled, "write", slowly)
 
