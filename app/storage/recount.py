@@ -46,6 +46,7 @@ def recount(database: Database) -> int:
     journal.work_off(database)
     with database.writing() as connection:
         _no_hurry(connection)
+        refiled.alone(connection)
         _fold_names(connection)
         right = update(syncs).where(syncs.c.day.is_distinct_from(DAY)).values(day=DAY)
         connection.execute(right)

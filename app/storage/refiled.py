@@ -31,7 +31,7 @@ from app.storage.tables_counted import NO_CODE, OPEN_FAILURES
 from app.storage.tables_filed import AMOUNTS, filed_days, filed_failures, filed_spans, filed_totals
 from app.storage.tally import Key, added
 
-_LOCK = 0x0C0DAA  # who mends the sums over all companies holds this advisory lock
+_LOCK = 0x0C0DAA  # who mends what is summed up over all companies holds this advisory lock
 BY_COMPANY = (filed_failures, filed_days, filed_spans)
 AT_ONCE = 500
 _ITS = filed_failures.c
@@ -88,17 +88,19 @@ def mend_sums(connection: Connection, company_id: str) -> int:
 
 
 def mend_totals(connection: Connection) -> int:
-    """Make the sums over all companies what those of each add up to; how many were wrong.
-
-    One at a time: two who find the same difference would both add it.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    """Make the sums over all companies what those of each add up to; how many were wrong."""
+    alone(connection)
     columns = [filed_days.c[column.name] for column in filed_totals.c]
     wrong = _mend(connection, filed_totals, select(*columns), select(filed_totals))
     for sums in (filed_days, filed_totals):
         _forget_nothing(connection, sums)
     return wrong
+
+
+def alone(connection: Connection) -> None:
+    """Wait for whoever mends: two who find the same difference would both add it."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
 def _forget_nothing(connection: Connection, sums: Table) -> None:

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.storage import bulk, refiled
+from app.storage import counted, refiled, tally
+from app.storage import recount as recounting
+from app.storage.bulk import write
 from app.storage.database import Database
+from app.storage.recount import recount
 from app.storage.tables import filed_totals
+from app.storage.tables_counted import NO_CODE
 from tests.web.shelf import Shelf
 
 
@@ -20,23 +24,21 @@ def test_two_who_mend_at_once_mend_once(
     Shelf(database).failed("s1")
     with database.writing() as connection:
         connection.execute(update(filed_totals).values(syncs=7))
+        write(connection, tally.added({("c1", None, "failed", NO_CODE): 5}))
     both = threading.Barrier(2)
 
     def slowly(*told: Any) -> None:
         with suppress(threading.BrokenBarrierError):
             both.wait(1)
-        bulk.write(*told)
+        write(*told)
 
     monkeypatch.setattr(refiled, "write", slowly)
-
-    def mend() -> None:
-        with database.writing() as connection:
-            refiled.mend_totals(connection)
-
-    threads = [threading.Thread(target=mend) for _ in range(2)]
+    monkeypatch.setattr(recounting, "write", slowly)
+    threads = [threading.Thread(target=recount, args=(database,)) for _ in range(2)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
     with database.reading() as connection:
         assert connection.execute(select(filed_totals.c.syncs)).scalars().all() == [0]
+        assert counted.of_companies(connection, ["c1"])["c1"]["failed"] == 1
