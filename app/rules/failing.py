@@ -7,8 +7,8 @@ from collections.abc import Collection
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-Why = tuple[str, str]
-"""A cause and a fingerprint."""
+Why = tuple[str, str, str]
+"""A cause, a fingerprint, and a day."""
 
 
 class Told(NamedTuple):
@@ -29,24 +29,26 @@ class Told(NamedTuple):
 
 
 class Filed(NamedTuple):
-    """How a transaction, or a sync, counts as a failure of one cause and one message.
+    """How a transaction, or a sync, counts as a failure of one cause and one message on one day.
 
-    It counts at its newest failure of that kind: on that day, in that sync. Of the messages of one
-    cause the newest leads: by it the transaction counts for the cause as a whole.
+    `next_day` is the day on which it failed so again, or empty. So of all the days of a range, a
+    transaction counts on the one whose next is not in it. For the cause as a whole it counts by the
+    newest message of the day, with the day after on which it failed of that cause; the other
+    messages have None there.
     """
 
-    day: str
+    next_day: str
+    cause_next_day: str | None
     first_at: Any
     last_at: Any
     sync: int
     transactions: int
     open: int
     syncs: int
-    leads: bool
 
 
 def judged(history: Collection[Told]) -> tuple[bool, dict[Why, Filed]]:
-    """Is the transaction with these rows open, and what did it fail of?
+    """Is the transaction with these rows open, and what did it fail of, day by day?
 
     A failed row without a cause, which is not decided yet, makes it open and is not filed.
     """
@@ -54,13 +56,28 @@ def judged(history: Collection[Told]) -> tuple[bool, dict[Why, Filed]]:
     cured = max({row.moment for row in history} - unfinished, default=None)
     failed = sorted((row for row in history if row.failed), key=attrgetter("moment"))
     failures: dict[Why, Filed] = {}
-    leading: dict[str, Why] = {}
+    leading: dict[tuple[str, str], Why] = {}  # by cause and day, oldest first
     for row in failed:
         if row.cause is not None and row.fingerprint is not None:
-            why = (row.cause, row.fingerprint)
+            why = (row.cause, row.fingerprint, row.day)
             first_at = failures[why].first_at if why in failures else row.at
             is_open = int(cured is None or row.moment > cured)
-            failures[why] = Filed(row.day, first_at, row.at, row.sync, 1, is_open, 0, leads=False)
-            leading[row.cause] = why
-    failures |= {why: failures[why]._replace(leads=True) for why in leading.values()}
-    return bool(failed) and (cured is None or failed[-1].moment > cured), failures
+            failures[why] = Filed("", None, first_at, row.at, row.sync, 1, is_open, 0)
+            leading[row.cause, row.day] = why
+    return bool(failed) and (cured is None or failed[-1].moment > cured), _chained(
+        failures, leading
+    )
+
+
+def _chained(failures: dict[Why, Filed], leading: dict[tuple[str, str], Why]) -> dict[Why, Filed]:
+    """With the days that follow. What is given is in the order of days."""
+    next_day: dict[tuple[str, ...], str] = {}
+    chained: dict[Why, Filed] = {}
+    for (cause, fingerprint, day), filed in reversed(failures.items()):
+        following = next_day.get((cause, fingerprint), "")
+        next_day[cause, fingerprint] = day
+        chained[cause, fingerprint, day] = filed._replace(next_day=following)
+    for (cause, day), why in reversed(leading.items()):
+        chained[why] = chained[why]._replace(cause_next_day=next_day.get((cause,), ""))
+        next_day[(cause,)] = day
+    return chained

@@ -1,8 +1,6 @@
-"""Counts failures by cause from their rows, where the sums by day cannot say it.
+"""Counts failures by cause from their rows, in a range that is not one of whole days.
 
-That is a range that ends before the newest failure, or does not begin with a day: which of a
-transaction's failures is the last one in it, only the rows tell. Only failed transactions, and
-syncs that failed as a whole, are looked at; never the whole history.
+Only failed transactions, and syncs that failed as a whole, are looked at; never the whole history.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
-"""Counts failures by cause from the sums by day (`tables_filed`), however many there are."""
+"""Counts failures by cause from the sums by days (`tables_filed`), however many there are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Table, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Table, cast, func, or_, select
 
 from app.rules.sync import day_of
 from app.storage.tables_filed import AMOUNTS, filed_days, filed_spans, filed_totals
@@ -34,38 +34,43 @@ class Counted:
     companies: int | None = None
 
 
-def adds_up(connection: Connection, wanted: CauseFilter) -> bool:
-    """True when the sums say what is wanted: from the beginning of a day on, or from all time.
+def in_days(connection: Connection, wanted: CauseFilter) -> CauseFilter | None:
+    """What is wanted, as the sums can say it: a range of whole days. None where it is not one.
 
-    An end of the range does no harm when nothing failed since.
+    An end of the range that lies after all failures is no end.
     """
-    if wanted.since and wanted.since.astimezone(UTC).time() != time():
-        return False
-    if wanted.until is None:
-        return True
+    if wanted.since and not _begins_a_day(wanted.since):
+        return None
+    if wanted.until is None or _begins_a_day(wanted.until):
+        return wanted
     last = select(func.max(filed_spans.c.last_at)).where(*_conditions(filed_spans, wanted))
     ended = connection.execute(last).scalar()
-    return ended is None or ended < wanted.until
+    return replace(wanted, until=None) if ended is None or ended < wanted.until else None
+
+
+def _begins_a_day(at: datetime) -> bool:
+    return at.astimezone(UTC).time() == time()
 
 
 def by_sums(connection: Connection, wanted: CauseFilter) -> list[Counted]:
-    """The wanted failures of each cause, and of each of its messages."""
+    """The failures of a range of days, by cause and by each of its messages."""
     sums = filed_totals if wanted.company_id is None else filed_days
     key = (sums.c.cause, sums.c.fingerprint)
     added = [cast(func.sum(sums.c[name]), BigInteger) for name in AMOUNTS]
     statement = select(*key, *added).where(*_conditions(sums, wanted)).group_by(*key)
     if wanted.since:
         statement = statement.where(sums.c.day >= day_of(wanted.since))
-    found: list[Counted] = []
-    wholes: dict[str, list[int]] = {}
-    for cause, fingerprint, each, still, syncs, by_cause, open_by_cause in connection.execute(
-        statement
-    ):
-        if each or syncs:
-            found.append(Counted(cause, fingerprint, each, still, syncs))
-            whole = wholes.setdefault(cause, [0, 0, 0])
-            whole[:] = map(sum, zip(whole, (by_cause, open_by_cause, syncs), strict=True))
-    return found + [Counted(cause, None, *whole) for cause, whole in wholes.items()]
+    # each counts on the day whose next is not in the range
+    its_last = sums.c.next_day == ""
+    if wanted.until:
+        end = day_of(wanted.until)
+        statement = statement.where(sums.c.day < end)
+        its_last = or_(its_last, sums.c.next_day >= end)
+    return [
+        Counted(cause, fingerprint or None, each, still, syncs)
+        for cause, fingerprint, each, still, syncs in connection.execute(statement.where(its_last))
+        if each or syncs
+    ]
 
 
 def _conditions(table: Table, wanted: CauseFilter) -> list[ColumnElement[bool]]:

@@ -9,11 +9,26 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Text, column, func, select, table, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    column,
+    distinct,
+    func,
+    or_,
+    select,
+    table,
+    tuple_,
+)
 
+from app.rules.sync import day_of
 from app.storage.bulk import given
 from app.storage.causes_counted import CauseFilter
-from app.storage.tables import filed_failures, filed_spans, syncs, transactions
+from app.storage.tables import filed_days, filed_failures, filed_spans, syncs, transactions
 
 Key = tuple[str, str | None]
 """A cause, and the fingerprint of a message or None for the cause as a whole."""
@@ -26,7 +41,7 @@ _GROUPS = table("groups", *(column(name, Text) for name in _NAMES))
 class Seen:
     """Of failures of all times: the first and the last, and the newest message as it came.
 
-    `companies` counts those that had some since the wanted time. A cause has no message.
+    `companies` counts those that had some in the wanted range of days. A cause has no message.
     """
 
     companies: int
@@ -50,14 +65,8 @@ def look_at(connection: Connection, wanted: CauseFilter, keys: Collection[Key]) 
 
 def _looked_up(connection: Connection, wanted: CauseFilter, keys: Collection[Key]) -> Sequence[Any]:
     groups = given(connection.dialect.name, _GROUPS, _NAMES)
-    spans: list[ColumnElement[bool]] = []
-    newest: list[ColumnElement[bool]] = []
-    for its, same in ((filed_spans.c, spans), (filed_failures.c, newest)):
-        same += [its[name] == groups.c[name] for name in _NAMES]
-        if wanted.company_id is not None:
-            same.append(its.company_id == wanted.company_id)
-    since = [filed_spans.c.last_at >= wanted.since] if wanted.since else []
-    companies = select(func.count()).select_from(filed_spans).where(*spans, *since)
+    spans, newest = _of(filed_spans, wanted, groups), _of(filed_failures, wanted, groups)
+    companies = _companies(wanted, groups)
     first, last = func.min(filed_spans.c.first_at), func.max(filed_spans.c.last_at)
     order = (filed_failures.c.last_at.desc(), filed_failures.c.sync.desc())
     statement = select(
@@ -72,6 +81,24 @@ def _looked_up(connection: Connection, wanted: CauseFilter, keys: Collection[Key
     )
     told = [dict(zip(_NAMES, (cause, message or ""), strict=True)) for cause, message in keys]
     return connection.execute(statement, {"groups_rows": orjson.dumps(told).decode()}).all()
+
+
+def _companies(wanted: CauseFilter, groups: FromClause) -> Select[Any]:
+    """How many had some: those whose last is in the range, or, where it has ended, those by day."""
+    if wanted.until:
+        its = filed_days.c
+        days = [its.day >= day_of(wanted.since)] if wanted.since else []
+        some = (its.day < day_of(wanted.until), or_(its.transactions > 0, its.syncs > 0))
+        found = select(func.count(distinct(its.company_id))).where(*days, *some)
+        return found.where(*_of(filed_days, wanted, groups))
+    since = [filed_spans.c.last_at >= wanted.since] if wanted.since else []
+    return select(func.count()).where(*_of(filed_spans, wanted, groups), *since)
+
+
+def _of(its: Table, wanted: CauseFilter, groups: FromClause) -> list[ColumnElement[bool]]:
+    same = [its.c[name] == groups.c[name] for name in _NAMES]
+    mine = [its.c.company_id == wanted.company_id] if wanted.company_id is not None else []
+    return same + mine
 
 
 def _messages(connection: Connection, groups: Collection[Any]) -> Mapping[Key, str | None]:

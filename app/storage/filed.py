@@ -6,7 +6,7 @@ filed of them is compared with what their rows say now, and the difference is wr
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -33,7 +33,7 @@ from app.storage.tables_filed import AMOUNTS, filed_days, filed_failures, filed_
 Group = tuple[str, str, str]
 """Company, cause, fingerprint."""
 
-_NAME = ("company_id", "unit", "cause", "fingerprint")
+_NAME = ("company_id", "unit", "cause", "fingerprint", "day")
 _GROUP = ("company_id", "cause", "fingerprint")
 _GROUPS = table("groups", *(column(name, Text) for name in _GROUP))
 
@@ -48,12 +48,16 @@ class Filing:
 
     def count(self, name: Name, filed: Filed, sign: int) -> None:
         """Count a failure that is filed so now (1), or was (-1)."""
-        company_id, _, cause, fingerprint = name
-        sums = self.sums.setdefault((company_id, cause, fingerprint, filed.day), [0] * len(AMOUNTS))
-        leading = (filed.transactions, filed.open) if filed.leads else (0, 0)
-        for n, amount in enumerate((filed.transactions, filed.open, filed.syncs, *leading)):
-            sums[n] += sign * amount
+        company_id, _, cause, fingerprint, day = name
+        amounts = (filed.transactions, filed.open, filed.syncs)
+        self._add((company_id, cause, fingerprint, filed.next_day, day), amounts, sign)
+        if filed.cause_next_day is not None:
+            self._add((company_id, cause, "", filed.cause_next_day, day), amounts, sign)
         self.groups.add((company_id, cause, fingerprint))
+
+    def _add(self, key: tuple[str, ...], amounts: Sequence[int], sign: int) -> None:
+        sums = self.sums.setdefault(key, [0] * len(AMOUNTS))
+        sums[:] = (one + sign * other for one, other in zip(sums, amounts, strict=True))
 
     def writes(self) -> tuple[Write, Write]:
         """To add this to the sums of each company, and of all."""
@@ -61,7 +65,7 @@ class Filing:
         for (_, *group), sums in self.sums.items():
             total = of_all.setdefault(tuple(group), [0] * len(AMOUNTS))
             total[:] = map(sum, zip(total, sums, strict=True))
-        names = ("cause", "fingerprint", "day")
+        names = ("cause", "fingerprint", "next_day", "day")
         return (
             adding(filed_days, _summed(("company_id", *names), self.sums)),
             adding(filed_totals, _summed(names, of_all)),

@@ -32,8 +32,8 @@ from app.storage.tables_filed import filed_failures
 
 Own = tuple[str, str]
 """A company, and the id of one of its transactions, syncs or units."""
-Name = tuple[str, str, str, str]
-"""Company, unit, cause, fingerprint."""
+Name = tuple[str, str, str, str, str]
+"""Company, unit, cause, fingerprint, day."""
 
 LONGEST_KEY = 600  # characters; of four bytes each they still fit into PostgreSQL's index rows
 # Asked of a sync's rows only: an index would else lead to the nameless rows of all syncs there are.
@@ -91,12 +91,7 @@ def _is_there(some: Select[Any]) -> ColumnElement[bool]:
 def filed_of(connection: Connection, units: Collection[Own]) -> dict[Name, Filed]:
     """What these units are filed of."""
     rows = sent(connection, asking(_ASKED, units, _reading)) if units else []
-    found: dict[Name, Filed] = {}
-    for company_id, unit, cause, fingerprint, day, first_at, last_at, sync, *amounts in rows:
-        each, still, wholes, leads = amounts
-        filed = Filed(day, first_at, last_at, sync, each, still, wholes, bool(leads))
-        found[company_id, unit, cause, fingerprint] = filed
-    return found
+    return {(row[0], row[1], row[2], row[3], row[4]): Filed(*row[5:]) for row in rows}
 
 
 @lru_cache
@@ -170,8 +165,8 @@ def failing_syncs(connection: Connection, sync_ids: Collection[Own]) -> dict[Nam
     rows = sent(connection, asking(_ASKED, sync_ids, _failing)) if sync_ids else []
     found: dict[Name, Filed] = {}
     for company_id, own_id, at, number, day, cause, fingerprint, nameless, wholes in rows:
-        name = (*unit_of("s", (company_id, own_id)), cause, fingerprint)
-        found[name] = Filed(day, at, at, number, nameless, nameless, wholes, leads=True)
+        name = (*unit_of("s", (company_id, own_id)), cause, fingerprint, day)
+        found[name] = Filed("", "", at, at, number, nameless, nameless, wholes)
     return found
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from app.storage.causes_by_rows import by_rows
 from app.storage.causes_counted import CauseFilter as CauseFilter
-from app.storage.causes_counted import Counted, adds_up, by_sums
+from app.storage.causes_counted import Counted, by_sums, in_days
 from app.storage.causes_seen import Key, Seen, look_at
 from app.storage.tables import transactions
 
@@ -60,17 +60,18 @@ def list_causes(
 
     On a connection of `journal.caught_up`, for what is open and what is counted is written down.
     """
-    way = by_sums if adds_up(connection, wanted) else by_rows
+    days = in_days(connection, wanted)
+    found = by_sums(connection, days) if days else by_rows(connection, wanted)
     causes: list[Counted] = []
     groups: dict[str, list[Counted]] = {}
-    for each in sorted(way(connection, wanted), key=_by_weight):
+    for each in sorted(found, key=_by_weight):
         if each.fingerprint is None:
             causes.append(each)
         else:
             groups.setdefault(each.cause, []).append(each)
     shown = {each.cause: groups[each.cause][:most_groups] for each in causes}
     told = [*causes, *chain.from_iterable(shown.values())]
-    seen = look_at(connection, wanted, [(each.cause, each.fingerprint) for each in told])
+    seen = look_at(connection, days or wanted, [(each.cause, each.fingerprint) for each in told])
     return [
         KeptCause(
             whole.cause,

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    CompoundSelect,
     Connection,
     RowMapping,
     Select,
+    SelectBase,
     Table,
     and_,
-    case,
     delete,
     func,
     literal,
@@ -35,13 +36,6 @@ _LOCK = 0x0C0DAA  # who mends what is summed up over all companies holds this ad
 BY_COMPANY = (filed_failures, filed_days, filed_spans)
 AT_ONCE = 500
 _ITS = filed_failures.c
-_COUNTED = (
-    _ITS.transactions,
-    _ITS.open,
-    _ITS.syncs,
-    case((_ITS.leads, _ITS.transactions), else_=0),
-    case((_ITS.leads, _ITS.open), else_=0),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +76,8 @@ def mend_sums(connection: Connection, company_id: str) -> int:
     """Make a company's sums what its filed failures add up to; how many were wrong."""
     wrong = _misspanned(connection, company_id)
     span(connection, wrong)
-    counted = select(*_keys(filed_days), *_COUNTED).where(_ITS.company_id == company_id)
     days = select(filed_days).where(filed_days.c.company_id == company_id)
-    return len(wrong) + _mend(connection, filed_days, counted, days)
+    return len(wrong) + _mend(connection, filed_days, _counted(company_id), days)
 
 
 def mend_totals(connection: Connection) -> int:
@@ -110,9 +103,16 @@ def _forget_nothing(connection: Connection, sums: Table) -> None:
     connection.execute(delete(sums).where(tuple_(*sums.primary_key).in_(select(some))))
 
 
-def _keys(table: Table) -> list[Any]:
-    """The columns of `filed_failures` by which a table of sums is told apart."""
-    return [_ITS[key.name] for key in table.primary_key]
+def _counted(company_id: str) -> CompoundSelect[Any]:
+    """What the rows of `filed_days` are to add up to, by message and by cause."""
+    amounts = [_ITS[name] for name in AMOUNTS]
+    by_message = select(_ITS.company_id, _ITS.cause, _ITS.fingerprint, _ITS.next_day, _ITS.day)
+    by_cause = select(_ITS.company_id, _ITS.cause, literal(""), _ITS.cause_next_day, _ITS.day)
+    mine = _ITS.company_id == company_id
+    return union_all(
+        by_message.add_columns(*amounts).where(mine),
+        by_cause.add_columns(*amounts).where(mine, _ITS.cause_next_day.is_not(None)),
+    )
 
 
 def _transaction_ids(connection: Connection, company_id: str) -> Sequence[str]:
@@ -165,7 +165,7 @@ def _misspanned(connection: Connection, company_id: str) -> set[tuple[str, str, 
     return {(company_id, cause, fingerprint) for cause, fingerprint, *_ in wrong}
 
 
-def _mend(connection: Connection, table: Table, right: Select[Any], stored: Select[Any]) -> int:
+def _mend(connection: Connection, table: Table, right: SelectBase, stored: SelectBase) -> int:
     """Add to a table's sums what they are less than they should be; how many were wrong.
 
     One statement finds it, so whatever else is added meanwhile is on both sides or on neither.

@@ -1,20 +1,20 @@
 """The tables of failures by cause, so that no question about causes has to read failures.
 
-`filed_failures` has each failed transaction once per cause and message, at its newest failure of
-that kind: so whoever asks what failed since a day finds each once, and days can be added up.
-`filed_days` and `filed_totals` are those sums, of each company and of all; `filed_spans` says when
-something of a company first and last failed so, with an empty fingerprint for a cause as a whole.
+`filed_failures` has each failed transaction once per cause, message and day, and names the next day
+on which it failed so again. In a range of days it counts on the one whose next is not in it: so
+sums by both days (`filed_days` of each company, `filed_totals` of all) count each transaction once
+in any range. In them an empty fingerprint is the cause as a whole, in which one of several messages
+counts. `filed_spans` says when something of a company first and last failed so.
 """
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text
 
 from app.storage.columns import Key, UtcTime, metadata
 
-AMOUNTS = ("transactions", "open", "syncs", "by_cause", "open_by_cause")
-"""What is counted: transactions, those still open, whole syncs; and, of the first two, those whose
-message is the newest of their cause, which are the ones that a cause as a whole counts."""
+AMOUNTS = ("transactions", "open", "syncs")
+"""What is counted: transactions, those of them that are open, and whole syncs."""
 
 
 def _amounts() -> list[Column[Any]]:
@@ -22,7 +22,7 @@ def _amounts() -> list[Column[Any]]:
 
 
 # A unit is "t" and a transaction's id, or "s" and a sync's id: of the rows there that name no
-# transaction, and of a sync that failed as a whole. `sync` is the number of its newest sync.
+# transaction, and of a sync that failed as a whole. `sync` is the number of the day's newest sync.
 filed_failures = Table(
     "filed_failures",
     metadata,
@@ -30,14 +30,15 @@ filed_failures = Table(
     Column("unit", Text, primary_key=True),
     Column("cause", Text, primary_key=True),
     Column("fingerprint", Text, primary_key=True),
-    Column("day", Text, nullable=False),
+    Column("day", Text, primary_key=True),
+    Column("next_day", Text, nullable=False),
+    Column("cause_next_day", Text),
     Column("first_at", UtcTime, nullable=False),
     Column("last_at", UtcTime, nullable=False),
     Column("sync", Key, nullable=False),
     Column("transactions", Integer, nullable=False),
     Column("open", Integer, nullable=False),
     Column("syncs", Integer, nullable=False),
-    Column("leads", Boolean, nullable=False),
     Index("ix_filed_failures_first", "company_id", "cause", "fingerprint", "first_at"),
     Index("ix_filed_failures_last", "company_id", "cause", "fingerprint", "last_at"),
     Index("ix_filed_failures_newest", "cause", "fingerprint", "last_at"),
@@ -49,8 +50,10 @@ filed_days = Table(
     Column("company_id", Text, primary_key=True),
     Column("cause", Text, primary_key=True),
     Column("fingerprint", Text, primary_key=True),
+    Column("next_day", Text, primary_key=True),
     Column("day", Text, primary_key=True),
     *_amounts(),
+    Index("ix_filed_days_day", "cause", "fingerprint", "day", "company_id"),
 )
 
 filed_totals = Table(
@@ -58,8 +61,10 @@ filed_totals = Table(
     metadata,
     Column("cause", Text, primary_key=True),
     Column("fingerprint", Text, primary_key=True),
+    Column("next_day", Text, primary_key=True),
     Column("day", Text, primary_key=True),
     *_amounts(),
+    Index("ix_filed_totals_day", "day"),
 )
 
 filed_spans = Table(

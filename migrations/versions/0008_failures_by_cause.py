@@ -17,30 +17,40 @@ depends_on = None
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime(timezone=True)
 
-# Each transaction's newest failure of a cause and message, and whether nothing has cured it since.
+# Each transaction's last failure of a cause and message on each day, the next such day, and whether
+# nothing has cured it since. Of the messages of a day the last counts for the cause.
 TRANSACTIONS = """
-    INSERT INTO filed_failures (company_id, unit, cause, fingerprint, day, first_at, last_at, sync,
-        transactions, open, syncs, leads)
+    INSERT INTO filed_failures (company_id, unit, cause, fingerprint, day, next_day, cause_next_day,
+        first_at, last_at, sync, transactions, open, syncs)
     WITH failed AS (
         SELECT s.company_id, t.transaction_id, t.cause, t.fingerprint, s.day, s.occurred_at, s.id,
             row_number() OVER (
-                PARTITION BY s.company_id, t.transaction_id, t.cause
+                PARTITION BY s.company_id, t.transaction_id, t.cause, s.day
                 ORDER BY s.occurred_at DESC, s.id DESC, t.position DESC
             ) AS in_cause,
             row_number() OVER (
-                PARTITION BY s.company_id, t.transaction_id, t.cause, t.fingerprint
+                PARTITION BY s.company_id, t.transaction_id, t.cause, t.fingerprint, s.day
                 ORDER BY s.occurred_at DESC, s.id DESC, t.position DESC
             ) AS in_group,
             min(s.occurred_at) OVER (
-                PARTITION BY s.company_id, t.transaction_id, t.cause, t.fingerprint
+                PARTITION BY s.company_id, t.transaction_id, t.cause, t.fingerprint, s.day
             ) AS first_at
         FROM transactions t JOIN syncs s ON s.id = t.sync
         WHERE t.failed AND t.cause IS NOT NULL AND t.fingerprint IS NOT NULL
         AND t.transaction_id IS NOT NULL
         AND length(s.company_id) + length(t.transaction_id) <= 600
+    ), by_message AS (
+        SELECT *, lead(day, 1, '') OVER (
+            PARTITION BY company_id, transaction_id, cause, fingerprint ORDER BY day
+        ) AS next_day FROM failed WHERE in_group = 1
+    ), by_cause AS (
+        SELECT company_id, transaction_id, cause, day, lead(day, 1, '') OVER (
+            PARTITION BY company_id, transaction_id, cause ORDER BY day
+        ) AS next_day FROM failed WHERE in_cause = 1
     )
-    SELECT f.company_id, 't' || f.transaction_id, f.cause, f.fingerprint, f.day, f.first_at,
-        f.occurred_at, f.id, 1,
+    SELECT f.company_id, 't' || f.transaction_id, f.cause, f.fingerprint, f.day, f.next_day,
+        CASE WHEN f.in_cause = 1 THEN c.next_day END,
+        f.first_at, f.occurred_at, f.id, 1,
         CASE WHEN EXISTS (
             SELECT 1 FROM open_failures n
             WHERE n.company_id = f.company_id AND n.transaction_id = f.transaction_id
@@ -55,42 +65,44 @@ TRANSACTIONS = """
                 AND coalesce(lower(trim(beside.status)), '') <> 'completed'
             )
         ) THEN 1 ELSE 0 END,
-        0, f.in_cause = 1
-    FROM failed f WHERE f.in_group = 1
+        0
+    FROM by_message f JOIN by_cause c ON c.company_id = f.company_id
+        AND c.transaction_id = f.transaction_id AND c.cause = f.cause AND c.day = f.day
 """
 # Failed rows that name no transaction, which nothing can cure, by their sync.
 NAMELESS = """
-    INSERT INTO filed_failures (company_id, unit, cause, fingerprint, day, first_at, last_at, sync,
-        transactions, open, syncs, leads)
-    SELECT s.company_id, 's' || s.sync_id, t.cause, t.fingerprint, s.day, s.occurred_at,
-        s.occurred_at, s.id, count(*), count(*), 0, 1 = 1
+    INSERT INTO filed_failures (company_id, unit, cause, fingerprint, day, next_day, cause_next_day,
+        first_at, last_at, sync, transactions, open, syncs)
+    SELECT s.company_id, 's' || s.sync_id, t.cause, t.fingerprint, s.day, '', '', s.occurred_at,
+        s.occurred_at, s.id, count(*), count(*), 0
     FROM transactions t JOIN syncs s ON s.id = t.sync
     WHERE t.transaction_id IS NULL AND t.cause IS NOT NULL AND t.fingerprint IS NOT NULL
     AND length(s.company_id) + length(s.sync_id) <= 600
     GROUP BY s.company_id, s.sync_id, t.cause, t.fingerprint, s.day, s.occurred_at, s.id
 """
 WHOLES = """
-    INSERT INTO filed_failures (company_id, unit, cause, fingerprint, day, first_at, last_at, sync,
-        transactions, open, syncs, leads)
-    SELECT company_id, 's' || sync_id, cause, fingerprint, day, occurred_at, occurred_at, id,
-        0, 0, 1, 1 = 1
+    INSERT INTO filed_failures (company_id, unit, cause, fingerprint, day, next_day, cause_next_day,
+        first_at, last_at, sync, transactions, open, syncs)
+    SELECT company_id, 's' || sync_id, cause, fingerprint, day, '', '', occurred_at, occurred_at,
+        id, 0, 0, 1
     FROM syncs WHERE cause IS NOT NULL AND fingerprint IS NOT NULL
     AND length(company_id) + length(sync_id) <= 600
     ON CONFLICT DO NOTHING
 """
 DAYS = """
-    INSERT INTO filed_days (company_id, cause, fingerprint, day, transactions, open, syncs,
-        by_cause, open_by_cause)
-    SELECT company_id, cause, fingerprint, day, sum(transactions), sum(open), sum(syncs),
-        sum(CASE WHEN leads THEN transactions ELSE 0 END), sum(CASE WHEN leads THEN open ELSE 0 END)
-    FROM filed_failures GROUP BY company_id, cause, fingerprint, day
+    INSERT INTO filed_days (company_id, cause, fingerprint, next_day, day, transactions, open,
+        syncs)
+    SELECT company_id, cause, fingerprint, next_day, day, sum(transactions), sum(open), sum(syncs)
+    FROM filed_failures GROUP BY company_id, cause, fingerprint, next_day, day
+    UNION ALL
+    SELECT company_id, cause, '', cause_next_day, day, sum(transactions), sum(open), sum(syncs)
+    FROM filed_failures WHERE cause_next_day IS NOT NULL
+    GROUP BY company_id, cause, cause_next_day, day
 """
 TOTALS = """
-    INSERT INTO filed_totals (cause, fingerprint, day, transactions, open, syncs, by_cause,
-        open_by_cause)
-    SELECT cause, fingerprint, day, sum(transactions), sum(open), sum(syncs), sum(by_cause),
-        sum(open_by_cause)
-    FROM filed_days GROUP BY cause, fingerprint, day
+    INSERT INTO filed_totals (cause, fingerprint, next_day, day, transactions, open, syncs)
+    SELECT cause, fingerprint, next_day, day, sum(transactions), sum(open), sum(syncs)
+    FROM filed_days GROUP BY cause, fingerprint, next_day, day
 """
 SPANS = """
     INSERT INTO filed_spans (cause, fingerprint, company_id, first_at, last_at)
@@ -116,14 +128,15 @@ def _make_failures() -> None:
     op.create_table(
         "filed_failures",
         *(_text(name) for name in ("company_id", "unit", "cause", "fingerprint", "day")),
+        _text("next_day"),
+        sa.Column("cause_next_day", sa.Text(), nullable=True),
         sa.Column("first_at", TIME, nullable=False),
         sa.Column("last_at", TIME, nullable=False),
         sa.Column("sync", KEY, nullable=False),
         sa.Column("transactions", sa.Integer(), nullable=False),
         sa.Column("open", sa.Integer(), nullable=False),
         sa.Column("syncs", sa.Integer(), nullable=False),
-        sa.Column("leads", sa.Boolean(), nullable=False),
-        _key("filed_failures", "company_id", "unit", "cause", "fingerprint"),
+        _key("filed_failures", "company_id", "unit", "cause", "fingerprint", "day"),
     )
     group = ["company_id", "cause", "fingerprint"]
     op.create_index("ix_filed_failures_first", "filed_failures", [*group, "first_at"])
@@ -144,8 +157,8 @@ def _make_failures() -> None:
 
 
 def _make_sums() -> None:
-    amounts = ("transactions", "open", "syncs", "by_cause", "open_by_cause")
-    key = ("cause", "fingerprint", "day")
+    amounts = ("transactions", "open", "syncs")
+    key = ("cause", "fingerprint", "next_day", "day")
     for name, keys in (("filed_days", ("company_id", *key)), ("filed_totals", key)):
         op.create_table(
             name,
@@ -153,6 +166,9 @@ def _make_sums() -> None:
             *(sa.Column(each, sa.BigInteger(), nullable=False) for each in amounts),
             _key(name, *keys),
         )
+    group = ["cause", "fingerprint", "day", "company_id"]
+    op.create_index("ix_filed_days_day", "filed_days", group)
+    op.create_index("ix_filed_totals_day", "filed_totals", ["day"])
 
 
 def _text(name: str) -> sa.Column[str]:

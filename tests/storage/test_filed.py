@@ -1,7 +1,7 @@
 """What is filed by cause is always what the rows say, and the sums answer as the rows would."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from app.rules.cause_file import read_own, shipped
 from app.rules.news import Item
 from app.storage import causes, journal
 from app.storage.causes_by_rows import by_rows
-from app.storage.causes_counted import CauseFilter, Counted, adds_up, by_sums
+from app.storage.causes_counted import CauseFilter, Counted, by_sums, in_days
 from app.storage.causes_seen import look_at
 from app.storage.database import Database
 from app.storage.keep import keep_all
@@ -102,9 +102,10 @@ Seen = dict[tuple[str, str | None], tuple[Counts, datetime, datetime]]
 def sums_say(database: Database, wanted: CauseFilter) -> Seen:
     told: Seen = {}
     with journal.caught_up(database) as connection:
-        assert adds_up(connection, wanted)
-        found = by_sums(connection, wanted)
-        seen = look_at(connection, wanted, [(each.cause, each.fingerprint) for each in found])
+        days = in_days(connection, wanted)
+        assert days is not None
+        found = by_sums(connection, days)
+        seen = look_at(connection, days, [(each.cause, each.fingerprint) for each in found])
     for each in found:
         its = seen[each.cause, each.fingerprint]
         counts = (each.transactions, each.open, each.syncs, its.companies)
@@ -192,8 +193,11 @@ WANTED = (
     CauseFilter(since=MIDNIGHT + timedelta(days=1), until=MIDNIGHT + timedelta(days=99)),
     CauseFilter(company_id="c1"),
     CauseFilter(company_id="c2", cause="period_closed", since=MIDNIGHT),
+    CauseFilter(since=MIDNIGHT - timedelta(days=1), until=MIDNIGHT + timedelta(days=1)),
+    CauseFilter(until=MIDNIGHT, company_id="c1"),
+    CauseFilter(until=MIDNIGHT + timedelta(days=1), cause="unclassified"),
 )
-ENDED = (
+BY_ROWS = (
     CauseFilter(since=after(hours=-20), until=after(hours=20)),
     CauseFilter(until=after(hours=1), company_id="c1"),
     CauseFilter(since=after(hours=1), cause="unclassified"),
@@ -214,7 +218,7 @@ def test_the_sums_say_what_the_rows_say_after_any_steps(
     database.rules = shipped()
     for each in told:
         step(database, each)
-    for wanted in (*WANTED, *ENDED):
+    for wanted in (*WANTED, *BY_ROWS):
         truth = rows_say(database, wanted)
         if wanted in WANTED:
             assert sums_say(database, wanted) == truth
@@ -321,26 +325,27 @@ def days(first: int, end: int | None = None) -> CauseFilter:
         (ALL, True),
         (days(0), True),
         (days(0, 3), True),
-        (days(0, 2), False),
-        (replace(days(0, 2), company_id="nobody"), True),
-        (replace(days(0, 2), cause="unheard_of"), True),
+        (days(0, 2), True),
+        (days(1, 2), True),
         (CauseFilter(since=T0), False),
         (CauseFilter(until=after(days=2)), False),
         (CauseFilter(until=after(days=2, seconds=1)), True),
+        (CauseFilter(until=after(days=2), company_id="nobody"), True),
+        (CauseFilter(until=after(days=2), cause="unheard_of"), True),
     ],
 )
 def test_the_sums_are_asked_where_they_say_what_is_wanted(
     filled: Database, wanted: CauseFilter, expected: bool
 ) -> None:
-    """A range from a day on, after which nothing has failed; both ways agree then."""
+    """A range of whole days, or one after which nothing has failed; both ways agree then."""
     with journal.caught_up(filled) as connection:
-        assert adds_up(connection, wanted) is expected
+        assert (in_days(connection, wanted) is not None) is expected
     if expected:
         assert sums_say(filled, wanted) == rows_say(filled, wanted)
 
 
 def test_a_transaction_that_fails_again_counts_in_an_earlier_range_too(filled: Database) -> None:
-    """A range that ends before is answered by the rows, and not by the newest failure."""
+    """In each it counts on the last day on which it failed there."""
     with journal.caught_up(filled) as connection:
         told = {each.cause: each.failing for each in list_causes(connection, days(0, 1))}
         newest = {each.cause: each.failing for each in list_causes(connection, days(2))}
@@ -353,7 +358,7 @@ def steps_of(table: str) -> tuple[str, ...]:
     return (f"Seq Scan on {table} ", f"SCAN {table}\n")
 
 
-@pytest.mark.parametrize("wanted", [ALL, CauseFilter(company_id="c1"), days(0)])
+@pytest.mark.parametrize("wanted", [ALL, CauseFilter(company_id="c1"), days(0), days(0, 2)])
 def test_what_is_filed_is_answered_without_reading_failures(
     filled: Database, wanted: CauseFilter
 ) -> None:
