@@ -35,7 +35,7 @@ Own = tuple[str, str]
 Name = tuple[str, str, str, str, str]
 """Company, unit, cause, fingerprint, day."""
 
-LONGEST_KEY = 600  # characters; of four bytes each they still fit into PostgreSQL's index rows
+LONGEST_KEY = 580  # characters; of four bytes each they still fit into PostgreSQL's index rows
 # Asked of a sync's rows only: an index would else lead to the nameless rows of all syncs there are.
 NAMELESS = transactions.c.transaction_id.concat("").is_(None)
 _OWN = ("company_id", "own_id")

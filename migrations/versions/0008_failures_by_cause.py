@@ -18,7 +18,8 @@ KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime(timezone=True)
 
 # Each transaction's last failure of a cause and message on each day, the next such day, and whether
-# nothing has cured it since. Of the messages of a day the last counts for the cause.
+# nothing has cured it since. Of the messages of a day the last counts for the cause: it comes last
+# there, so what follows it is of another day.
 TRANSACTIONS = """
     INSERT INTO filed_failures (company_id, unit, cause, fingerprint, day, next_day, cause_next_day,
         first_at, last_at, sync, transactions, open, syncs)
@@ -38,18 +39,16 @@ TRANSACTIONS = """
         FROM transactions t JOIN syncs s ON s.id = t.sync
         WHERE t.failed AND t.cause IS NOT NULL AND t.fingerprint IS NOT NULL
         AND t.transaction_id IS NOT NULL
-        AND length(s.company_id) + length(t.transaction_id) <= 600
-    ), by_message AS (
+        AND length(s.company_id) + length(t.transaction_id) <= 580
+    ), chained AS (
         SELECT *, lead(day, 1, '') OVER (
             PARTITION BY company_id, transaction_id, cause, fingerprint ORDER BY day
-        ) AS next_day FROM failed WHERE in_group = 1
-    ), by_cause AS (
-        SELECT company_id, transaction_id, cause, day, lead(day, 1, '') OVER (
-            PARTITION BY company_id, transaction_id, cause ORDER BY day
-        ) AS next_day FROM failed WHERE in_cause = 1
+        ) AS next_day, lead(day, 1, '') OVER (
+            PARTITION BY company_id, transaction_id, cause ORDER BY day, in_cause DESC
+        ) AS cause_next_day FROM failed WHERE in_group = 1
     )
     SELECT f.company_id, 't' || f.transaction_id, f.cause, f.fingerprint, f.day, f.next_day,
-        CASE WHEN f.in_cause = 1 THEN c.next_day END,
+        CASE WHEN f.in_cause = 1 THEN f.cause_next_day END,
         f.first_at, f.occurred_at, f.id, 1,
         CASE WHEN EXISTS (
             SELECT 1 FROM open_failures n
@@ -66,8 +65,7 @@ TRANSACTIONS = """
             )
         ) THEN 1 ELSE 0 END,
         0
-    FROM by_message f JOIN by_cause c ON c.company_id = f.company_id
-        AND c.transaction_id = f.transaction_id AND c.cause = f.cause AND c.day = f.day
+    FROM chained f
 """
 # Failed rows that name no transaction, which nothing can cure, by their sync.
 NAMELESS = """
@@ -77,7 +75,7 @@ NAMELESS = """
         s.occurred_at, s.id, count(*), count(*), 0
     FROM transactions t JOIN syncs s ON s.id = t.sync
     WHERE t.transaction_id IS NULL AND t.cause IS NOT NULL AND t.fingerprint IS NOT NULL
-    AND length(s.company_id) + length(s.sync_id) <= 600
+    AND length(s.company_id) + length(s.sync_id) <= 580
     GROUP BY s.company_id, s.sync_id, t.cause, t.fingerprint, s.day, s.occurred_at, s.id
 """
 WHOLES = """
@@ -86,7 +84,7 @@ WHOLES = """
     SELECT company_id, 's' || sync_id, cause, fingerprint, day, '', '', occurred_at, occurred_at,
         id, 0, 0, 1
     FROM syncs WHERE cause IS NOT NULL AND fingerprint IS NOT NULL
-    AND length(company_id) + length(sync_id) <= 600
+    AND length(company_id) + length(sync_id) <= 580
     ON CONFLICT DO NOTHING
 """
 DAYS = """
