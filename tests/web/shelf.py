@@ -9,9 +9,10 @@ from app.rules.items import Counts, count, is_failing
 from app.rules.news import Item
 from app.rules.sync import Heard, Sync
 from app.storage.database import Database, rules_of
-from app.storage.recount import recount
+from app.storage.items import named
 from app.storage.rows import to_row
 from app.storage.tables import companies, events, fetches, notes, syncs, transactions
+from app.storage.tally import Items, Tally
 from app.storage.why import why
 
 T0 = datetime(2026, 1, 1, 9, tzinfo=UTC)
@@ -61,14 +62,16 @@ class Shelf:
         if items is not None:
             told |= _listed(items)
         sync = Sync(company_id=company_id, sync_id=sync_id, **told | more)
+        values = to_row(sync, updated_at=updated_at, rules=self.database.rules)
+        tally = Tally()
         with self.database.writing() as connection:
-            made = connection.execute(
-                insert(syncs).returning(syncs.c.id),
-                to_row(sync, updated_at=updated_at, rules=self.database.rules),
-            )
+            made = connection.execute(insert(syncs).returning(syncs.c.id), values)
             number: int = made.scalar_one()
             _put_items(connection, number, items or ())
-        recount(self.database)
+            tally.sync(number, None, values)
+            tally.items(company_id, Items(), named(items or ()))
+            tally.touch_sync(company_id, sync_id)
+            tally.write(connection)
         return number
 
     def failed(self, sync_id: str = "s1", company_id: str = "c1", **more: Any) -> int:
