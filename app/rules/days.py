@@ -13,7 +13,7 @@ def split(since: datetime | None, until: datetime | None) -> tuple[Days | None, 
     or None where it has none; and the parts of days at its ends.
     """
     first = _next_midnight(since) if since else None
-    end = _midnight(until) if until else None
+    end = midnight(until) if until else None
     if since and until and first and end and first > end:
         return None, [(since, until)]
     edges = []
@@ -26,20 +26,21 @@ def split(since: datetime | None, until: datetime | None) -> tuple[Days | None, 
 
 def touched(since: datetime | None, until: datetime | None) -> Days:
     """The days a range has any part of: the first, and the one after the last."""
-    first = _midnight(since) if since else None
+    first = midnight(since) if since else None
     return _day(first), _day(_next_midnight(until) if until else None)
 
 
-def _midnight(at: datetime) -> datetime:
+def midnight(at: datetime) -> datetime:
+    """The beginning of its UTC day."""
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _next_midnight(at: datetime) -> datetime:
     """The first midnight not before; the end of time where there is none."""
-    midnight = _midnight(at)
-    if midnight == at:
-        return midnight
-    return midnight + _DAY if midnight < _midnight(_LATEST) else _LATEST
+    day = midnight(at)
+    if day == at:
+        return day
+    return day + _DAY if day < midnight(_LATEST) else _LATEST
 
 
 def _day(at: datetime | None) -> str | None:

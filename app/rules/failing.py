@@ -61,12 +61,11 @@ def judged(history: Collection[Told]) -> tuple[bool, dict[Why, Filed]]:
         if row.cause is not None and row.fingerprint is not None:
             why = (row.cause, row.fingerprint, row.day)
             first_at = failures[why].first_at if why in failures else row.at
-            is_open = int(cured is None or row.moment > cured)
-            failures[why] = Filed("", None, first_at, row.at, row.sync, 1, is_open, 0)
+            still = int(cured is None or row.moment > cured)
+            failures[why] = Filed("", None, first_at, row.at, row.sync, 1, still, 0)
             leading[row.cause, row.day] = why
-    return bool(failed) and (cured is None or failed[-1].moment > cured), _chained(
-        failures, leading
-    )
+    is_open = bool(failed) and (cured is None or failed[-1].moment > cured)
+    return is_open, _chained(failures, leading)
 
 
 def _chained(failures: dict[Why, Filed], leading: dict[tuple[str, str], Why]) -> dict[Why, Filed]:

@@ -1,10 +1,11 @@
 """Counts failures by cause from the sums by days (`tables_filed`), however many there are."""
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time
+from datetime import datetime
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Table, cast, func, or_, select
 
+from app.rules.days import midnight
 from app.rules.sync import day_of
 from app.storage.tables_filed import AMOUNTS, filed_days, filed_spans, filed_totals
 
@@ -39,17 +40,13 @@ def in_days(connection: Connection, wanted: CauseFilter) -> CauseFilter | None:
 
     An end of the range that lies after all failures is no end.
     """
-    if wanted.since and not _begins_a_day(wanted.since):
+    if wanted.since and wanted.since != midnight(wanted.since):
         return None
-    if wanted.until is None or _begins_a_day(wanted.until):
+    if wanted.until is None or wanted.until == midnight(wanted.until):
         return wanted
     last = select(func.max(filed_spans.c.last_at)).where(*_conditions(filed_spans, wanted))
     ended = connection.execute(last).scalar()
     return replace(wanted, until=None) if ended is None or ended < wanted.until else None
-
-
-def _begins_a_day(at: datetime) -> bool:
-    return at.astimezone(UTC).time() == time()
 
 
 def by_sums(connection: Connection, wanted: CauseFilter) -> list[Counted]:

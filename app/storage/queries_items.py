@@ -96,8 +96,6 @@ def _cures() -> Select[tuple[str]]:
 _first_cure = _cures().order_by(own_time(_its_sync), _its_sync.c.id).limit(1).scalar_subquery()
 OPEN = ~_cures().exists()
 """Holds for a failed row of `transactions` joined to `syncs` that nothing has cured since."""
-UNCURED = _cures().limit(1).scalar_subquery().is_(None)
-"""The same for rows that are known one by one: always asked row by row, never joined as a whole."""
 
 _ITEM = select(
     transactions,

@@ -1,10 +1,11 @@
 """Why things fail: the failures of all companies sorted by cause, and what to do about each."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Request, Response
 
+from app.rules.days import midnight
 from app.storage import journal, queries_causes
 from app.storage.queries_items import ErrorFilter
 from app.web.answers_causes import cause_answer
@@ -28,8 +29,7 @@ def list_causes(request: Request, database: TheDatabase, _session: SignedIn) -> 
     wanted = query.wanted()
     if lately:
         now: datetime = request.app.state.clock()
-        began = now.astimezone(UTC) - timedelta(days=USUAL_DAYS)
-        wanted = replace(wanted, since=began.replace(hour=0, minute=0, second=0, microsecond=0))
+        wanted = replace(wanted, since=midnight(now - timedelta(days=USUAL_DAYS)))
     with journal.caught_up(database) as connection:
         found = queries_causes.list_causes(connection, wanted)
     known = database.rules.causes

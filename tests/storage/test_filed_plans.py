@@ -64,12 +64,12 @@ def test_transactions_are_never_read_as_a_whole_without_statistics(large: Databa
     assert read[transactions.name] == before[transactions.name]
 
 
-def steps(connection: Connection, todo: Any) -> int:
+def steps(connection: Connection, work: Any) -> int:
     """How many thousand steps SQLite takes for something."""
     ticks: Counter[str] = Counter()
     driver: Any = connection.connection.driver_connection
     driver.set_progress_handler(lambda: ticks.update(["tick"]), 1000)
-    todo()
+    work()
     driver.set_progress_handler(None, 0)
     return ticks.total()
 
