@@ -60,9 +60,9 @@ format: $(VENV)/.installed-dev ## put the code into its form
 
 lock: | $(BIN)/python ## pin all dependencies with their hashes
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-emit-index-url --no-header \
 		--no-annotate --python-version 3.11 pyproject.toml -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-emit-index-url --no-header \
 		--no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt
 
 screenshots: $(VENV)/.installed-dev ## pictures of the pages into docs/screenshots; needs chromium
