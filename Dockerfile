@@ -12,6 +12,7 @@ COPY --from=build /venv /venv
 WORKDIR /srv
 COPY migrations migrations
 COPY app app
+COPY simulator simulator
 RUN /venv/bin/python -m compileall -q app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 LOG_FORMAT=json
 USER app

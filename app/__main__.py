@@ -12,10 +12,11 @@ from typing import Annotated
 
 import typer
 
-from app import log, upkeep
+from app import logging as log
+from app.cli import maintenance as upkeep
+from app.cli.terminal import check_schema, database_of, one_line, progress, read_settings
 from app.errors import ServiceError
 from app.settings import Settings, load_settings, require
-from app.terminal import check_schema, database_of, one_line, progress, read_settings
 
 cli = typer.Typer(
     name="app",
@@ -38,7 +39,7 @@ class Shape(StrEnum):
 @cli.command()
 def serve() -> None:
     """Serve: Codat's door, the API, health; and the worker unless WORKER_IN_WEB is false."""
-    from app import serving
+    from app.cli import serve as serving
 
     with one_line():
         serving.serve(read_settings())
@@ -54,9 +55,9 @@ def worker() -> None:
 
 
 async def _work(settings: Settings) -> None:
-    from app.ending import end_for_certain
-    from app.main import make_worker, utc_now
-    from app.opening import make_codat
+    from app.bootstrap import make_worker, utc_now
+    from app.clients import make_codat
+    from app.web.shutdown import end_for_certain
 
     with database_of(settings) as database:
         async with make_codat(settings, database, utc_now) as codat:
@@ -82,7 +83,7 @@ def migrate() -> None:
 
 
 def _migrate(settings: Settings, tell: Callable[[str], None] = typer.echo) -> None:
-    from app.storage import schema
+    from app.db import migrations as schema
 
     with database_of(settings) as database:
         before, after = schema.migrate(database)
@@ -92,8 +93,8 @@ def _migrate(settings: Settings, tell: Callable[[str], None] = typer.echo) -> No
 @cli.command()
 def demo(port: Annotated[int, typer.Option(help="First port to try.")] = 8000) -> None:
     """The whole service on SQLite with a simulated Codat; nothing else is needed."""
-    from app import demo as scene
-    from app import serving
+    from app.cli import demo as scene
+    from app.cli import serve as serving
 
     with one_line(), scene.demo_folder() as folder:
         ours = scene.free_port(port)
@@ -114,7 +115,7 @@ def send(
     shape: Annotated[Shape | None, typer.Option(help="Generation of the body.")] = None,
 ) -> None:
     """Post one signed sample event, as Codat would."""
-    from app.codat import sender
+    from app.codat.webhooks import samples as sender
 
     meaning = sender.meaning(event)
     if meaning is None:
@@ -135,8 +136,8 @@ def _send(
 ) -> None:
     import httpx
 
-    from app.codat import sender
-    from app.main import utc_now
+    from app.bootstrap import utc_now
+    from app.codat.webhooks import samples as sender
 
     settings = load_settings()
     if not secret:
@@ -182,11 +183,11 @@ def reconcile(
 async def _reconcile(
     settings: Settings, company: str | None, since: datetime | None, dry_run: bool
 ) -> None:
-    from app.main import utc_now
-    from app.opening import make_codat
-    from app.storage.recount import recount
-    from app.work.connections import NotingConnections
-    from app.work.reconcile import Reconciler
+    from app.bootstrap import utc_now
+    from app.clients import make_codat
+    from app.db.recount import recount
+    from app.worker.connections import NotingConnections
+    from app.worker.tasks.reconcile import Reconciler
 
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
     with database_of(settings) as database:
@@ -221,8 +222,9 @@ def redrive(
 
 
 def _redrive(settings: Settings, sync: str | None, messages: bool) -> None:
-    from app.main import utc_now
-    from app.storage import outgoing, owed
+    from app.bootstrap import utc_now
+    from app.db import jobs as owed
+    from app.db import outgoing
 
     with database_of(settings) as database, database.writing() as connection:
         if messages:

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import httpx
 from sqlalchemy import select
 
-from app.storage.database import Database
-from app.storage.tables import events, syncs, transactions
+from app.db.engine import Database
+from app.db.tables import events, syncs, transactions
 from bench.data import SPAN, UNTIL, company_id, company_name
 
 API = "/api/v1"

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 from sqlalchemy import create_engine, make_url, text
 
-from app.storage.database import open_database
-from app.storage.journal import work_off
-from app.storage.recount import recount
+from app.db.engine import open_database
+from app.db.journal import work_off
+from app.db.recount import recount
 from tests import databases
 from tests.processes import ROOT, SECRET, TLS, free_port, run, stage, wait_for
 

@@ -17,17 +17,17 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Table, text
 
-from app.rules.fingerprint import fingerprint
-from app.rules.items import count, is_failing
-from app.rules.messages import correlation_id
-from app.rules.news import Item
-from app.rules.sync import Heard, Sync
-from app.storage import counted
-from app.storage.database import Database, open_database
-from app.storage.recount import recount
-from app.storage.schema import migrate
-from app.storage.statistics import look_over
-from app.storage.tables import companies, events, fetches, notes, syncs, transactions
+from app.db import counted
+from app.db.engine import Database, open_database
+from app.db.migrations import migrate
+from app.db.recount import recount
+from app.db.statistics import look_over
+from app.db.tables import companies, events, fetches, notes, syncs, transactions
+from app.domain.causes.fingerprint import fingerprint
+from app.domain.correlation import correlation_id
+from app.domain.models import Item
+from app.domain.sync_state import Heard, Sync
+from app.domain.transactions import count, is_failing
 
 UNTIL = datetime(2026, 6, 30, tzinfo=UTC)
 SPAN = timedelta(days=180)
@@ -166,8 +166,8 @@ def _sync(company: str, own_id: str, kind: str, at: datetime, items: tuple[Item,
 
 
 def _row(sync: Sync, updated_at: datetime) -> dict[str, Any]:
-    from app.rules.cause_file import shipped
-    from app.storage.rows import to_row
+    from app.db.sync_rows import to_row
+    from app.domain.causes.loader import shipped
 
     return to_row(sync, updated_at=updated_at, rules=shipped())
 

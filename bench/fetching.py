@@ -20,17 +20,17 @@ from pathlib import Path
 
 import httpx
 
+from app.bootstrap import utc_now
+from app.clients import make_codat
 from app.codat.client import PAGE_SIZE, CodatClient
-from app.log import configure
-from app.main import utc_now
-from app.opening import make_codat
-from app.rules.news import SYNC_FAILED, Delivery, Event
+from app.db import jobs as owed
+from app.db.engine import Database, open_database
+from app.db.event_store import write
+from app.db.migrations import migrate
+from app.domain.models import SYNC_FAILED, Delivery, Event
+from app.logging import configure
 from app.settings import load_settings
-from app.storage import owed
-from app.storage.database import Database, open_database
-from app.storage.inbox import write
-from app.storage.schema import migrate
-from app.work.fetch import Fetcher
+from app.worker.fetcher import Fetcher
 from tests import databases
 from tests.processes import CODAT_KEY, stage
 

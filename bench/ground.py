@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from app.storage.database import open_database
-from app.storage.tables import events, metadata
+from app.db.engine import open_database
+from app.db.tables import events, metadata
 from tests import databases
 from tests.processes import Process, Stage, run, stage
 

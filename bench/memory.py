@@ -20,14 +20,14 @@ from typing import Any
 
 import httpx
 
-from app.log import configure
-from app.main import utc_now
-from app.rules.news import SYNC_FAILED, CodatStatus, Delivery, Event, Item
-from app.storage import owed
-from app.storage.database import Database, open_database
-from app.storage.inbox import Inbox
-from app.storage.schema import migrate
-from app.work.fetch import Fetcher
+from app.bootstrap import utc_now
+from app.db import jobs as owed
+from app.db.engine import Database, open_database
+from app.db.event_store import Inbox
+from app.db.migrations import migrate
+from app.domain.models import SYNC_FAILED, CodatStatus, Delivery, Event, Item
+from app.logging import configure
+from app.worker.fetcher import Fetcher
 from bench.data import fill
 from tests import databases
 from tests.processes import API_KEY, Process, stage

@@ -24,10 +24,10 @@ from typing import Any
 import httpx
 from sqlalchemy import event, make_url, text
 
-from app.log import configure
-from app.main import create_app
+from app.bootstrap import create_app
+from app.db.engine import Database, open_database
+from app.logging import configure
 from app.settings import load_settings
-from app.storage.database import Database, open_database
 from bench.asked import questions
 from bench.data import fill
 from tests import databases

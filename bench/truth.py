@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
+from app.db.engine import Database, open_database
+from app.db.queries.transactions import ErrorFilter, list_errors
+from app.db.tables import events, fetches, syncs, transactions
+from app.domain.status_codes import phase_of
 from app.errors import StorageUnavailable
-from app.rules.status import phase_of
-from app.storage.database import Database, open_database
-from app.storage.queries_items import ErrorFilter, list_errors
-from app.storage.tables import events, fetches, syncs, transactions
 
 FAILED = frozenset({"PushError", "ValidationError", "Failed"})
 STATES = {"running": "started", "completed": "completed", "failed": "failed"}

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: on the connection `app.storage.schema` hands over.
+"""How Alembic reaches the database: on the connection `app.db.migrations` hands over.
 
 That connection is already inside one transaction that holds the migration lock, so two hosts that
 migrate at once do it one after the other, and a migration is done as a whole or not at all.
@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from alembic import context
 
-from app.storage.columns import UtcTime
-from app.storage.tables import metadata
+from app.db.tables import metadata
+from app.db.types import UtcTime
 
 
 def _render(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:

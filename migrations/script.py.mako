@@ -2,7 +2,7 @@
 
 Policy: this runs while the old code still serves. Add, never rename or drop in the same release;
 an index on a grown table is built in a release of its own. Every statement waits at most five
-seconds for a lock (set in app/storage/schema.py). It must run on SQLite and on PostgreSQL, up and
+seconds for a lock (set in app/db/migrations.py). It must run on SQLite and on PostgreSQL, up and
 down.
 """
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, make_url, text
 
-from app.storage.database import Database, open_database
-from app.storage.schema import migrate
+from app.db.engine import Database, open_database
+from app.db.migrations import migrate
 from tests import databases
 from tests.processes import Stage, stage
 

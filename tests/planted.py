@@ -29,10 +29,13 @@ from sqlalchemy import Connection
 
 from app.__main__ import cli
 from app.codat.client import CodatClient
-from app.storage import inbox, owed, queries, store
-from app.storage.database import Database
-from app.storage.inbox import Inbox
-from app.work.fetch import Fetcher
+from app.db import event_store as inbox
+from app.db import jobs as owed
+from app.db import sync_writer as store
+from app.db.engine import Database
+from app.db.event_store import Inbox
+from app.db.queries import syncs as queries
+from app.worker.fetcher import Fetcher
 
 KINDS = ("keep", "claim", "record")
 MOMENTS = ("begin", "before-commit", "after-commit")

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import httpx
 from svix.webhooks import Webhook
 
-from app.storage import store
-from app.storage.database import open_database
+from app.db import sync_writer as store
+from app.db.engine import open_database
 from tests.ports import free_port as free_port
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ class Stage:
     def simulate(self, *options: str) -> str:
         """Start the simulated Codat, fifty times as fast as life; its address."""
         port = free_port()
-        command = [sys.executable, "-m", "app.simulator", "--port", str(port)]
+        command = [sys.executable, "-m", "simulator", "--port", str(port)]
         log = self.folder / "simulator.log"
         with log.open("wb") as out:
             popen = subprocess.Popen(

@@ -16,8 +16,8 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from app.main import check_settings, create_app
-from app.opening import make_codat
+from app.bootstrap import check_settings, create_app
+from app.clients import make_codat
 from app.settings import load_settings
 from bench.hostile import FOREIGN, signed_headers, sync_body
 from tests.processes import TLS, Process, Stage, answers, environment, free_port, stage, wait_for

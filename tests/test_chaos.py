@@ -5,13 +5,13 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import delete, select, update
 
-from app.storage.database import Database
-from app.storage.keep import keep_all
-from app.storage.tables import syncs, transactions
+from app.db.engine import Database
+from app.db.keep import keep_all
+from app.db.tables import syncs, transactions
 from bench.storm import play
 from bench.truth import acknowledged_lost, compare, compare_cures
-from tests.told import delivery
-from tests.work.test_fetch import FakeCodat, fetch
+from tests.reports import delivery
+from tests.worker.test_fetcher import FakeCodat, fetch
 
 STATUS = {
     "syncStatusCode": 5130,

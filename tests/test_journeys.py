@@ -13,8 +13,8 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from app.storage.database import open_database
-from app.storage.tables import events, fetches
+from app.db.engine import open_database
+from app.db.tables import events, fetches
 from tests.processes import API_KEY, SECRET, TLS, Process, Stage, ask, run, signed, wait_for
 
 

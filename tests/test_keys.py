@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.settings import load_settings
-from app.web import deps
+from app.web import auth as deps
 from bench.ground import kept_ids
 from bench.hostile import signed_headers, sync_body
 from tests.processes import API_KEY, TLS, Process, Stage, answers, free_port, wait_for

@@ -9,12 +9,14 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
+from app.db import migrations as schema
+from app.db.causes_counted import CauseFilter
+from app.db.engine import Database, open_database
+from app.db.queries import causes as queries_causes
+from app.db.queries import companies as queries_companies
+from app.db.recount import recount
+from app.db.tables import metadata
 from app.errors import SchemaError, StorageUnavailable
-from app.storage import queries_causes, queries_companies, schema
-from app.storage.causes_counted import CauseFilter
-from app.storage.database import Database, open_database
-from app.storage.recount import recount
-from app.storage.tables import metadata
 from tests import processes
 from tests.web.shelf import Shelf, after, done_item, failed_item
 

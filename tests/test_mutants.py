@@ -17,24 +17,24 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, text
 
-from app.codat import events as reader
-from app.codat.signature import Verifier
-from app.rules import sync as rules
-from app.rules.news import Delivery, Event
-from app.rules.sync import Sync
-from app.storage import inbox as inbox_module
-from app.storage import keep as keep_module
-from app.storage.bulk import Write, write
-from app.storage.database import Database
-from app.storage.inbox import Inbox
-from app.storage.keep import Kept
-from app.storage.owed import owe
-from app.storage.tables import events, syncs
+from app.codat.webhooks import payloads as reader
+from app.codat.webhooks.signature import Verifier
+from app.db import event_store as inbox_module
+from app.db import keep as keep_module
+from app.db.bulk import Write, write
+from app.db.engine import Database
+from app.db.event_store import Inbox
+from app.db.jobs import owe
+from app.db.keep import Kept
+from app.db.tables import events, syncs
+from app.domain import sync_state as rules
+from app.domain.models import Delivery, Event
+from app.domain.sync_state import Sync
 from app.web.webhooks import Door
-from tests.codat import test_signature
-from tests.rules import test_sync
-from tests.storage import test_inbox
-from tests.told import COMPLETED, FAILED, STARTED, delivery, fetch_row, sync_row
+from tests.codat.webhooks import test_signature
+from tests.db import test_event_store as test_inbox
+from tests.domain import test_sync_state as test_sync
+from tests.reports import COMPLETED, FAILED, STARTED, delivery, fetch_row, sync_row
 from tests.web import test_webhooks
 
 Test = Callable[[], None]
@@ -205,7 +205,7 @@ CANARY = "canary-in-the-body"
 
 def no_body_and_no_secret_is_logged(database: Database, capfd: pytest.CaptureFixture[str]) -> None:
     """Whatever a delivery brings, only its ids are logged."""
-    from app import log
+    from app import logging as log
 
     log.configure("debug", "json")
     capfd.readouterr()

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from app.storage.database import open_database
-from app.storage.tables import transactions
+from app.db.engine import open_database
+from app.db.tables import transactions
 from tests.processes import API_KEY, SECRET, TLS, Process, Stage, run, wait_for
 from tests.receiver import SIGNING_SECRET, Receiver, receiver
 from tests.test_journeys import a_sync, control

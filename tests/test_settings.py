@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from app import settings as settings_module
+from app.bootstrap import check_settings
 from app.errors import SettingsError
-from app.main import check_settings
 from app.settings import Settings, load_settings, require
-from app.work.causes import team_rules
+from app.worker.tasks.reclassify import team_rules
 from tests import processes
 
 ROOT = Path(__file__).parents[1]

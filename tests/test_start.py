@@ -8,7 +8,7 @@ import pytest
 from tests.processes import Process, Stage, a_worker_lives, run, stage, wait_for
 
 WEB = {"fastapi", "starlette", "uvicorn", "jinja2", "prometheus_client"}
-ELSEWHERE = {"alembic", "apprise", "app.simulator", "app.demo"}
+ELSEWHERE = {"alembic", "apprise", "simulator", "app.cli.demo"}
 TELL = {"PYTHONPROFILEIMPORTTIME": "1"}  # Python then names on stderr all it imports
 
 
@@ -32,7 +32,7 @@ def test_a_worker_loads_no_web_framework(playing: Stage) -> None:
     worker = playing.start("worker", **TELL)
     wait_for(lambda: a_worker_lives(playing))
     modules = loaded(worker)
-    assert "app.work.worker" in modules
+    assert "app.worker.runner" in modules
     assert modules & (WEB | ELSEWHERE | {"svix"}) == set()
 
 

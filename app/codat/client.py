@@ -2,7 +2,7 @@
 
 Answers are read leniently, member by member; errors are the three kinds of `app.errors`. Links in
 answers are never followed and redirects never taken: pages are counted. Retrying is not done here:
-`app.rules.retry` decides that, and the debt is kept in the database.
+`app.domain.retry_policy` decides that, and the debt is kept in the database.
 """
 
 import asyncio
@@ -17,7 +17,10 @@ from urllib.parse import quote
 
 import httpx
 
-from app.codat.answers import (
+from app.codat.errors import refusal
+from app.codat.pagination import counted
+from app.codat.rate_limiter import Limits
+from app.codat.responses import (
     Company,
     Consumer,
     Page,
@@ -35,11 +38,8 @@ from app.codat.answers import (
     read_statuses,
     read_sync_id,
 )
-from app.codat.limits import Limits
-from app.codat.paging import counted
-from app.codat.refusals import refusal
+from app.domain.models import CodatStatus, Connection, Item
 from app.errors import CodatRateLimited, CodatRefused, CodatUnavailable
-from app.rules.news import CodatStatus, Connection, Item
 
 PAGE_SIZE = 100
 AHEAD = 2  # of a transaction list; one page more is hardly faster

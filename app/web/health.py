@@ -15,9 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
+from app.db import migrations as schema
+from app.db.engine import Database
+from app.db.queries import events as queries_events
 from app.errors import SchemaError, StorageUnavailable
-from app.storage import queries_events, schema
-from app.storage.database import Database
 
 STALE_AFTER = timedelta(seconds=60)
 SCHEMA_TRUSTED_S = 60.0

@@ -17,8 +17,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from app import errors, log
-from app.web.replies import prefers
+from app import errors
+from app import logging as log
+from app.web.api.responses import prefers
 
 MEDIA_TYPE = "application/problem+json"
 HTML = "text/html"

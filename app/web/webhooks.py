@@ -17,14 +17,14 @@ from datetime import datetime
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import log
-from app.codat import events
-from app.codat.signature import Verifier
+from app import logging as log
+from app.codat.webhooks import payloads as events
+from app.codat.webhooks.signature import Verifier
+from app.db.event_store import Inbox
+from app.domain.models import Delivery
 from app.errors import SignatureError, StorageUnavailable
-from app.rules.news import Delivery
-from app.storage.inbox import Inbox
-from app.web.counted import Counted
-from app.web.wire import WHOLE
+from app.web.http_limits import WHOLE
+from app.web.metrics import Counted
 
 PATHS = frozenset({b"/webhooks/codat", b"/webhooks/codat/"})  # as sent: no other spelling
 METHODS = frozenset({"POST", "PUT"})

@@ -18,9 +18,9 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect, sync_playwright
 
-from app.main import create_app
+from app.bootstrap import create_app
+from app.db.engine import Database, open_database
 from app.settings import load_settings
-from app.storage.database import Database, open_database
 from tests.ports import free_port
 from tests.processes import API_KEY, CODAT_KEY, SECRET, TLS, stage, wait_for
 from tests.receiver import SIGNING_SECRET, Receiver, receiver

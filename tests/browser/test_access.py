@@ -7,8 +7,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from app.rules.silence import Finding
-from app.storage import alerts
+from app.db import alerts
+from app.domain.webhook_loss import Finding
 from tests.browser.conftest import EXPENSE, Site, Visit
 from tests.processes import API_KEY
 from tests.web.shelf import Shelf, failed_item

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import select, update
 
-from app.storage.tables import transactions
-from app.storage.tables_told import outgoing
+from app.db.tables import transactions
+from app.db.tables_told import outgoing
 from tests.browser.conftest import EXPENSE, WRAPPED, Site, Visit
 from tests.processes import API_KEY
 from tests.web.shelf import Shelf, failed_item

@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from app.codat import client as client_module
-from app.codat import paging
+from app.codat import pagination as paging
 from app.codat.client import CodatClient, authorization
-from app.codat.limits import Limits
+from app.codat.rate_limiter import Limits
+from app.domain.models import Item
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
-from app.rules.news import Item
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "codat"
 INDEX = json.loads((SAMPLES / "index.json").read_text())["files"]

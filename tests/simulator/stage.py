@@ -11,7 +11,7 @@ import httpx
 from starlette.types import Receive, Scope, Send
 from svix.webhooks import Webhook
 
-from app.simulator import Simulator, SimulatorSettings, SubscriptionSettings, create_simulator
+from simulator import Simulator, SimulatorSettings, SubscriptionSettings, create_simulator
 
 KEY = "a-key-for-tests"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

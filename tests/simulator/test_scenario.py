@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.simulator import SubscriptionSettings, outcomes
-from app.simulator.__main__ import main
-from app.simulator.story import STORY, SYNCS
+from simulator import SubscriptionSettings, outcomes
+from simulator.__main__ import main
+from simulator.story import STORY, SYNCS
 from tests.ports import free_port
 
 from .stage import SECRET, URL, Stage, staged
@@ -129,7 +129,7 @@ def test_wrong_use_ends_with_two(wrong: list[str], capsys: pytest.CaptureFixture
 
 def test_the_command_serves_drops_and_ends_cleanly() -> None:
     """One line when ready, real HTTP, a really broken connection, code 0 on SIGTERM."""
-    command = [sys.executable, "-m", "app.simulator", "--port", str(free_port()), "--key", "k"]
+    command = [sys.executable, "-m", "simulator", "--port", str(free_port()), "--key", "k"]
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from svix.webhooks import WebhookVerificationError
 
-from app.simulator import SubscriptionSettings
-from app.simulator.schedule import GAPS, gap_before, retry_after_seconds
+from simulator import SubscriptionSettings
+from simulator.schedule import GAPS, gap_before, retry_after_seconds
 
 from .stage import (
     FAST,

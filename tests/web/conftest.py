@@ -7,15 +7,18 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
+from app.db.engine import Database
 from app.settings import load_settings
-from app.storage.database import Database
-from app.web import api, health, mirror, pages, problems
-from app.work.asking import Asking
-from app.work.replay import Replayer
-from app.work.start import Starter
+from app.web import health, problems
+from app.web.api import router as api
+from app.web.codat_api import routes as mirror
+from app.web.pages import router as pages
+from app.worker.replay import Replayer
+from app.worker.start_sync import Starter
+from app.worker.user_calls import Asking
 from tests.web.people import enter
 from tests.web.shelf import BEARER, KEY, NOW, T0, Shelf
-from tests.work.test_start import Codat
+from tests.worker.test_start_sync import Codat
 
 
 @pytest.fixture

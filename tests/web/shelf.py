@@ -5,15 +5,15 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
-from app.rules.items import Counts, count, is_failing
-from app.rules.news import Item
-from app.rules.sync import Heard, Sync
-from app.storage.database import Database, rules_of
-from app.storage.items import named
-from app.storage.rows import to_row
-from app.storage.tables import companies, events, fetches, notes, syncs, transactions
-from app.storage.tally import Items, Tally
-from app.storage.why import why
+from app.db.engine import Database, rules_of
+from app.db.sync_rows import to_row
+from app.db.tables import companies, events, fetches, notes, syncs, transactions
+from app.db.tally import Items, Tally
+from app.db.transaction_rows import named
+from app.db.why import why
+from app.domain.models import Item
+from app.domain.sync_state import Heard, Sync
+from app.domain.transactions import Counts, count, is_failing
 
 T0 = datetime(2026, 1, 1, 9, tzinfo=UTC)
 NOW = T0 + timedelta(hours=3)

@@ -10,8 +10,9 @@ from fastapi.testclient import TestClient
 from prometheus_client import Counter
 from sqlalchemy import text
 
-from app.storage import schema, store
-from app.storage.database import Database, open_database
+from app.db import migrations as schema
+from app.db import sync_writer as store
+from app.db.engine import Database, open_database
 from app.web import health
 from app.web.health import Checks, Readiness
 

@@ -16,15 +16,15 @@ from sqlalchemy import Connection, func, select, text
 from starlette.types import Receive, Scope, Send
 from svix.webhooks import Webhook
 
-from app.codat.signature import Verifier
+from app.codat.webhooks.signature import Verifier
+from app.db.engine import Database
+from app.db.event_store import Inbox
+from app.db.tables import events, fetches, metadata, syncs
 from app.errors import StorageUnavailable
-from app.storage.database import Database
-from app.storage.inbox import Inbox
-from app.storage.tables import events, fetches, metadata, syncs
 from app.web import webhooks
-from app.web.counted import Counted
+from app.web.metrics import Counted
 from app.web.webhooks import Door
-from tests.told import sync_row
+from tests.reports import sync_row
 
 SECRET = "whsec_" + b64encode(b"s" * 32).decode()
 SAMPLES = Path(__file__).parents[1] / "samples" / "codat"

@@ -1,0 +1,1 @@
+"""Codat's webhooks: signature, payloads, samples."""

@@ -1,0 +1,1 @@
+"""Why a transaction or a sync failed."""

@@ -1,0 +1,1 @@
+"""Codat's own read paths, answered from what is stored."""
