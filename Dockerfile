@@ -1,4 +1,4 @@
-# One image, several commands: serve (default), worker, migrate …
+# One image for every command: serve (the default), worker, migrate …
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY requirements.txt /tmp/requirements.txt
@@ -12,7 +12,6 @@ COPY --from=build /venv /venv
 WORKDIR /srv
 COPY migrations migrations
 COPY app app
-COPY simulator simulator
 RUN /venv/bin/python -m compileall -q app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 LOG_FORMAT=json
 USER app

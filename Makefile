@@ -1,21 +1,21 @@
-# Everything a newcomer needs, on a machine with Python 3.11+, pip and make.
+# Everything a newcomer needs, on a machine with Python 3.11+, its own pip, and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test run migrate check format lint types floors lock chaos screenshots
-.PHONY: bench bench-start fuzz audit breakage
-.PHONY: bench-queries bench-memory bench-fetch
+.PHONY: help install demo run migrate test check lint types layers format lock audit screenshots \
+	bench bench-queries bench-fetch bench-memory bench-start chaos breakage fuzz
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.12 …"; exit 1; }
+		{ echo "Python 3.11 or newer is required: make PYTHON=python3.12 …"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-		{ echo "the venv module is missing: on Debian, apt install python3-venv"; exit 1; }
+		{ echo "The venv module is missing: on Debian, apt install python3-venv"; exit 1; }
 
 # Two stamps in one environment: the demo and the service need no development tools.
 $(VENV)/.installed: requirements.txt | $(BIN)/python
@@ -26,72 +26,71 @@ $(VENV)/.installed-dev: requirements-dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/.installed
 
-install: $(VENV)/.installed-dev ## the environment in .venv, development tools included
+install: $(VENV)/.installed-dev ## create .venv with everything, development tools included
 
-demo: $(VENV)/.installed ## the whole service on SQLite with a simulated Codat
+demo: $(VENV)/.installed ## run the whole service on SQLite with a simulated Codat
 	$(BIN)/python -m app demo
 
-run: migrate ## the service for real, settings from the environment or .env
+run: migrate ## run the service, with settings from the environment or .env
 	$(BIN)/python -m app serve
 
-migrate: $(VENV)/.installed ## the database up to date
+migrate: $(VENV)/.installed ## bring the database up to date
 	$(BIN)/python -m app migrate
 
-# Real processes with real deadlines share the machine: what failed beside others must pass alone.
-test: $(VENV)/.installed-dev ## the whole suite, on SQLite and PostgreSQL
-	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --maxschedchunk 5 --cov --cov-report=term \
-		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+test: $(VENV)/.installed-dev ## run the whole suite, on SQLite and PostgreSQL
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --cov --cov-report=term
 
-check: lint types floors test ## everything CI checks
+check: lint types layers test ## run everything that CI checks
 
-lint: $(VENV)/.installed-dev ## format and rules
+lint: $(VENV)/.installed-dev ## check format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/.installed-dev ## mypy, strict
+types: $(VENV)/.installed-dev ## check types, strictly
 	$(BIN)/mypy
 
-floors: $(VENV)/.installed-dev ## who may import whom
+layers: $(VENV)/.installed-dev ## check which module may import which
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed-dev ## put the code into its form
+format: $(VENV)/.installed-dev ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras \
+	--no-emit-index-url --no-header --no-annotate --python-version 3.11
+
 lock: | $(BIN)/python ## pin all dependencies with their hashes
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-emit-index-url --no-header \
-		--no-annotate --python-version 3.11 pyproject.toml -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-emit-index-url --no-header \
-		--no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt
+	$(UV_COMPILE) pyproject.toml -o requirements.txt
+	$(UV_COMPILE) --extra dev pyproject.toml -o requirements-dev.txt
 
-screenshots: $(VENV)/.installed-dev ## pictures of the pages into docs/screenshots; needs chromium
-	$(BIN)/python -m bench.screenshots
-
-chaos: $(VENV)/.installed-dev ## webhooks lost, Codat refusing, kill -9: are we equal to Codat?
-	$(BIN)/python -m bench.storm --syncs $(or $(SYNCS),200) --seeds $(or $(SEEDS),3)
-
-bench: $(VENV)/.installed-dev ## the door's speed, beside a null application and others
-	$(BIN)/python -m bench.door --rounds $(or $(ROUNDS),7) --plot docs/door.svg
-
-bench-start: $(VENV)/.installed-dev ## what a process loads, how soon it is there, its memory
-	$(BIN)/python -m bench.start
-
-fuzz: $(VENV)/.installed-dev ## hostile requests against the real process
-	$(BIN)/python -m bench.fuzz --requests $(or $(REQUESTS),100000) $(if $(SEED),--seed $(SEED))
-
-audit: $(VENV)/.installed-dev ## known weaknesses of what is pinned; asks the network
+audit: $(VENV)/.installed-dev ## list known vulnerabilities of the pinned packages; needs the network
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
 
-bench-queries: $(VENV)/.installed-dev ## is every question as fast over a million syncs as over ten thousand?
-	$(BIN)/python -m bench.queries --small $(or $(SMALL),10000) --large $(or $(LARGE),1000000)
+screenshots: $(VENV)/.installed-dev ## take the pictures in docs/screenshots; needs chromium
+	$(BIN)/python -m bench.screenshots
 
-bench-memory: $(VENV)/.installed-dev ## does memory stay flat over a backlog and an export?
+bench: $(VENV)/.installed-dev ## measure the webhook endpoint beside other receivers
+	$(BIN)/python -m bench.endpoint --rounds $(or $(ROUNDS),5) --plot docs/bench.svg
+
+bench-queries: $(VENV)/.installed-dev ## measure every question over a million syncs
+	$(BIN)/python -m bench.queries --database $(or $(DATABASE),postgresql) $(if $(SYNCS),--syncs $(SYNCS))
+
+bench-fetch: $(VENV)/.installed-dev ## measure a fetch of 5,000 transactions beside the bare requests
+	$(BIN)/python -m bench.fetch
+
+bench-memory: $(VENV)/.installed-dev ## measure memory over a backlog of events and an export
 	$(BIN)/python -m bench.memory
 
-bench-fetch: $(VENV)/.installed-dev ## what a fetch of 5,000 items costs beside the bare requests
-	$(BIN)/python -m bench.fetching
+bench-start: $(VENV)/.installed-dev ## measure how long each process takes to start, and its memory
+	$(BIN)/python -m bench.startup
 
-breakage: $(VENV)/.installed-dev ## the database breaks, kill -9 and SIGTERM under load
-	$(BIN)/python -m bench.breakage --seconds $(or $(SECONDS),20)
-	$(BIN)/python -m bench.kills --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+chaos: $(VENV)/.installed-dev ## lose, double and reorder webhooks, kill -9: equal to Codat in the end?
+	$(BIN)/python -m bench.chaos --syncs $(or $(SYNCS),200) --seeds $(or $(SEEDS),3)
+
+breakage: $(VENV)/.installed-dev ## break the database and kill -9 under load: is anything lost?
+	$(BIN)/python -m bench.outage --seconds $(or $(SECONDS),20)
+	$(BIN)/python -m bench.chaos --calm --syncs 100 --kills $(or $(KILLS),100) $(if $(SEED),--first-seed $(SEED))
+
+fuzz: $(VENV)/.installed-dev ## send hostile requests to the real process
+	$(BIN)/python -m bench.hostile --requests $(or $(REQUESTS),100000) $(if $(SEED),--seed $(SEED))

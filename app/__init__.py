@@ -1,1 +1,3 @@
-"""The receiver of Codat Sync for Expenses webhooks: keeps every sync and every push error."""
+"""Receives Codat Sync for Expenses webhooks and shows why each item failed."""
+
+VERSION = "0.2.0"

@@ -1,252 +1,266 @@
-"""The wiring, and nothing else: which room gets which neighbour."""
+"""The composition root: the database, the clients, the worker and the application from settings.
+
+The worker needs no web framework and the application may run without a worker, so each imports its
+own part when it is made.
+"""
 
 import asyncio
 import gc
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
+from pydantic import SecretStr
 
-from app.clients import address_names, check_recipients, make_codat, make_senders, open_for
-from app.codat.client import CodatClient
-from app.db import reconciliation as compare
-from app.db import statistics
-from app.db import sync_writer as store
-from app.db.engine import Database
-from app.db.event_store import LANES, Inbox
-from app.db.recount import recount
+from app import VERSION
+from app.codat.client import TIMEOUT, CodatClient
+from app.codat.rate_limiter import CallLimits
+from app.db.engine import Database, open_database
+from app.db.event_store import EventStore
+from app.domain import outgoing
+from app.domain.outgoing import Recipients, recipient_name
 from app.settings import Settings, require
-from app.worker.bookkeeping import Bookkeeper
-from app.worker.connections import NotingConnections
-from app.worker.dispatcher import Notifier
+from app.worker.channels import Channel, NotificationChannel, WebhookChannel
+from app.worker.codat_calls import InteractiveCalls, RateLimitPause
+from app.worker.dispatcher import Dispatcher
 from app.worker.fetcher import Fetcher
-from app.worker.replay import Replayer
-from app.worker.runner import Worker
-from app.worker.scheduler import Duties, Duty
-from app.worker.start_sync import Starter
-from app.worker.tasks import retention
-from app.worker.tasks.failure_alerts import LOOK_EVERY, Failures
-from app.worker.tasks.reclassify import Reclassifier
-from app.worker.tasks.reconcile import COMPANIES_PER_PASS, Reconciler
+from app.worker.projector import Projector
+from app.worker.runner import Runner
+from app.worker.scheduler import PeriodicTask
+from app.worker.start_sync import SyncStarter
+from app.worker.tasks import failure_alerts, reclassify, reconcile, retention
+from app.worker.tasks.failure_alerts import FailureAlerts
+from app.worker.tasks.reclassify import Reclassifier, load_classifier
+from app.worker.tasks.reconcile import Reconciler, StuckSyncs
 from app.worker.tasks.retention import Retention
-from app.worker.tasks.webhook_monitor import Watch
-from app.worker.user_calls import Asking
+from app.worker.tasks.webhook_monitor import WebhookMonitor
 
-if TYPE_CHECKING:  # the worker is wired here too, and needs no web framework
+if TYPE_CHECKING:  # the worker runs without it
     from fastapi import FastAPI
 
-    from app.codat.webhooks.signature import Verifier
+    from app.web.app import Application
+    from app.web.metrics import Metrics
 
-TITLE = "Codat Sync for Expenses receiver"
-VERSION = "0.1.0"
-SWITCH_S = 0.0005
-MOST_UNLOOKED = 10_000  # objects; what requests leave behind needs no collection at all
+Clock = Callable[[], datetime]
+# A thread that projects events gives way to the event loop, which answers deliveries, this soon
+SWITCH_INTERVAL_S = 0.0005
+# As many fetches as may be recorded at a time, and as many others; the default is processors + 4
+THREADS = 32
+GC_THRESHOLD = 10_000  # objects; requests leave little behind that needs a collection
 
 
 def utc_now() -> datetime:
-    """The clock of the service: aware, UTC."""
+    """The service's clock: aware, UTC."""
     return datetime.now(UTC)
 
 
-@dataclass
-class Running:
-    """What lives as long as the process serves."""
+def make_database(settings: Settings) -> Database:
+    """Open the database, with the classifier and the recipients that its writers apply.
 
-    inbox: Inbox | None = None
-    worker: Worker | None = None
-    loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
-
-    def wake(self) -> None:
-        """Tell the worker of this process, if there is one, that a fetch is owed."""
-        if self.worker and self.loop:
-            self.loop.call_soon_threadsafe(self.worker.wake)
-
-    def open_inbox(self) -> Inbox:
-        """The inbox, which exists once the application has started."""
-        if self.inbox is None:
-            raise RuntimeError("the application has not been started")
-        return self.inbox
+    Raises SettingsError for a DATABASE_URL or CAUSES_FILE that cannot be used.
+    """
+    names: dict[str, list[str]] = {"webhook": [], "retry": [], "notification": []}
+    for name, (channel, _) in outgoing_addresses(settings).items():
+        names[channel].append(name)
+    recipients = Recipients(tuple(names["webhook"]), tuple(names["notification"]))
+    classifier = load_classifier(settings.causes_file)
+    return open_database(settings.database_url, classifier=classifier, recipients=recipients)
 
 
-def check_settings(settings: Settings) -> "Verifier":
-    """The verifier, when all that serving needs is set; else raises SettingsError."""
-    from app.codat.webhooks.signature import Verifier
-
-    require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
-    secrets = [secret.get_secret_value() for secret in settings.codat_webhook_secrets]
-    return Verifier(secrets)
-
-
-def make_worker(
-    settings: Settings, database: Database, codat: CodatClient, clock: Callable[[], datetime]
-) -> Worker:
-    """A worker with everything it needs."""
-    fetcher = Fetcher(database, codat, settings.fetch_max_attempts, clock)
-    duties = Duties(database, make_duties(settings, database, codat, clock), clock)
-    http = httpx.AsyncClient()
-    senders = make_senders(settings, http)
-
-    async def beside() -> None:
-        async with http:
-            notifier = Notifier(database, senders, clock)
-            telling = [notifier.run()] if senders else []
-            await asyncio.gather(duties.run(), Bookkeeper(database).run(), *telling)
-
-    return Worker(database, fetcher, clock=clock, duties=beside, on_beat=codat.share_limits)
+def make_codat(
+    settings: Settings,
+    database: Database | None,
+    clock: Clock,
+    *,
+    metrics: "Metrics | None" = None,
+    timeout: httpx.Timeout = TIMEOUT,
+) -> CodatClient:
+    """Make the client of Codat's API; with a database it pauses while calls must pause."""
+    require(settings, "codat_api_key")
+    return CodatClient(
+        settings.codat_base_url,
+        _plain(settings.codat_api_key),
+        clock=clock,
+        timeout=timeout,
+        limits=CallLimits(per_minute=settings.codat_calls_per_minute),
+        before_call=RateLimitPause(database, clock) if database else None,
+        on_call=metrics.codat_call if metrics else None,
+        on_quota=metrics.quota if metrics else None,
+    )
 
 
-def make_duties(
-    settings: Settings, database: Database, codat: CodatClient, clock: Callable[[], datetime]
-) -> list[Duty]:
-    """What a worker does from time to time."""
+def _plain(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
+
+
+def outgoing_addresses(settings: Settings) -> dict[str, tuple[outgoing.Channel, str]]:
+    """The channel and the address of each recipient of outgoing messages, by its name."""
+    retry_urls = (settings.retry_webhook_url,) if settings.retry_webhook_url else ()
+    channels: dict[outgoing.Channel, tuple[SecretStr, ...]] = {
+        "webhook": settings.notify_webhook_urls,
+        "retry": retry_urls,
+        "notification": settings.notify_urls,
+    }
+    addresses = [(channel, _plain(url)) for channel, urls in channels.items() for url in urls]
+    return {recipient_name(channel, url): (channel, url) for channel, url in addresses}
+
+
+def make_channels(settings: Settings, http: httpx.AsyncClient) -> dict[str, Channel]:
+    """Make the channel of each recipient. Raises SettingsError for an unknown kind of address."""
+    secrets = [_plain(secret) for secret in settings.notify_signing_secret]
+    return {
+        name: NotificationChannel(url)
+        if channel == "notification"
+        else WebhookChannel(http, url, secrets)
+        for name, (channel, url) in outgoing_addresses(settings).items()
+    }
+
+
+def make_retention(
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    *,
+    report: Callable[[str], None] = lambda _: None,
+) -> Retention | None:
+    """Make the retention task; None when both periods are unlimited."""
+    periods = (settings.keep_events_days, settings.keep_changes_days)
+    keep_events, keep_changes = (timedelta(days=days) if days else None for days in periods)
+    if not any(periods):
+        return None
+    return Retention(database, clock, keep_events, keep_changes, report)
+
+
+def make_periodic_tasks(
+    settings: Settings, database: Database, codat: CodatClient, clock: Clock
+) -> list[PeriodicTask]:
+    """Make what the workers do from time to time."""
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
-
-    async def ask_about_stuck() -> int:
-        return await asyncio.to_thread(_owe_stuck, database, stuck_after, clock)
-
-    async def count_anew() -> str:
-        wrong = await asyncio.to_thread(recount, database)
-        return f"{wrong} counters were wrong"
-
-    async def look_over() -> bool:
-        return await asyncio.to_thread(statistics.look_over, database)
-
-    minute = timedelta(minutes=1)
-    failures = Failures(database, clock, frozenset(address_names(settings)))
-    duties = [
-        Duty("stuck", min(stuck_after, minute), ask_about_stuck),
-        Duty("causes", minute, Reclassifier(database).run),
-        Duty("recount", timedelta(days=1), count_anew),
-        Duty("failures", LOOK_EVERY, failures.run),
+    stuck = StuckSyncs(database, clock, stuck_after)
+    alerts = FailureAlerts(database, clock, recipients=frozenset(outgoing_addresses(settings)))
+    tasks = [
+        PeriodicTask("stuck_syncs", min(stuck_after, reconcile.STUCK_EVERY), stuck.run),
+        PeriodicTask("reclassify", reclassify.EVERY, Reclassifier(database, clock).run),
+        PeriodicTask("failure_alerts", failure_alerts.EVERY, alerts.run),
     ]
-    if database.is_sqlite:
-        duties.append(Duty("statistics", statistics.EVERY, look_over))
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
-        lists = NotingConnections(database, codat, clock)
-        reconciler = Reconciler(
-            database, lists, clock, stuck_after, most_companies=COMPANIES_PER_PASS
-        )
-        watch = Watch(database, codat, clock)
-        duties += [Duty("reconcile", every, reconciler.run), Duty("watch", every, watch.run)]
-    if settings.keep_events_days:
-        keep = timedelta(days=settings.keep_events_days)
-        duties.append(Duty("prune", retention.EVERY, Retention(database, clock, keep).run))
-    return duties
+        limit = reconcile.COMPANIES_PER_RUN
+        reconciler = Reconciler(database, codat, clock, stuck_after, max_companies=limit)
+        monitor = WebhookMonitor(database, codat, clock)
+        tasks += [
+            PeriodicTask("reconcile", every, reconciler.run),
+            PeriodicTask("webhook_monitor", every, monitor.run),
+        ]
+    if retention_task := make_retention(settings, database, clock):
+        tasks.append(PeriodicTask("retention", retention.EVERY, retention_task.run))
+    return tasks
 
 
-def _owe_stuck(database: Database, stuck_after: timedelta, clock: Callable[[], datetime]) -> int:
-    now = clock()
-    with database.writing() as connection:
-        return compare.owe_stuck(connection, before=now - stuck_after, now=now)
-
-
-def create_app(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> "FastAPI":
-    """The application. Raises SettingsError when something it needs is not set."""
-    from prometheus_client import CollectorRegistry
-
-    from app.web import api_docs as docs
-    from app.web import health, problems
-    from app.web import openapi as described
-    from app.web.api import router as api
-    from app.web.app import Service
-    from app.web.codat_api import routes as mirror
-    from app.web.metrics import Counted
-    from app.web.pages import router as pages
-    from app.web.webhooks import Door
-
-    verifier = check_settings(settings)
-    if settings.worker_in_web:
-        check_recipients(settings)
-    database = open_for(settings)
-    codat = make_codat(settings, database, clock)
-    registry = CollectorRegistry()
-    counted = Counted(len(settings.codat_webhook_secrets), registry, settings.serving_processes)
-    running = Running()
-
-    @asynccontextmanager
-    async def lifespan(_app: "FastAPI") -> AsyncIterator[None]:
-        async with _alive(settings, database, codat, running, clock):
-            # the inbox's thread waits for the database often; its turn must come soon after
-            sys.setswitchinterval(SWITCH_S)
-            gc.collect()
-            gc.set_threshold(MOST_UNLOOKED)
-            gc.freeze()  # start-up objects live for ever: collections need not walk them
-            yield
-
-    app = Service(
-        title=TITLE,
-        version=VERSION,
-        lifespan=lifespan,
-        redirect_slashes=False,
-        openapi_url=None,  # `web.docs` has it written once,
-        docs_url=None,  # and a page that loads nothing from elsewhere
-        redoc_url=None,
-    )
-    app.state.settings = settings
-    app.state.database = database
-    app.state.registry = registry
-    app.state.counted = counted
-    app.state.since = clock()
-    app.state.clock = clock
-    app.state.owe = _owe(database, running, clock)
-    app.state.codat = codat
-    app.state.asking = Asking(database, clock)
-    app.state.replayer = Replayer(database, clock, running.wake)
-    app.state.starter = Starter(database, codat, clock)
-    for part in (problems, health, api, mirror, pages, described, docs):
-        part.install(app)
-    door = partial(
-        Door,
-        verifier=verifier,
-        inbox=running.open_inbox,
-        max_body_bytes=settings.max_body_bytes,
-        clock=clock,
-        counted=counted,
-    )
-    app.stand_behind(door)
-    return app
-
-
-def _owe(
-    database: Database, running: Running, clock: Callable[[], datetime]
-) -> Callable[[str | None, str], bool]:
-    def owe(company_id: str | None, sync_id: str) -> bool:
-        with database.writing() as connection:
-            known = store.refresh(connection, sync_id, company_id, clock())
-        running.wake()
-        return known
-
-    return owe
-
-
-@asynccontextmanager
-async def _alive(
+def make_runner(
     settings: Settings,
     database: Database,
     codat: CodatClient,
-    running: Running,
-    clock: Callable[[], datetime],
-) -> AsyncIterator[None]:
-    """The inbox, and the worker where it lives in this process, from start to clean end."""
-    running.loop = asyncio.get_running_loop()
-    lanes = LANES if settings.serving_processes == 1 else 1  # several processes are lanes enough
-    running.inbox = Inbox(database, on_owed=running.wake, lanes=lanes)
-    work = None
+    http: httpx.AsyncClient,
+    clock: Clock,
+    *,
+    metrics: "Metrics | None" = None,
+) -> Runner:
+    """Make the worker. Raises SettingsError for an address in NOTIFY_URLS that is unknown."""
+    channels = make_channels(settings, http)
+    return Runner(
+        database,
+        clock=clock,
+        projector=Projector(database, clock),
+        fetcher=Fetcher(database, codat, clock, max_attempts=settings.fetch_max_attempts),
+        dispatcher=Dispatcher(database, channels, clock) if channels else None,
+        periodic_tasks=make_periodic_tasks(settings, database, codat, clock),
+        on_heartbeat=codat.share_limits,
+        on_attempt=metrics.job_attempt if metrics else None,
+    )
+
+
+@asynccontextmanager
+async def open_worker(
+    settings: Settings, database: Database, clock: Clock
+) -> AsyncIterator[Runner]:
+    """Make the worker with its HTTP clients, and close these at the end of the block."""
+    _use_more_threads()
+    async with httpx.AsyncClient() as http, make_codat(settings, database, clock) as codat:
+        yield make_runner(settings, database, codat, http, clock)
+
+
+def create_app(settings: Settings, *, clock: Clock = utc_now) -> "Application":
+    """Make the application, with the worker where WORKER_IN_WEB says so. Raises SettingsError."""
+    from prometheus_client import CollectorRegistry
+
+    from app.codat.webhooks.signature import Verifier
+    from app.web import app as web
+    from app.web.metrics import Metrics
+
+    require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
+    verifier = Verifier([_plain(secret) for secret in settings.codat_webhook_secrets])
+    database = make_database(settings)
+    secrets = len(settings.codat_webhook_secrets)
+    metrics = Metrics(CollectorRegistry(), secrets=secrets, version=VERSION)
+    metrics.watch_database(database, clock)
+    codat = make_codat(settings, database, clock, metrics=metrics)
+    http = httpx.AsyncClient()
+    runner = None
     if settings.worker_in_web:
-        running.worker = make_worker(settings, database, codat, clock)
-        work = asyncio.create_task(running.worker.run())
+        runner = make_runner(settings, database, codat, http, clock, metrics=metrics)
+    wake_worker = runner.wake if runner else lambda: None
+    store = EventStore(database, on_stored=wake_worker, on_batch=metrics.batch)
+
+    @asynccontextmanager
+    async def lifespan(_app: "FastAPI") -> AsyncIterator[None]:
+        _use_more_threads()
+        async with AsyncExitStack() as stack:
+            stack.callback(database.close)
+            stack.push_async_callback(http.aclose)
+            stack.push_async_callback(codat.close)
+            stack.push_async_callback(store.close)
+            if runner:
+                await stack.enter_async_context(_running(runner))
+            _tune_interpreter()
+            yield
+
+    services = web.Services(
+        settings=settings,
+        database=database,
+        clock=clock,
+        metrics=metrics,
+        codat=codat,
+        interactive_calls=InteractiveCalls(database, clock),
+        sync_starter=SyncStarter(database, codat, clock),
+        wake_worker=wake_worker,
+    )
+    return web.create_app(services, verifier=verifier, event_store=lambda: store, lifespan=lifespan)
+
+
+@asynccontextmanager
+async def _running(runner: Runner) -> AsyncIterator[None]:
+    """Run the worker beside the block, to a clean end."""
+    task = asyncio.create_task(runner.run())
     try:
         yield
     finally:
-        if running.worker and work:
-            running.worker.stop()
-            await work
-        await running.inbox.close()
-        await codat.close()
-        database.close()
+        runner.stop()
+        await task
+
+
+def _use_more_threads() -> None:
+    """Let the projector find a thread while all that record fetches wait for the database."""
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="worker")
+    asyncio.get_running_loop().set_default_executor(threads)
+
+
+def _tune_interpreter() -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.set_threshold(GC_THRESHOLD)
+    gc.freeze()  # collections need not walk the objects of the start

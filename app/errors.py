@@ -1,23 +1,23 @@
-"""Every error of this service by name.
+"""Every error of this service.
 
     ServiceError
     ├── SettingsError            a setting is missing or wrong: the start is refused
-    ├── SchemaError              the database is not at the version this code needs
+    ├── SchemaError              the database is not at the version that this code needs
     ├── SignatureError           a delivery is not provably Codat's
-    ├── StorageUnavailable       the database cannot keep or answer now
-    │   ├── StorageAway          it cannot be reached, or is locked, full or shutting down
-    │   └── StorageRefused       it is there, but refuses these very values
-    ├── NotKnown                 the thing asked for is not kept here
-    ├── NoLongerKept             it is known, but what is asked for was removed by retention
+    ├── DatabaseUnavailable      the database cannot store or answer now
+    │   ├── DatabaseDown         it cannot be reached, or is locked, full or shutting down
+    │   └── DatabaseRejected     it is up, but rejects these very values
+    ├── NotFound                 the resource does not exist here
+    ├── Gone                     it existed, but retention has removed what is asked for
     ├── BadRequest               a caller's filter, cursor or body is wrong
-    ├── Conflicting              the request is fine but the moment is not
-    ├── Declined                 Codat will not do for us what a caller asked for
+    ├── Conflict                 the request is valid, but the present state forbids it
+    ├── UpstreamRefused          Codat refuses what a caller asked for
     └── CodatError
-        ├── CodatRefused         final until a human acts (400, 401, 402, 403, 404, 422 …)
-        ├── CodatRateLimited     429: wait, this costs no attempt
-        └── CodatUnavailable     passing (408, 409, 5xx, time-outs, unreadable answers)
+        ├── CodatRefused         final until a person acts (400, 401, 402, 403, 404, 422 …)
+        ├── CodatRateLimited     429: wait; costs no attempt
+        └── CodatUnavailable     transient (408, 409, 5xx, time-outs, unreadable answers)
 
-The doors own the one table that maps these to HTTP answers.
+`app.web.problems` maps these to HTTP answers.
 """
 
 from datetime import timedelta
@@ -40,31 +40,31 @@ class SchemaError(ServiceError):
 
 
 class SignatureError(ServiceError):
-    """A delivery is not provably Codat's. The text is for counters and logs only."""
+    """A delivery is not provably Codat's. The text is for metrics and logs only."""
 
 
-class StorageUnavailable(ServiceError):
-    """The database cannot keep or answer now; asking again later is right."""
+class DatabaseUnavailable(ServiceError):
+    """The database cannot store or answer now; trying again later is right."""
 
 
-class StorageAway(StorageUnavailable):
-    """The database is away, locked, full or restarting: no work whatever would succeed now."""
+class DatabaseDown(DatabaseUnavailable):
+    """The database is unreachable, locked, full or restarting: no statement would succeed now."""
 
 
-class StorageRefused(StorageUnavailable):
-    """The database is there but refuses these values; without them it would work."""
+class DatabaseRejected(DatabaseUnavailable):
+    """The database is up but rejects these values; other values would be stored."""
 
 
-class NotKnown(ServiceError):
-    """The company, sync, transaction or event asked for is not kept here."""
+class NotFound(ServiceError):
+    """The company, sync, transaction or event does not exist here."""
 
 
-class NoLongerKept(ServiceError):
-    """The thing is known here, but the part asked for has been removed by retention."""
+class Gone(ServiceError):
+    """The resource existed, but retention has removed what is asked for."""
 
 
 class BadRequest(ServiceError):
-    """A value the caller sent is wrong; `name` is the parameter's name."""
+    """A value that the caller sent is wrong; `name` is the parameter's name."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
@@ -72,19 +72,19 @@ class BadRequest(ServiceError):
         self.reason = reason
 
 
-class Conflicting(ServiceError):
-    """The request is understood, but the present state forbids it."""
+class Conflict(ServiceError):
+    """The request is valid, but the present state forbids it."""
 
 
-class Declined(ServiceError):
-    """Codat will not do what a caller asked for through us. The text is ours and may be shown."""
+class UpstreamRefused(ServiceError):
+    """Codat refuses what a caller asked for through this service. The text may be shown."""
 
 
 class CodatError(ServiceError):
     """Codat did not give what was asked for.
 
-    `status` is the HTTP status, or None when there was no answer at all;
-    `correlation_id` is Codat's own, for its support.
+    `status` is the HTTP status, or None when there was no answer; `correlation_id` is Codat's own,
+    for its support; `retry_after` is how long Codat asks to wait.
     """
 
     def __init__(
@@ -102,15 +102,16 @@ class CodatError(ServiceError):
 
 
 class CodatRefused(CodatError):
-    """Codat's answer is final until a human acts: asking again changes nothing."""
+    """Codat's answer is final until a person acts: asking again changes nothing."""
 
 
 class CodatRateLimited(CodatError):
-    """Codat asks us to wait. `retry_after` says how long, when Codat does.
+    """Codat asks to wait; `retry_after` is for how long, when Codat says so.
 
-    `status` is 429 when Codat just said so, and None when we rest because it said so before.
+    `status` is 429 when Codat just answered so, and None while a pause that it asked for earlier
+    is in force.
     """
 
 
 class CodatUnavailable(CodatError):
-    """Codat cannot answer now, or its answer cannot be read: ask again later."""
+    """Codat cannot answer now, or its answer cannot be read: try again later."""

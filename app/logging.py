@@ -1,15 +1,18 @@
-"""Logging: one event, one line. Words first, then ids; never a body, never a secret."""
+"""Logging: one event, one line. An event in plain words, then ids; never a body or a secret."""
 
 import logging
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
 _QUIET = ("httpx", "httpcore", "alembic", "uvicorn.access")
+_FIRST = ("timestamp", "level", "event")
 
 
-def configure(level: str, form: str) -> None:
+def configure(level: str, log_format: str) -> None:
     """Send every log line, ours and the libraries', to stderr as `json` or `console`."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -28,7 +31,7 @@ def configure(level: str, form: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_ending(form),
+                *_renderers(log_format),
             ],
         )
     )
@@ -39,15 +42,25 @@ def configure(level: str, form: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _ending(form: str) -> list[Processor]:
-    if form == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    # the default would print every local variable with a traceback: keys, bodies
+def _renderers(log_format: str) -> list[Processor]:
+    if log_format == "json":
+        return [
+            structlog.processors.format_exc_info,
+            _put_common_fields_first,
+            structlog.processors.JSONRenderer(),
+        ]
+    # structlog's default prints local variables with a traceback: keys, bodies
     plain = structlog.dev.plain_traceback
     return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
 
 
+def _put_common_fields_first(
+    _logger: Any, _method: str, line: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    return {name: line[name] for name in _FIRST if name in line} | dict(line)
+
+
 def get(name: str) -> FilteringBoundLogger:
-    """A logger for one module."""
+    """Return the logger of a module."""
     logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger

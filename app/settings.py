@@ -9,48 +9,142 @@ import re
 import sys
 from base64 import b64decode
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
     ValidationInfo,
-    field_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import SettingsError
 
 SECRETS_DIR = Path("/run/secrets")
-SHORTEST_API_KEY = 16
-_BETWEEN_ADDRESSES = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
-_ANY_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+MIN_API_KEY_LENGTH = 16
+_URL_SEPARATOR = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_SIGNING_KEY_BYTES = range(24, 65)  # as Standard Webhooks has it
-_DATABASE_ADDRESS = re.compile(r"(sqlite(\+pysqlite)?:///|postgres(ql)?(\+psycopg)?://)\S")
+_DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?:///|postgres(ql)?(\+psycopg)?://)\S")
 _IN_MEMORY = re.compile(r"sqlite[^/]*:///(:memory:|\?|.*[?&]mode=memory)")
-_CENTURY_MIN = 36_500 * 24 * 60  # a longer wait fits no date
+_CENTURY_DAYS = 36_500  # adding more than this to a date overflows
+_CENTURY_MINUTES = _CENTURY_DAYS * 24 * 60
 
 
 def _split(value: Any) -> Any:
-    """`a, b` as ("a", "b"); blanks and empty parts do not count."""
+    """`a, b` as ("a", "b"), without blanks and empty parts."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
-def _split_addresses(value: Any) -> Any:
-    """Addresses apart: at blanks, and at a comma only where another address begins after it."""
+def _split_urls(value: Any) -> Any:
+    """Split at blanks, and at commas that are followed by another URL: URLs may contain commas."""
     if isinstance(value, str):
-        return tuple(part for part in _BETWEEN_ADDRESSES.split(value.strip(" ,\t\n")) if part)
+        return tuple(part for part in _URL_SEPARATOR.split(value.strip(" ,\t\n")) if part)
     return value
 
 
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
-Addresses = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_addresses)]
+def _is_http_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def is_signing_secret(value: str) -> bool:
+    """True for `whsec_` and the base64 of 24 to 64 bytes (Standard Webhooks specification)."""
+    try:
+        key = b64decode(value.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return False
+    return value.startswith("whsec_") and 24 <= len(key) <= 64
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _check_database_url(value: str) -> str:
+    if not _DATABASE_URL.match(value):
+        raise ValueError("must start with sqlite:/// or postgresql://")
+    if _IN_MEMORY.match(value):
+        raise ValueError("must name a file: acknowledged webhooks must survive a restart")
+    return value
+
+
+def _check_host(value: str) -> str:
+    try:
+        value.encode("idna")  # as the resolver does
+    except UnicodeError:
+        raise ValueError("must be an IP address or a host name") from None
+    return value
+
+
+def _check_body_budget(value: int, info: ValidationInfo) -> int:
+    if value < info.data.get("max_body_bytes", 0):
+        raise ValueError("must be at least MAX_BODY_BYTES")
+    return value
+
+
+def _check_base_url(value: str) -> str:
+    if not _is_http_url(value) or urlsplit(value).username is not None:
+        raise ValueError("must be an http(s) URL without user name or password")
+    return value.rstrip("/")
+
+
+def _check_codat_key(value: SecretStr) -> SecretStr:
+    scheme, _, key = value.get_secret_value().strip().rpartition(" ")
+    if not (key.isascii() and key.isprintable() and scheme.strip().lower() in ("", "basic")):
+        raise ValueError("must be the API key, or `Basic` and its base64, as in the Portal")
+    if scheme and not _BASE64.fullmatch(key):
+        raise ValueError("must have base64 after `Basic`")
+    return value
+
+
+def _check_webhook_url(value: SecretStr) -> SecretStr:
+    if not _is_http_url(value.get_secret_value()):
+        raise ValueError("must be an http(s) URL")
+    return value
+
+
+def _check_apprise_url(value: SecretStr) -> SecretStr:
+    if not _ANY_URL.fullmatch(value.get_secret_value()):
+        raise ValueError("must be Apprise addresses, for example slack://…")
+    return value
+
+
+def _check_signing_secrets(
+    value: tuple[SecretStr, ...], info: ValidationInfo
+) -> tuple[SecretStr, ...]:
+    is_needed = info.data.get("notify_webhook_urls") or info.data.get("retry_webhook_url")
+    if is_needed and not value:
+        raise ValueError("is required when NOTIFY_WEBHOOK_URLS or RETRY_WEBHOOK_URL is set")
+    if not all(is_signing_secret(secret.get_secret_value()) for secret in value):
+        raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+    return value
+
+
+def _check_key_length(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < MIN_API_KEY_LENGTH:
+        raise ValueError(f"must be keys of at least {MIN_API_KEY_LENGTH} characters")
+    return value
+
+
+T = TypeVar("T")
+SecretList = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
+UrlList = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_urls)]
+ApiKey = Annotated[SecretStr, AfterValidator(_check_key_length)]
+WebhookUrl = Annotated[SecretStr, AfterValidator(_check_webhook_url)]
+AppriseUrl = Annotated[SecretStr, AfterValidator(_check_apprise_url)]
+Minutes = Annotated[int, Field(le=_CENTURY_MINUTES)]
+Days = Annotated[int, Field(ge=0, le=_CENTURY_DAYS)]
 
 
 class Settings(BaseSettings):
@@ -60,194 +154,123 @@ class Settings(BaseSettings):
         env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    database_url: str = Field(
-        "sqlite:///data/syncs.db",
-        repr=False,
-        description="where everything is kept; also postgresql://…",
+    database_url: Annotated[str, AfterValidator(_check_database_url)] = Field(
+        "sqlite:///data/syncs.db", repr=False, description="the database; also postgresql://…"
     )
-    codat_webhook_secrets: Secrets = Field(
+    codat_webhook_secrets: SecretList[SecretStr] = Field(
         (), description="whsec_… of each endpoint in the Codat Portal; two while rotating"
     )
-    codat_api_key: SecretStr | None = Field(
+    codat_api_key: Annotated[SecretStr, AfterValidator(_check_codat_key)] | None = Field(
         None, description="the raw key or the finished `Basic …` header"
     )
-    codat_base_url: str = Field("https://api.codat.io", description="Codat's API")
-    api_keys: Secrets = Field(
+    codat_base_url: Annotated[str, AfterValidator(_check_base_url)] = Field(
+        "https://api.codat.io", description="Codat's API"
+    )
+    api_keys: SecretList[ApiKey] = Field(
         (), description="keys for our own API and pages, each at least 16 characters"
     )
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: Annotated[str, AfterValidator(_check_host)] = Field(
+        "127.0.0.1", description="address to listen on"
+    )
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    web_concurrency: int = Field(
-        1,
-        ge=1,
-        le=8,
-        description="processes of `serve`, on PostgreSQL; on SQLite it is always one",
-    )
     worker_in_web: bool = Field(True, description="run the worker as part of `serve`")
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="largest delivery accepted")
-    reconcile_every_minutes: int = Field(
-        15,
-        ge=0,
-        le=_CENTURY_MIN,
-        description="how often Codat is asked what it knows; 0 switches it off",
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="largest webhook accepted")
+    max_unverified_body_bytes: Annotated[int, AfterValidator(_check_body_budget)] = Field(
+        67_108_864,
+        ge=1024,
+        validate_default=True,
+        description="memory for all request bodies that have not been verified yet, in total",
     )
-    stuck_after_minutes: int = Field(
-        60, ge=1, le=_CENTURY_MIN, description="a sync in progress for longer is asked about"
+    reconcile_every_minutes: Minutes = Field(
+        15, ge=0, description="how often stored syncs are compared with Codat's; 0 switches it off"
+    )
+    stuck_after_minutes: Minutes = Field(
+        60, ge=1, description="then a sync in progress is checked with Codat"
     )
     codat_calls_per_minute: int = Field(
-        800, ge=10, description="calls to Codat, over all replicas; it allows 1000 per address"
+        800, ge=10, description="calls to Codat, over all replicas; Codat allows 1000 per address"
     )
     fetch_max_attempts: int = Field(12, ge=1, description="then a fetch is given up, visibly")
-    notify_webhook_urls: Addresses = Field(
-        (), description="who gets our signed webhooks, comma separated"
+    notify_webhook_urls: UrlList[WebhookUrl] = Field(
+        (), description="receivers of our signed webhooks, comma separated"
     )
-    retry_webhook_url: SecretStr | None = Field(
-        None, description="who is handed the failed transactions of a sync to retry"
+    retry_webhook_url: WebhookUrl | None = Field(
+        None, description="receives the failed transactions of a sync for which retry is requested"
     )
-    notify_signing_secret: Secrets = Field(
+    notify_signing_secret: Annotated[
+        SecretList[SecretStr], AfterValidator(_check_signing_secrets)
+    ] = Field(
         (),
         validate_default=True,
         description="whsec_… that signs our webhooks; two, the new one first, while rotating",
     )
-    notify_urls: Addresses = Field(
-        (), description="Apprise addresses that are told of alerts in words, comma separated"
+    notify_urls: UrlList[AppriseUrl] = Field(
+        (), description="Apprise addresses that receive alerts as text, comma separated"
     )
     causes_file: Path | None = Field(
-        None, description="a TOML file with a team's own causes and rules, tried before ours"
+        None, description="a TOML file with your own causes and rules, tried before the built-in"
     )
-    keep_events_days: int = Field(
-        30, ge=0, le=36_500, description="raw bodies; syncs and errors stay; 0 keeps them for ever"
+    keep_events_days: Days = Field(
+        30, description="retention of raw webhook bodies; syncs and errors stay; 0: unlimited"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="how much is logged"
+    keep_changes_days: Days = Field(
+        30,
+        description="retention of the change feed, ended messages, resolved alerts; 0: unlimited",
     )
-    log_format: Literal["json", "console"] | None = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
+        Field("info", description="least severe level that is logged")
+    )
+    log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = Field(
         None, description="json in a container, else console"
     )
 
-    @property
-    def serving_processes(self) -> int:
-        """How many processes `serve` has. SQLite has one writer: more would only wait for it."""
-        return 1 if self.database_url.startswith("sqlite") else self.web_concurrency
 
-    @field_validator("log_level", "log_format", mode="before")
-    @classmethod
-    def _any_case(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
-
-    @field_validator("database_url")
-    @classmethod
-    def _known_database(cls, value: str) -> str:
-        if not _DATABASE_ADDRESS.match(value):
-            raise ValueError("must start with sqlite:/// or postgresql://")
-        if _IN_MEMORY.match(value):
-            raise ValueError("must name a file: what is acknowledged must outlive the process")
-        return value
-
-    @field_validator("host")
-    @classmethod
-    def _a_host(cls, value: str) -> str:
-        try:
-            value.encode("idna")  # as Python will ask for its address
-        except UnicodeError:
-            raise ValueError("must be an address or the name of a host") from None
-        return value
-
-    @field_validator("codat_base_url")
-    @classmethod
-    def _an_address(cls, value: str) -> str:
-        if not _is_web_address(value) or urlsplit(value).username is not None:
-            raise ValueError("must be https://… or http://… with a host and without a login")
-        return value.rstrip("/")
-
-    @field_validator("codat_api_key")
-    @classmethod
-    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        key = value.get_secret_value().strip() if value else ""
-        scheme, _, rest = key.rpartition(" ")
-        if not (key.isascii() and key.isprintable() and scheme.strip().lower() in ("", "basic")):
-            raise ValueError("must be Codat's key, or `Basic` and its base64, as the Portal shows")
-        if scheme and not _BASE64.fullmatch(rest):
-            raise ValueError("what follows `Basic` is not base64")
-        return value
-
-    @field_validator("notify_webhook_urls", "retry_webhook_url")
-    @classmethod
-    def _web_addresses(
-        cls, value: tuple[SecretStr, ...] | SecretStr | None
-    ) -> tuple[SecretStr, ...] | SecretStr | None:
-        for each in value if isinstance(value, tuple) else (value,):
-            if each and not _is_web_address(each.get_secret_value()):
-                raise ValueError("each address must be https://… or http://… with a host")
-        return value
-
-    @field_validator("notify_urls")
-    @classmethod
-    def _some_addresses(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if not all(_ANY_ADDRESS.fullmatch(each.get_secret_value()) for each in value):
-            raise ValueError("each must be an Apprise address, as in slack://…")
-        return value
-
-    @field_validator("notify_signing_secret")
-    @classmethod
-    def _can_sign(cls, value: tuple[SecretStr, ...], told: ValidationInfo) -> tuple[SecretStr, ...]:
-        needed = told.data.get("notify_webhook_urls") or told.data.get("retry_webhook_url")
-        if needed and not value:
-            raise ValueError(
-                "is not set, but NOTIFY_WEBHOOK_URLS or RETRY_WEBHOOK_URL is: nothing goes unsigned"
-            )
-        if not all(_is_signing_secret(each.get_secret_value()) for each in value):
-            raise ValueError("each must be whsec_ and the base64 of 24 to 64 random bytes")
-        return value
-
-    @field_validator("api_keys")
-    @classmethod
-    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(key.get_secret_value()) < SHORTEST_API_KEY for key in value):
-            raise ValueError(f"each key must have at least {SHORTEST_API_KEY} characters")
-        return value
-
-
-def _is_web_address(value: str) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _is_signing_secret(value: str) -> bool:
-    try:
-        key = b64decode(value.removeprefix("whsec_"), validate=True)
-    except ValueError:
-        return False
-    return value.startswith("whsec_") and len(key) in _SIGNING_KEY_BYTES
-
-
-def load_settings(**given: Any) -> Settings:
-    """The settings of this process. Raises SettingsError, one line, naming what is wrong."""
+def load_settings(**overrides: Any) -> Settings:
+    """Load the settings of this process. Raises SettingsError."""
     secrets = SECRETS_DIR if SECRETS_DIR.is_dir() else None
     try:
-        return Settings(_env_file=".env", _secrets_dir=secrets, **given)  # type: ignore[call-arg]  # pydantic-settings' own arguments
+        return Settings(_env_file=".env", _secrets_dir=secrets, **overrides)  # type: ignore[call-arg]  # pydantic-settings' own arguments
     except ValidationError as error:
-        raise SettingsError(*_problems(error)) from None
+        details = error.errors(include_input=False, include_url=False)
+        raise SettingsError(*dict.fromkeys(map(_problem, details))) from None
     except UnicodeDecodeError:
-        raise SettingsError(".env: is not UTF-8 text") from None
+        raise SettingsError(".env must be UTF-8 text.") from None
 
 
-def _problems(error: ValidationError) -> list[str]:
-    parts = []
-    for problem in error.errors(include_input=False, include_url=False):
-        name = str(problem["loc"][0]).upper() if problem["loc"] else "settings"
-        parts.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
-    return parts
+def _problem(detail: ErrorDetails) -> str:
+    """A sentence that begins with the setting's name and has no part of its value."""
+    name = str(detail["loc"][0])
+    if detail["type"] == "value_error":
+        return f"{name.upper()} {detail['msg'].removeprefix('Value error, ')}."
+    if detail["type"] == "literal_error":
+        choices = detail["ctx"]["expected"].replace("'", "")
+        return f"{name.upper()} must be {choices}."
+    return f"{name.upper()} must be {_expected(name)}."
+
+
+def _expected(name: str) -> str:
+    """The values that a setting can have, in words."""
+    field = Settings.model_fields[name]
+    if field.annotation is bool:
+        return "true or false"
+    least = next((rule.ge for rule in field.metadata if hasattr(rule, "ge")), None)
+    most = next((rule.le for rule in field.metadata if hasattr(rule, "le")), None)
+    if least is None:
+        return "text"
+    return f"a number of at least {least}" if most is None else f"a number from {least} to {most}"
+
+
+def setting_names(problem: str) -> set[str]:
+    """The fields of Settings that a problem of a SettingsError names."""
+    words = (word.lower() for word in re.findall(r"[A-Z_]+", problem))
+    return {word for word in words if word in Settings.model_fields}
 
 
 def require(settings: Settings, *names: str) -> None:
-    """Raise SettingsError when one of the named settings is not set."""
-    for name in names:
-        if not getattr(settings, name):
-            raise SettingsError(f"{name.upper()} is not set; see .env.example")
+    """Raise one SettingsError that names every one of these settings that is not set."""
+    missing = [name.upper() for name in names if not getattr(settings, name)]
+    if missing:
+        raise SettingsError(f"Missing settings: {', '.join(missing)}. See .env.example.")
 
 
 def in_a_container() -> bool:

@@ -1,1 +1,1 @@
-"""What is measured and what is shaken: nothing here is part of the service."""
+"""Measurements and destructive runs. Nothing here is part of the service."""

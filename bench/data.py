@@ -1,293 +1,272 @@
-"""A data set of any size, the same for the same seed: companies, syncs, transactions, events.
+"""Fills a database with syncs of any number, the same for the same seed.
 
-    python -m bench.data --syncs 10000 --database-url postgresql://…
-
-About two thousand companies, one of which has a tenth of all syncs; half a year of syncs with ten
-transactions each; failures of a dozen kinds, most of them cured by a later sync.
+About 2,000 companies, the largest with a tenth of all syncs; half a year of syncs up to now, with
+ten transactions each; failures of several kinds, most of them resolved by a later sync. Rows are
+made by the service's own functions where these are pure, and loaded without indexes.
 """
 
-import argparse
+import json
 import random
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, text
 
-from app.db import counted
-from app.db.engine import Database, open_database
+from app.db.change_feed import sync_payload
+from app.db.engine import Database
 from app.db.migrations import migrate
-from app.db.recount import recount
-from app.db.statistics import look_over
-from app.db.tables import companies, events, fetches, notes, syncs, transactions
-from app.domain.causes.fingerprint import fingerprint
-from app.domain.correlation import correlation_id
-from app.domain.models import Item
-from app.domain.sync_state import Heard, Sync
-from app.domain.transactions import count, is_failing
+from app.db.sync_rows import ContentValues, sync_row, transaction_rows
+from app.db.tables import (
+    changes,
+    companies,
+    failed_transactions,
+    jobs,
+    sync_log,
+    syncs,
+    transactions,
+    webhook_events,
+)
+from app.domain.models import Transaction
+from app.domain.sync_state import Sync
+from app.domain.transactions import count
 
-UNTIL = datetime(2026, 6, 30, tzinfo=UTC)
 SPAN = timedelta(days=180)
-ITEMS = 10
+RETENTION = timedelta(days=30)  # of bodies and changes
+TRANSACTIONS = 10
 COMPANIES = 2000
-AT_ONCE = 10_000
-_LARGE = 0.1  # the largest company's share of all syncs
-_WORDS = ("Harbour", "Quarry", "Linden", "Meadow", "Copper", "Falcon", "Juniper", "Saffron")
-_KINDS = (
-    ("all_written", 0.80, 2000),
-    ("nothing_to_write", 0.04, 2040),
-    ("partly_failed", 0.09, 5130),
-    ("failed", 0.04, 5130),
-    ("untold", 0.02, None),
-    ("in_progress", 0.01, 1000),
-)
+SLICE = 10_000
+LARGEST_SHARE = 0.1
+TABLES = (syncs, transactions, jobs, webhook_events, sync_log, changes)
+_WORDS = ("Harbor", "Quarry", "Linden", "Meadow", "Copper", "Falcon", "Juniper", "Saffron")
+_BODY = b'{"syncId": "...", "companyId": "..."}' * 10
 _MESSAGES = (
-    ("account_closed", "Account 4001 is closed for posting"),
-    ("period_locked", "The period of 2026-03 is locked"),
-    ("tax_rate_missing", "Tax rate NON is not known in the accounting software"),
-    ("supplier_missing", "Supplier {n} could not be found"),
-    ("feed_conflict", "A downstream service failed. Correlation ID: {guid}. Message: (409)"),
-    ("currency_mismatch", "Currency EUR does not fit the bank account's currency"),
+    "Account code '429' is not active and cannot be used for new transactions.",
+    "The document date cannot be before the period lock date: the period 2026-09 is closed.",
+    "Tax rate 'STANDARD-20' could not be found. Choose one of the tax rates of the company.",
+    "Supplier {n} could not be found",
+    "A downstream service failed. Correlation ID: {guid}. Message: (409)",
+    "Currency rate is required because the currency EUR differs from the base currency GBP.",
 )
 
 
-@dataclass(slots=True)
-class Made:
-    """The rows of one slice, by table."""
+class Kind(NamedTuple):
+    """How a sync ends: its share of all syncs, status code, and number of failed transactions."""
 
-    syncs: list[dict[str, Any]] = field(default_factory=list)
-    transactions: list[dict[str, Any]] = field(default_factory=list)
-    fetches: list[dict[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[dict[str, Any]] = field(default_factory=list)
+    name: str
+    share: float
+    status_code: int | None
+    failed: int = 0
+    transactions: int = TRANSACTIONS
 
 
-class Maker:
-    """Makes syncs one after another, oldest first, each company retrying what failed before."""
+KINDS = (
+    Kind("all_written", 0.80, 2000),
+    Kind("nothing_to_write", 0.04, 2040, transactions=0),
+    Kind("partly_failed", 0.09, 5130, failed=3),
+    Kind("failed", 0.04, 5130, failed=TRANSACTIONS),
+    Kind("given_up", 0.02, None, transactions=0),
+    Kind("in_progress", 0.01, 1000, transactions=0),
+)
+Rows = dict[Table, list[dict[str, Any]]]
 
-    def __init__(self, size: int, seed: int = 1) -> None:
-        self.size = size
-        self.companies = [company_id(n) for n in range(max(1, min(COMPANIES, size // 50)))]
-        self._chance = random.Random(seed)
-        self._failing: dict[str, list[str]] = {}
 
-    def slices(self) -> Iterator[Made]:
-        """All rows, some thousand syncs at a time."""
-        for first in range(0, self.size, AT_ONCE):
-            made = Made()
-            for n in range(first, min(first + AT_ONCE, self.size)):
-                self._one(made, n + 1)
-            yield made
-
-    def _one(self, made: Made, number: int) -> None:
-        chance = self._chance
-        kinds = [kind for kind, _, _ in _KINDS]
-        (kind,) = chance.choices(kinds, [share for _, share, _ in _KINDS])
-        if kind == "in_progress" and number < self.size * 0.95:
-            kind = "all_written"  # what is in progress is recent
-        company = self._company()
-        at = UNTIL - SPAN + SPAN * (number / self.size) - timedelta(seconds=chance.random() * 9e4)
-        items = self._items(company, kind)
-        sync = _sync(company, sync_id(number), kind, at, items)
-        made.syncs.append({"id": number} | _row(sync, at + timedelta(minutes=5)))
-        made.fetches.append(_fetch(number, kind))
-        made.transactions += [_item(number, n, item) for n, item in enumerate(items)]
-        if chance.random() < 0.3:
-            made.events.append(_event(number, company, kind, at, odd=chance.random() < 0.01))
-        if kind in ("failed", "partly_failed"):
-            said = "Codat says 5130: Data write error"
-            made.notes.append({"sync": number, "at": at, "kind": "fetch", "reason": said})
-
-    def _company(self) -> str:
-        if self._chance.random() < _LARGE:
-            return self.companies[0]
-        return self.companies[int(self._chance.random() ** 2 * len(self.companies))]
-
-    def _items(self, company: str, kind: str) -> tuple[Item, ...]:
-        if kind in ("nothing_to_write", "in_progress", "untold"):
-            return ()
-        failing = self._failing.setdefault(company, [])
-        again = [failing.pop() for _ in range(min(len(failing), 4))]
-        fresh = [_uuid(self._chance) for _ in range(ITEMS - len(again))]
-        broken = {"all_written": 0, "partly_failed": 3, "failed": ITEMS}[kind]
-        made = [self._told(each, n >= ITEMS - broken) for n, each in enumerate(again + fresh)]
-        failing += [item.transaction_id or "" for item in made if is_failing(item.status)]
-        return tuple(made)
-
-    def _told(self, transaction_id: str, fails: bool) -> Item:
-        if not fails:
-            return Item(transaction_id, "Completed", None, "expenses")
-        _, message = self._chance.choice(_MESSAGES)
-        filled = message.format(n=self._chance.randrange(500), guid=_uuid(self._chance))
-        return Item(transaction_id, "PushError", filled, "expenses")
+def guid(namespace: int, number: int) -> str:
+    """The id with this number; all ids of a namespace differ and are in no order."""
+    h = f"{(namespace << 120 | number) * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
 def company_id(number: int) -> str:
     """The id of a company; number 0 is the largest."""
-    return str(UUID(int=0xC0DA << 64 | number * 0x9E3779B97F4A7C15 % 2**64))
+    return guid(1, number)
 
 
 def company_name(number: int) -> str:
-    """Its name."""
+    """The name of a company."""
     return f"{_WORDS[number % len(_WORDS)]} & Sons {number}"
 
 
-def sync_id(number: int) -> str:
-    """The id of a sync; the first is 1, the newest has the highest number."""
-    return str(UUID(int=0x51C << 64 | number * 0x9E3779B97F4A7C15 % 2**64))
+class Generator:
+    """Makes syncs, oldest first; each company sends again what failed before."""
+
+    def __init__(self, database: Database, size: int, seed: int) -> None:
+        self._classifier = database.classifier
+        self._size = size
+        self._rng = random.Random(seed)
+        self._until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        self._companies = [company_id(n) for n in range(max(1, min(COMPANIES, size // 50)))]
+        self._to_retry: dict[str, list[str]] = {}
+        self._transactions_made = 0
+        self.failed: dict[tuple[str, str], dict[str, Any]] = {}  # rows of failed_transactions
+
+    def companies(self) -> list[dict[str, Any]]:
+        """The rows of all companies."""
+        names = [(each, company_name(n)) for n, each in enumerate(self._companies)]
+        return [
+            {"company_id": each, "name": name, "name_folded": name.casefold(),
+             "name_as_of": self._until, "platform": "Xero", "connection_state": "Linked"}
+            for each, name in names
+        ]  # fmt: skip
+
+    def slices(self) -> Iterator[Rows]:
+        """All rows by table, some thousand syncs at a time."""
+        for first in range(1, self._size + 1, SLICE):
+            rows: Rows = {table: [] for table in TABLES}
+            for pk in range(first, min(first + SLICE, self._size + 1)):
+                self._add_sync(rows, pk)
+            yield rows
+
+    def _add_sync(self, rows: Rows, pk: int) -> None:
+        rng = self._rng
+        (kind,) = rng.choices(KINDS, [kind.share for kind in KINDS])
+        if kind.name == "in_progress" and pk < self._size * 0.95:
+            kind = KINDS[0]  # what is in progress is recent
+        is_largest = rng.random() < LARGEST_SHARE
+        place = 0 if is_largest else int(rng.random() ** 2 * len(self._companies))
+        company = self._companies[place]
+        at = self._until - SPAN * (1 - pk / self._size) - timedelta(seconds=rng.random() * 9e4)
+        made = self._make_transactions(company, kind)
+        sync = _make_sync(company, guid(2, pk), kind, at, made)
+        row = {"id": pk, "announced_digest": None}
+        row |= sync_row(sync, updated_at=at + timedelta(minutes=5), classifier=self._classifier)
+        rows[syncs].append(row)
+        of_sync = list(
+            transaction_rows(pk, made, ContentValues(sync.status_code, self._classifier))
+        )
+        rows[transactions] += of_sync
+        self._note_failures(row, of_sync)
+        self._add_beside(rows, row, kind, at)
+
+    def _make_transactions(self, company: str, kind: Kind) -> list[Transaction]:
+        to_retry = self._to_retry.setdefault(company, [])
+        ids = [to_retry.pop() for _ in range(min(len(to_retry), 4, kind.transactions))]
+        while len(ids) < kind.transactions:
+            self._transactions_made += 1
+            ids.append(guid(3, self._transactions_made))
+        written = [Transaction(each, "Completed", None, "expenses") for each in ids]
+        for n in range(kind.transactions - kind.failed, kind.transactions):
+            message = self._rng.choice(_MESSAGES)
+            message = message.format(
+                n=self._rng.randrange(500), guid=guid(4, self._transactions_made)
+            )
+            written[n] = Transaction(ids[n], "PushError", message, "expenses")
+            to_retry.append(ids[n])
+        return written
+
+    def _note_failures(self, sync: dict[str, Any], of_sync: list[dict[str, Any]]) -> None:
+        for row in of_sync:
+            key = (sync["company_id"], row["transaction_id"])
+            before = self.failed.get(key)
+            if row["failed"]:
+                first = before["first_failed_at"] if before else sync["occurred_at"]
+                self.failed[key] = {
+                    "company_id": key[0], "transaction_key": key[1], "transaction_id": key[1],
+                    "sync_pk": sync["id"], "position": row["position"],
+                    "cause_key": row["cause_key"], "fingerprint": row["fingerprint"],
+                    "first_failed_at": first, "last_failed_at": sync["occurred_at"],
+                    "resolved_by": None,
+                }  # fmt: skip
+            elif before and not before["resolved_by"]:
+                before["resolved_by"] = sync["sync_id"]
+
+    def _add_beside(self, rows: Rows, sync: dict[str, Any], kind: Kind, at: datetime) -> None:
+        """The fetch job, the event, the timeline and, if recent, the change of a sync."""
+        pk, company, sync_id = sync["id"], sync["company_id"], sync["sync_id"]
+        is_recent = at > self._until - RETENTION
+        is_dead = kind.name == "given_up"
+        error = "404: no such sync" if is_dead else None
+        rows[jobs].append(
+            {"kind": "fetch", "key": pk, "group_key": company, "run_at": at, "attempts": 1,
+             "state": "dead" if is_dead else "done", "generation": 1, "last_error": error}
+        )  # fmt: skip
+        event_type = "sync.failed" if kind.failed else "sync.completed"
+        is_odd = pk % 300 == 0
+        rows[webhook_events].append(
+            {"message_id": f"msg_{pk:010}", "received_at": at, "processed_at": at, "deliveries": 1,
+             "logged_deliveries": 1, "body": _BODY if is_recent else None,
+             "event_type": "unknown" if is_odd else event_type, "raw_type": event_type,
+             "parse_status": "unreadable" if is_odd else "ok",
+             "parse_error": "not a JSON object" if is_odd else None,
+             "company_id": None if is_odd else company, "sync_id": None if is_odd else sync_id}
+        )  # fmt: skip
+        rows[sync_log] += [
+            {"sync_pk": pk, "at": at, "kind": "delivery", "reason": event_type,
+             "message_id": f"msg_{pk:010}"},
+            {"sync_pk": pk, "at": at + timedelta(minutes=5), "kind": "fetch",
+             "reason": error or f"Codat's status is {kind.status_code}", "message_id": None},
+        ]  # fmt: skip
+        if is_recent:
+            payload = json.dumps(sync_payload(sync), default=datetime.isoformat)
+            rows[changes].append(
+                {"at": at, "kind": "sync", "company_id": company, "sync_id": sync_id,
+                 "transaction_id": None, "payload": payload}
+            )  # fmt: skip
 
 
-def _uuid(chance: random.Random) -> str:
-    return str(UUID(int=chance.getrandbits(128)))
-
-
-def _sync(company: str, own_id: str, kind: str, at: datetime, items: tuple[Item, ...]) -> Sync:
-    code = next(code for name, _, code in _KINDS if name == kind)
-    failed = kind in ("failed", "partly_failed")
-    ended = at + timedelta(minutes=3)
-    told: dict[str, Any] = {}
-    if kind == "in_progress" or at.second % 3 == 0:
-        told |= {"started_at": at}  # Codat seldom tells a start
-    if code is not None:
-        told |= {"status_code": code, "asked_at": ended, "codat_utc": ended}
-    if kind not in ("in_progress", "untold"):
-        told |= {"items_from": "codat", "items_complete": True, "counts": count(items)}
-        told |= {"expected": len(items), "fetched_at": ended}
-    if kind != "in_progress":
-        told |= {"heard": Heard.FAILED if failed else Heard.COMPLETED, "ended_at": ended}
-    if kind == "untold":
-        told |= {"unsettled": Heard.COMPLETED}
-    if failed:
-        told |= {"error_message": "Error writing data", "failure_stage": "Pushing"}
-    return Sync(company, own_id, first_seen_at=at, **told)
-
-
-def _row(sync: Sync, updated_at: datetime) -> dict[str, Any]:
-    from app.db.sync_rows import to_row
-    from app.domain.causes.loader import shipped
-
-    return to_row(sync, updated_at=updated_at, rules=shipped())
-
-
-def _fetch(number: int, kind: str) -> dict[str, Any]:
-    dead = kind == "untold"
-    said = "404: no such sync (Codat's answer is final)" if dead else None
-    return {"sync": number, "state": "dead" if dead else "settled", "due": None, "token": None,
-            "wanted": 1, "attempts": 1, "last_error": said}  # fmt: skip
-
-
-def _item(number: int, position: int, item: Item) -> dict[str, Any]:
-    failed = is_failing(item.status)
-    cause = next((c for c, m in _MESSAGES if (item.message or " ")[:6] == m[:6]), None)
-    return {
-        "sync": number,
-        "position": position,
-        "transaction_id": item.transaction_id,
-        "integration_type": item.integration_type,
-        "status": item.status,
-        "message": item.message,
-        "failed": failed,
-        "correlation_id": correlation_id(item.message) if failed else None,
-        "cause": cause,
-        "fingerprint": cause and fingerprint(item.message),
-    }
-
-
-def _event(number: int, company: str, kind: str, at: datetime, *, odd: bool) -> dict[str, Any]:
-    failed = kind in ("failed", "partly_failed")
-    return {
-        "message_id": f"msg_{number:010}",
-        "received_at": at,
-        "event": "sync.failed" if failed else "sync.completed",
-        "event_type": "SyncFailed" if failed else "SyncCompleted",
-        "reading": "unreadable" if odd else "ok",
-        "reason": "not a JSON object" if odd else None,
-        "event_id": None,
-        "company_id": None if odd else company,
-        "sync_id": None if odd else sync_id(number),
-        "generated_at": None,
-        "body": b'{"syncId": "...", "companyId": "..."}' * 10,
-    }
+def _make_sync(
+    company: str, sync_id: str, kind: Kind, at: datetime, made: list[Transaction]
+) -> Sync:
+    ended_at = at + timedelta(minutes=3)
+    values: dict[str, Any] = {}
+    if kind.name == "in_progress" or at.second % 3 == 0:  # Codat seldom reports a start
+        values |= {"started_received_at": at, "reported_started_at": at}
+    if kind.status_code:
+        values |= {"status_code": kind.status_code, "sync_utc": ended_at, "verified_at": ended_at}
+    if kind.name != "in_progress":
+        received = "failed_received_at" if kind.failed else "completed_received_at"
+        values |= {received: ended_at, "reported_ended_at": ended_at}
+    if kind.name not in ("in_progress", "given_up"):
+        values |= {"events_verified_at": ended_at, "transactions_source": "codat",
+                   "transactions_complete": True, "counts": count(made), "expected": len(made),
+                   "fetched_at": ended_at}  # fmt: skip
+    if kind.failed:
+        values |= {"error_message": "Error writing data", "failure_stage": "Pushing"}
+    return Sync(company, sync_id, first_seen_at=at, **values)
 
 
 def fill(database: Database, size: int, *, seed: int = 1) -> None:
-    """Bring an empty database up to date and put so many syncs into it."""
+    """Migrate an empty database and put so many syncs into it."""
     migrate(database)
-    maker = Maker(size, seed)
+    generator = Generator(database, size, seed)
     with database.writing() as connection:
-        _prepare(connection)
-        for table in (syncs, transactions, events, notes, fetches):
-            for index in table.indexes:
-                index.drop(connection)
-        named = [_named(n, each) for n, each in enumerate(maker.companies)]
-        _load(connection, companies, named)
-        for made in maker.slices():
-            for table in (syncs, transactions, fetches, events, notes):
-                _load(connection, table, getattr(made, table.name))
-        for table in (syncs, transactions, events, notes, fetches):
-            for index in table.indexes:
-                index.create(connection)
-    _settle(database)
-    recount(database)
-    with database.writing() as connection:
-        while counted.fold(connection):
-            continue
-    _settle(database)
+        if not database.is_sqlite:  # a superuser may skip the checks of foreign keys
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+        indexes = [index for table in (*TABLES, failed_transactions) for index in table.indexes]
+        for index in indexes:
+            index.drop(connection)
+        _load(connection, companies, generator.companies())
+        for rows in generator.slices():
+            for table in TABLES:
+                _load(connection, table, rows[table])
+        _load(connection, failed_transactions, list(generator.failed.values()))
+        for index in indexes:
+            index.create(connection)
+    if not database.is_sqlite:
+        _finish_postgresql(database)
 
 
-def _named(number: int, own_id: str) -> dict[str, Any]:
-    name = company_name(number)
-    return {"company_id": own_id, "name": name, "name_folded": name.casefold(), "name_as_of": UNTIL}
-
-
-def _prepare(connection: Connection) -> None:
-    """No limit on a load's statements, and no check of keys that are right as they are made."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL session_replication_role = replica"))
-
-
-def _load(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def _load(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     if connection.dialect.name == "sqlite":
-        connection.execute(table.insert(), list(rows))
+        connection.execute(table.insert(), rows)
         return
     names = list(rows[0])
-    cursor = connection.connection.cursor()
-    with cursor.copy(f"COPY {table.name} ({', '.join(names)}) FROM STDIN") as into:
+    values = itemgetter(*names)
+    with connection.connection.cursor().copy(
+        f"COPY {table.name} ({', '.join(names)}) FROM STDIN"
+    ) as copy:
         for row in rows:
-            into.write_row([row[name] for name in names])
+            copy.write_row(values(row))
 
 
-def _settle(database: Database) -> None:
-    """The keys go on after the last one; the planner knows the tables as it would in time."""
-    if database.is_sqlite:
-        look_over(database)
-        return
+def _finish_postgresql(database: Database) -> None:
+    """Continue the keys after the last one, and do what autovacuum would have done."""
     last = "SELECT setval(pg_get_serial_sequence('syncs', 'id'), (SELECT max(id) FROM syncs))"
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text(last))
         connection.execute(text("VACUUM ANALYZE"))
-
-
-def main() -> int:
-    """Fill one database."""
-    parser = argparse.ArgumentParser(prog="python -m bench.data", description=__doc__)
-    parser.add_argument("--syncs", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--database-url", required=True)
-    told = parser.parse_args()
-    database = open_database(told.database_url)
-    fill(database, told.syncs, seed=told.seed)
-    database.close()
-    print(f"{told.syncs} syncs")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,11 +1,13 @@
-r"""The load, in a process of its own: raw connections, requests that were made beforehand.
+r"""The load generator: raw connections over which finished requests are sent, in its own process.
 
-    python -m bench.load --port 8000 --path /webhooks/codat --connections 64 --seconds 2 \
-        --supply 20000 --secret whsec_… --acknowledged FILE
+    python -m bench.load --port 8000 --connections 64 --seconds 2 --requests 20000 \
+        --secret whsec_… --acknowledged FILE
 
-Each connection sends its next request when the last was answered. Nothing is made, signed or parsed
-while it runs, so that it takes little of the machine it shares with what it measures. Prints one
-line of JSON.
+Each connection sends its next request when the last one was answered (closed loop). Requests are
+built and signed before the clock starts, and an answer is compared rather than parsed, so that the
+generator takes little of the machine it shares with what it measures. Every request is a unique
+event of about one kilobyte about a sync of its own; four documented bodies take turns (both
+generations, failed and completed). Prints one line of JSON.
 """
 
 import argparse
@@ -13,139 +15,208 @@ import asyncio
 import gc
 import json
 import time
+import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import uvloop
-
-from bench.deliveries import Signed, signed
+from svix.webhooks import Webhook
 
 ACCEPTED = b"HTTP/1.1 204"
+COMPANIES = 200
+HANGS_AFTER_S = 30.0
+
+
+class Request(NamedTuple):
+    """A finished HTTP request, and the message id of its event."""
+
+    message_id: str
+    data: bytes
+
+
+def signed_requests(count: int, secret: str, path: str = "/webhooks/codat") -> list[Request]:
+    """Build unique deliveries, signed now: they verify for five minutes."""
+    webhook = Webhook(secret)
+    now = datetime.now(UTC)
+    return [_signed_request(webhook, number, now, path) for number in range(count)]
+
+
+def _signed_request(webhook: Webhook, number: int, now: datetime, path: str) -> Request:
+    message_id = f"msg_{uuid.uuid4().hex}"
+    body = json.dumps(event_body(number, now))
+    head = (
+        f"POST {path} HTTP/1.1\r\n"
+        "host: 127.0.0.1\r\n"
+        "user-agent: Svix-Webhooks/1.90.0 (sender-9YMgn; +https://www.svix.com/http-sender/)\r\n"
+        "accept: */*\r\n"
+        "content-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n"
+        f"webhook-id: {message_id}\r\n"
+        f"webhook-timestamp: {int(now.timestamp())}\r\n"
+        f"webhook-signature: {webhook.sign(message_id, now, body)}\r\n\r\n"
+    )
+    return Request(message_id, (head + body).encode())
+
+
+def event_body(number: int, now: datetime) -> dict[str, Any]:
+    """The body of the event with this number."""
+    company = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number % COMPANIES)))
+    sync, failed = str(uuid.uuid4()), number % 4 < 2
+    if number % 2:
+        return _new_body(company, sync, now, failed)
+    subject = f"Sync {sync} for company {company} of type Expense"
+    stage = {"FailureStage": "Pushing"} if failed else {}
+    return {
+        "ClientId": "30e0f9d2-52c0-4c9f-a806-bcd98a3bcd7e",
+        "ClientName": "Expense Sync",
+        "CompanyId": company,
+        "RuleId": "289c80dc-2aee-4b71-afff-9acd8d051080",
+        "RuleType": "Sync Failed" if failed else "Sync Completed",
+        "AlertId": str(uuid.uuid4()),
+        "Message": subject + (" has failed at step Pushing." if failed else " completed."),
+        "Data": {"syncId": sync, "syncType": "Expense"} | stage,
+    }
+
+
+def _new_body(company: str, sync: str, now: datetime, failed: bool) -> dict[str, Any]:
+    results = [("Completed", None), ("Failed", "Insufficient funds")][: 1 + failed]
+    transactions = [
+        {"id": str(uuid.uuid4()), "status": status, "errorMessage": message}
+        for status, message in results
+    ]
+    name = f"Company {company[:8]}"
+    return {
+        "id": str(uuid.uuid4()),
+        "eventType": "expenses.sync." + ("unsuccessful" if failed else "successful"),
+        "generatedDate": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "payload": {
+            "referenceCompany": {"id": company, "name": name, "description": "Syncing expenses"},
+            "syncId": sync,
+            "transactions": transactions,
+        },
+    }
 
 
 @dataclass
 class Run:
-    """What one run sends, and what came of it."""
+    """The requests of one run, and its results. `repeat` sends them more than once."""
 
-    supply: list[Signed]
+    requests: Sequence[Request]
     seconds: float
-    again: bool = False
+    repeat: bool = False
     began: float = 0.0
     ended: float = 0.0
     sent: int = 0
-    waits: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
-    open: int = 0
+    connections: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def next(self) -> Signed | None:
-        """The next request, None when the time or the supply is at its end."""
-        at_an_end = self.sent >= len(self.supply) and not self.again
-        if at_an_end or time.perf_counter() - self.began > self.seconds:
+    def next_request(self) -> Request | None:
+        """The next request; None when the time or the requests have run out."""
+        exhausted = self.sent >= len(self.requests) and not self.repeat
+        if exhausted or time.perf_counter() - self.began > self.seconds:
             return None
         self.sent += 1
-        return self.supply[(self.sent - 1) % len(self.supply)]
+        return self.requests[(self.sent - 1) % len(self.requests)]
+
+    def results(self) -> dict[str, object]:
+        """The figures: requests per second, milliseconds."""
+        latencies = sorted(self.latencies) or [0.0]
+        clock_offset = time.time() - time.perf_counter()
+        return {
+            "per_second": len(self.acknowledged) / max(self.ended - self.began, 1e-9),
+            "p50_ms": latencies[len(latencies) // 2] * 1000,
+            "p99_ms": latencies[len(latencies) * 99 // 100] * 1000,
+            "acknowledged": len(self.acknowledged),
+            "refused": dict(self.refused),
+            "exhausted": self.sent == len(self.requests) and not self.repeat,
+            "began_at": self.began + clock_offset,
+            "ended_at": self.ended + clock_offset,
+        }
 
 
-class Sender(asyncio.Protocol):
-    """One connection."""
-
+class _Connection(asyncio.Protocol):
     def __init__(self, run: Run) -> None:
         self._run = run
         self._transport: asyncio.Transport | None = None
-        self._current: Signed | None = None
-        self._since = 0.0
+        self._request: Request | None = None
+        self._sent_at = 0.0
         self._answer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ready; `send` starts it."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
-        self._run.open += 1
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+        self._run.connections += 1
 
     def send(self) -> None:
-        """Send the next request, or hang up when there is none."""
         assert self._transport
-        self._current = self._run.next()
-        if self._current is None:
+        self._request = self._run.next_request()
+        if self._request is None:
             self._transport.close()
             return
-        self._since = time.perf_counter()
-        self._transport.write(self._current.request)
+        self._sent_at = time.perf_counter()
+        self._transport.write(self._request.data)
 
     def data_received(self, data: bytes) -> None:
-        """An acceptance has no body; whatever else comes is counted, and ends the connection."""
+        """An acceptance has no body. Any other answer is counted and ends the connection."""
         self._answer += data
-        if not self._answer.endswith(b"\r\n\r\n") and self._answer.startswith(ACCEPTED):
+        accepted = self._answer.startswith(ACCEPTED)
+        if accepted and not self._answer.endswith(b"\r\n\r\n"):
             return
-        now = time.perf_counter()
-        self._run.ended = now
-        self._run.waits.append(now - self._since)
-        if not self._answer.startswith(ACCEPTED):
+        self._run.ended = time.perf_counter()
+        self._run.latencies.append(self._run.ended - self._sent_at)
+        assert self._transport
+        assert self._request
+        if not accepted:
             self._run.refused[self._answer[:60].decode("latin-1")] += 1
-            assert self._transport
             self._transport.close()
             return
-        assert self._current
-        self._run.acknowledged.append(self._current.message_id)
+        self._run.acknowledged.append(self._request.message_id)
         self._answer = b""
         self.send()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """The last one out says so."""
-        self._run.open -= 1
-        if not self._run.open:
+        self._run.connections -= 1
+        if not self._run.connections:
             self._run.done.set()
 
 
 async def play(run: Run, port: int, connections: int) -> None:
-    """Open all connections, then send over them until the end."""
+    """Open all connections, then send over them until the run has ended."""
     loop = asyncio.get_running_loop()
-    senders = [
-        (await loop.create_connection(lambda: Sender(run), "127.0.0.1", port))[1]
+    opened = [
+        (await loop.create_connection(lambda: _Connection(run), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
     gc.collect()
     gc.disable()
     run.began = run.ended = time.perf_counter()
-    for sender in senders:
-        sender.send()
-    await run.done.wait()
-
-
-def figures(run: Run) -> dict[str, object]:
-    """The run in numbers: requests per second, milliseconds."""
-    waits = sorted(run.waits) or [0.0]
-    seconds = max(run.ended - run.began, 1e-9)
-    return {
-        "per_second": len(run.acknowledged) / seconds,
-        "p50_ms": waits[len(waits) // 2] * 1000,
-        "p99_ms": waits[len(waits) * 99 // 100] * 1000,
-        "acknowledged": len(run.acknowledged),
-        "refused": dict(run.refused),
-        "exhausted": run.sent == len(run.supply) and not run.again,
-    }
+    for connection in opened:
+        connection.send()
+    await asyncio.wait_for(run.done.wait(), run.seconds + HANGS_AFTER_S)
 
 
 def main() -> None:
-    """Make the requests, play them, tell."""
+    """Build the requests, send them, print the results."""
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--path", default="/webhooks/codat")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--supply", type=int, default=20_000)
+    parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--secret", required=True)
     parser.add_argument("--acknowledged", type=Path, required=True)
-    parser.add_argument("--again", action="store_true", help="use up the supply more than once")
-    told = parser.parse_args()
-    run = Run(signed(told.supply, told.secret, told.path), told.seconds, told.again)
-    uvloop.run(play(run, told.port, told.connections))
-    with told.acknowledged.open("a") as out:
+    parser.add_argument("--repeat", action="store_true", help="send the requests more than once")
+    options = parser.parse_args()
+    run = Run(signed_requests(options.requests, options.secret), options.seconds, options.repeat)
+    uvloop.run(play(run, options.port, options.connections))
+    with options.acknowledged.open("a") as out:
         out.writelines(f"{message_id}\n" for message_id in run.acknowledged)
-    print(json.dumps(figures(run)))
+    print(json.dumps(run.results()))
 
 
 if __name__ == "__main__":

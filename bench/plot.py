@@ -1,58 +1,39 @@
-"""A plain bar chart as SVG: groups of bars on a logarithmic scale, each with its ratio in words."""
+"""A bar chart as SVG: one group of bars per number of connections, on a logarithmic scale."""
 
 from collections.abc import Mapping
 from html import escape
-from itertools import cycle
 from math import ceil, floor, log10
 
-COLOURS = (
-    *("#9aa0a6", "#c98f3c", "#2f6f9f", "#dcbf8f", "#86b0cc", "#a8712b", "#1d4a6d", "#5f6368"),
-    "#444444",
-)
-BAR, GAP, LEFT, WIDE, TOP = 16, 14, 230, 500, 40
+COLORS = ("#9aa0a6", "#5f6368", "#c98f3c", "#2f6f9f", "#1d4a6d", "#dcbf8f", "#86b0cc", "#a8c6dd")
+BAR, LEFT, WIDTH = 16, 230, 500
 
 
-def bars(values: Mapping[tuple[str, int], float]) -> str:
-    """The chart of `values` by name and connections, relative to the smallest."""
+def bars(values: Mapping[tuple[str, int], float], title: str) -> str:
+    """Draw `values` by name and connections; each bar is labeled relative to the smallest."""
     least = min(values.values())
     low, high = floor(log10(least)), ceil(log10(max(values.values())))
     names = list(dict.fromkeys(name for name, _ in values))
-    colour = dict(zip(names, cycle(COLOURS), strict=False))
-    drawn, y = [], TOP
+    parts, y = [_label(10, 22, title, "start")], 40
     for connections in sorted({connections for _, connections in values}):
-        drawn.append(_text(10, y + BAR - 3, f"{connections} at once", bold=True))
+        parts.append(_label(10, y + BAR - 3, f"{connections} connections", "start"))
         y += BAR
-        for name in names:
-            if (name, connections) not in values:
+        for name, color in zip(names, COLORS, strict=False):
+            value = values.get((name, connections))
+            if value is None:
                 continue
-            value = values[name, connections]
-            width = WIDE * (log10(value) - low) / (high - low)
-            drawn.append(
-                f'<rect x="{LEFT}" y="{y + 2}" width="{width:.0f}" height="{BAR - 3}" '
-                f'fill="{colour[name]}"/>'
-            )
-            drawn.append(_text(LEFT - 8, y + BAR - 3, name, end=True))
-            drawn.append(_text(LEFT + round(width) + 6, y + BAR - 3, f"{value / least:.1f}"))
+            width = round(WIDTH * (log10(value) - low) / (high - low))
+            parts += [
+                f'<rect x="{LEFT}" y="{y + 2}" width="{width}" height="{BAR - 3}" fill="{color}"/>',
+                _label(LEFT - 8, y + BAR - 3, name, "end"),
+                _label(LEFT + width + 6, y + BAR - 3, f"{value / least:.1f}", "start"),
+            ]
             y += BAR
-        y += GAP
-    title = "Deliveries kept per second, relative to the slowest (logarithmic)"
-    return _page(y + 10, [_text(10, 22, title, bold=True), *drawn])
+        y += BAR
+    size = f'width="{LEFT + WIDTH + 70}" height="{y}" font-family="sans-serif" font-size="12"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
+    background = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return "\n".join([head, background, *parts, "</svg>\n"])
 
 
-def _text(x: int, y: int, words: str, *, end: bool = False, bold: bool = False) -> str:
-    looks = ' text-anchor="end"' if end else ""
-    looks += ' font-weight="bold"' if bold else ""
-    return f'<text x="{x}" y="{y}"{looks}>{escape(words)}</text>'
-
-
-def _page(height: int, drawn: list[str]) -> str:
-    size = f'width="{LEFT + WIDE + 70}" height="{height}"'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" '
-            'font-size="12" fill="#202124">',
-            '<rect width="100%" height="100%" fill="#ffffff"/>',
-            *drawn,
-            "</svg>\n",
-        ]
-    )
+def _label(x: int, y: int, text: str, anchor: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="#202124">{escape(text)}</text>'

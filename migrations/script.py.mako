@@ -1,9 +1,8 @@
 """${message}
 
 Policy: this runs while the old code still serves. Add, never rename or drop in the same release;
-an index on a grown table is built in a release of its own. Every statement waits at most five
-seconds for a lock (set in app/db/migrations.py). It must run on SQLite and on PostgreSQL, up and
-down.
+build an index on a large table in a release of its own. Every statement waits at most five seconds
+for a lock (set in app/db/migrations.py). It must run on SQLite and on PostgreSQL.
 """
 
 import sqlalchemy as sa
@@ -18,8 +17,3 @@ depends_on = ${repr(depends_on)}
 def upgrade() -> None:
     """Bring the schema to this revision."""
     ${upgrades if upgrades else "pass"}
-
-
-def downgrade() -> None:
-    """Take this revision back."""
-    ${downgrades if downgrades else "pass"}

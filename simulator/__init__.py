@@ -1,10 +1,10 @@
-"""A Codat in the box: Codat's REST API and its signed webhook sender, for demo, tests and chaos.
+"""A simulated Codat: its REST API and its signed webhooks, for the demo, tests and chaos runs.
 
-An honest outsider: it shares no code with the service and is spoken to over HTTP only. Its own
-controls live under `/_sim` (see `GET /_sim`), everything else answers as Codat would.
+It imports nothing of the service and is used over HTTP only. The control API is under `/_sim`;
+every other path responds as Codat does.
 """
 
-from simulator.server import Simulator, create_simulator
-from simulator.settings import SimulatorSettings, SubscriptionSettings
+from simulator.server import Simulator
+from simulator.settings import SimulatorSettings, Subscription
 
-__all__ = ["Simulator", "SimulatorSettings", "SubscriptionSettings", "create_simulator"]
+__all__ = ["Simulator", "SimulatorSettings", "Subscription"]

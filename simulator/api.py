@@ -1,263 +1,299 @@
-"""Codat's REST API: one function per endpoint, from an authenticated call to an answer.
+"""Codat's REST API: authentication, limits, faults, and one function per endpoint."""
 
-Shapes and statuses as in Codat's published OpenAPI files (github.com/codatio/oas, Sync for
-Expenses and Platform). The simulator is addressed with today's paths.
-"""
-
+import asyncio
+import base64
+import hmac
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-from simulator import answers, refusals
-from simulator.answers import Call, Reply
-from simulator.box import Box
+import httpx
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
+
 from simulator.faults import Fault
-from simulator.refusals import RefusalError
-from simulator.settings import SubscriptionSettings
-from simulator.subscriptions import MAX_SUBSCRIPTIONS, subscribe
-from simulator.world import Company, Ending, Sync
+from simulator.responses import (
+    ApiError,
+    apply_list_fault,
+    company_json,
+    page_json,
+    status_json,
+    transaction_json,
+)
+from simulator.simulation import Simulation
+from simulator.state import Company, Json, Sync, UnknownIdError
 
-Handler = Callable[[Box, Call], Reply]
-EXPENSES = "companies/{company}/sync/expenses"
+EXPENSES = "/companies/{company}/sync/expenses"
+EXPENSES_SERVICE = "ExpenseSyncApi"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One authenticated API call; the path parameters are decoded."""
+
+    simulation: Simulation
+    params: dict[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    fault: Fault | None
+
+    def company(self) -> Company:
+        """Return the company of the path. Raises UnknownIdError."""
+        return self.simulation.state.company(self.params["company"])
+
+    def sync(self) -> Sync:
+        """Return the sync of the path. Raises UnknownIdError."""
+        return self.simulation.state.sync(self.params["sync"], self.company().company_id)
+
+    def page(self, rows: list[Json], *segments: str) -> Json:
+        """Build the page that the query asks for; `segments` are the path of its links."""
+        href = "".join("/" + quote(segment, safe="") for segment in segments)
+        return page_json(rows, self.query, href, self.fault)
+
+
+Handler = Callable[[Call], Any]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A method and a pattern of segments, the name the counters use, and who answers."""
+    """A path pattern, the kind of call in counters and fault rules, and the handler."""
 
     method: str
-    pattern: str
+    pattern: re.Pattern[str]
     kind: str
     handler: Handler
 
 
-def _company(box: Box, call: Call) -> Company:
-    company = box.world.companies.get(call.params["company"])
-    if company is None:
-        raise refusals.no_company(call.params["company"])
-    return company
+ENDPOINTS: list[Endpoint] = []
 
 
-def _sync(box: Box, call: Call) -> Sync:
-    company, wanted = _company(box, call), call.params["sync"]
-    sync = box.world.syncs.get(wanted)
-    if sync is None or sync.company_id != company.company_id:
-        raise refusals.no_sync(wanted)
-    return sync
+def endpoint(method: str, path: str, kind: str) -> Callable[[Handler], Handler]:
+    """Register a handler; the first that matches wins."""
+
+    def register(handler: Handler) -> Handler:
+        ENDPOINTS.append(Endpoint(method, compile_path(path)[0], kind, handler))
+        return handler
+
+    return register
 
 
-def companies(box: Box, call: Call) -> Reply:
-    """A page of companies; `query` and `orderBy` change nothing, as Codat documents for them."""
-    rows = [answers.company_body(company) for company in box.world.companies.values()]
-    return Reply(200, answers.page_body(rows, call, "/companies"))
+@endpoint("GET", "/companies", "companies")
+def list_companies(call: Call) -> Any:
+    """List companies; `query` and `orderBy` have no effect, as Codat documents."""
+    rows = [company_json(company) for company in call.simulation.state.companies.values()]
+    return call.page(rows, "companies")
 
 
-def company(box: Box, call: Call) -> Reply:
-    """One company, or 404."""
-    return Reply(200, answers.company_body(_company(box, call)))
+@endpoint("GET", "/companies/{company}/connections", "connections")
+def list_connections(call: Call) -> Any:
+    """List a company's connections, accounting first."""
+    company_id = call.company().company_id
+    return call.page(call.company().connections, "companies", company_id, "connections")
 
 
-def connections(box: Box, call: Call) -> Reply:
-    """A page of a company's connections."""
-    found = _company(box, call)
-    rows = [answers.connection_body(found.company_id, one) for one in found.connections]
-    href = answers.path_of("companies", found.company_id, "connections")
-    return Reply(200, answers.page_body(rows, call, href))
+@endpoint("GET", f"{EXPENSES}/config", "config")
+def get_config(call: Call) -> Any:
+    """Return the sync configuration: bank account, supplier and customer ids."""
+    return call.company().config
 
 
-def config(box: Box, call: Call) -> Reply:
-    """The company's sync configuration: bank account, supplier and customer ids."""
-    return Reply(200, _company(box, call).config)
+@endpoint("GET", f"{EXPENSES}/syncs/list/status", "sync_list")
+def list_statuses(call: Call) -> Any:
+    """List a company's statuses as a bare array, newest first, without paging."""
+    syncs = call.simulation.state.company_syncs(call.params["company"])
+    rows = [status_json(sync) for sync in syncs]
+    return apply_list_fault(rows, 1, max(1, len(rows)), call.fault)[0]
 
 
-def sync_list(box: Box, call: Call) -> Reply:
-    """All statuses of a company as a bare array, newest first, without paging."""
-    syncs = box.world.syncs_of(_company(box, call).company_id)
-    rows = [answers.status_body(sync) for sync in syncs]
-    return Reply(200, answers.distorted(rows, 1, max(1, len(rows)), call.fault)[0])
+@endpoint("GET", f"{EXPENSES}/syncs/{{sync}}/status", "sync_status")
+def get_status(call: Call) -> Any:
+    """Return the status of one sync."""
+    return status_json(call.sync())
 
 
-def sync_latest(box: Box, call: Call) -> Reply:
-    """The status of the sync that was started last; 404 when there is none."""
-    return _first(box.world.syncs_of(_company(box, call).company_id), "latest")
+@endpoint("GET", f"{EXPENSES}/syncs/{{sync}}/transactions", "transactions")
+def list_transactions(call: Call) -> Any:
+    """List a sync's transactions; the links have the older paths, as in Codat's samples."""
+    sync = call.sync()
+    rows = [transaction_json(row) for row in sync.transactions]
+    return call.page(rows, "companies", sync.company_id, "syncs", sync.sync_id, "transactions")
 
 
-def sync_last_successful(box: Box, call: Call) -> Reply:
-    """The status of the newest sync with a 2xxx code; 404 when there is none."""
-    syncs = box.world.syncs_of(_company(box, call).company_id)
-    return _first([sync for sync in syncs if sync.succeeded], "lastSuccessful")
-
-
-def _first(syncs: list[Sync], wanted: str) -> Reply:
-    if not syncs:
-        raise refusals.no_sync(wanted)
-    return Reply(200, answers.status_body(syncs[0]))
-
-
-def sync_status(box: Box, call: Call) -> Reply:
-    """The status of one sync; 404 when the company has no such sync."""
-    return Reply(200, answers.status_body(_sync(box, call)))
-
-
-def transactions(box: Box, call: Call) -> Reply:
-    """A page of a sync's rows; the `_links` keep the older addresses, as Codat's samples do."""
-    sync = _sync(box, call)
-    rows = [answers.item_body(item) for item in sync.items]
-    href = answers.path_of("companies", sync.company_id, "syncs", sync.sync_id, "transactions")
-    return Reply(200, answers.page_body(rows, call, href))
-
-
-def transaction(box: Box, call: Call) -> Reply:
-    """All rows of one transaction as an array; 404 when it is not in this sync."""
-    sync, wanted = _sync(box, call), call.params["transaction"]
-    rows = [answers.item_body(item) for item in sync.items if item.transaction_id == wanted]
+@endpoint("GET", f"{EXPENSES}/syncs/{{sync}}/transactions/{{transaction}}", "transaction")
+def get_transaction(call: Call) -> Any:
+    """Return all rows of one transaction as an array."""
+    transaction_id = call.params["transaction"]
+    rows = [row for row in call.sync().transactions if row.transaction_id == transaction_id]
     if not rows:
-        text = f"No transaction was found with ID {wanted}"
-        raise RefusalError(404, text, "ExpenseSyncApi")
-    return Reply(200, rows)
+        text = f"No transaction was found with ID {transaction_id}"
+        raise ApiError(404, text, EXPENSES_SERVICE)
+    return [transaction_json(row) for row in rows]
 
 
-def initiate(box: Box, call: Call) -> Reply:
-    """Start a sync: 202 and its id; 400 without datasets, 422 unconnected, 409 while one runs.
+@endpoint("POST", f"{EXPENSES}/syncs", "initiate")
+def initiate_sync(call: Call) -> Any:
+    """Start a sync and return its id.
 
-    An `Idempotency-Key` answers the same id again, or 422 with another body
+    400 without dataset ids, 422 without connections, 409 while another sync is running. A repeated
+    `Idempotency-Key` returns the same id, or 422 with another body
     (docs.codat.io/using-the-api/write-data/idempotency).
     """
-    found = _company(box, call)
-    datasets = _datasets(call.body)
-    key = call.headers.get("idempotency-key", "")
-    if key in box.initiated:
-        return _initiated_before(box.initiated[key], call.body)
-    if not found.connected:
-        raise RefusalError(422, service="ExpenseSyncApi")
-    _not_twice(box, found)
-    sync = box.start_sync(found.company_id, size=2 * len(datasets))
-    if key:
-        box.initiated[key] = (call.body, sync.sync_id)
-    if box.settings.finish_initiated_after is not None:
-        outcome = box.dice.choice(("all_written", "all_written", "partly_failed"))
-        delay = box.settings.finish_initiated_after
-        box.sender.spawn(box.finish_later(sync.sync_id, delay, Ending(outcome)))
-    return Reply(202, {"syncId": sync.sync_id})
-
-
-def _not_twice(box: Box, found: Company) -> None:
-    ongoing = any(sync.running for sync in box.world.syncs_of(found.company_id))
-    if ongoing and box.settings.refuse_while_running:
+    simulation, company = call.simulation, call.company()
+    dataset_ids = _parse_dataset_ids(call.body)
+    key = call.headers.get("idempotency-key")
+    if key in simulation.initiated:
+        body, sync_id = simulation.initiated[key]
+        if body != call.body:
+            raise ApiError(422, "The idempotency key was used with another request body.")
+        return {"syncId": sync_id}
+    if not company.connected:
+        raise ApiError(422, service=EXPENSES_SERVICE)
+    if any(sync.running for sync in simulation.state.company_syncs(company.company_id)):
         text = "A sync is already in progress for this company."
-        raise RefusalError(409, text, "ExpenseSyncApi")
+        raise ApiError(409, text, EXPENSES_SERVICE)
+    sync = simulation.start_sync(company.company_id, size=2 * len(dataset_ids))
+    if key:
+        simulation.initiated[key] = (call.body, sync.sync_id)
+    delay = simulation.settings.finish_initiated_after
+    if delay is not None:
+        outcome = simulation.rng.choice(("all_written", "all_written", "partly_failed"))
+        simulation.sender.spawn(simulation.finish_later(sync.sync_id, outcome, delay))
+    return {"syncId": sync.sync_id}
 
 
-def _initiated_before(known: tuple[bytes, str], body: bytes) -> Reply:
-    if known[0] != body:
-        text = "The idempotency key was used with another request body."
-        raise RefusalError(422, text)
-    return Reply(202, {"syncId": known[1]})
-
-
-def _datasets(body: bytes) -> list[str]:
-    wanted = _json(body).get("datasetIds")
-    if isinstance(wanted, list) and wanted and all(isinstance(one, str) for one in wanted):
-        return wanted
-    problem = {"itemId": "datasetIds", "message": "At least one dataset id is required."}
-    text = "There are problems with the request, see the Validation property for more detail."
-    raise RefusalError(400, text, "ExpenseSyncApi", validation=[problem])
-
-
-def _json(body: bytes) -> dict[str, Any]:
+def _parse_dataset_ids(body: bytes) -> list[str]:
     try:
-        read = json.loads(body)
+        content = json.loads(body)
     except ValueError:
-        raise RefusalError(400) from None
-    if not isinstance(read, dict):
-        raise RefusalError(400)
-    return read
+        raise ApiError(400) from None
+    ids = content.get("datasetIds") if isinstance(content, dict) else None
+    if isinstance(ids, list) and ids and all(isinstance(each, str) for each in ids):
+        return ids
+    raise ApiError(400, "At least one dataset id is required.", EXPENSES_SERVICE)
 
 
-def push(box: Box, call: Call) -> Reply:
-    """A page of the company's push operations, newest sync first."""
-    found = _company(box, call)
-    syncs = box.world.syncs_of(found.company_id)
-    rows = [row for sync in syncs for row in answers.push_bodies(found, sync)]
-    href = answers.path_of("companies", found.company_id, "push")
-    return Reply(200, answers.page_body(rows, call, href))
-
-
-def webhooks(box: Box, _: Call) -> Reply:
-    """All consumers without paging; never a secret."""
-    known = box.sender.subscriptions.values()
-    return Reply(200, {"results": [one.public_body() for one in known]})
-
-
-def create_webhook(box: Box, call: Call) -> Reply:
-    """A new consumer: 201; its secret is shown by `/_sim/subscriptions` only. 400 above 50."""
-    wanted = _json(call.body)
-    url, types = wanted.get("url"), wanted.get("eventTypes") or []
-    full = len(box.sender.subscriptions) >= MAX_SUBSCRIPTIONS
-    if full or not isinstance(url, str) or not isinstance(types, list):
-        raise RefusalError(400)
-    made = subscribe(SubscriptionSettings(url, "", tuple(types)), box.dice)
-    made.company_tags = list(wanted.get("companyTags") or [])
-    if wanted.get("disabled"):
-        made.enabled.clear()
-    return Reply(201, box.add_subscription(made).public_body())
-
-
-ENDPOINTS = (
-    Endpoint("GET", "companies", "companies", companies),
-    Endpoint("GET", "companies/{company}", "company", company),
-    Endpoint("GET", "companies/{company}/connections", "connections", connections),
-    Endpoint("GET", "companies/{company}/push", "push", push),
-    Endpoint("GET", f"{EXPENSES}/config", "config", config),
-    Endpoint("POST", f"{EXPENSES}/syncs", "initiate", initiate),
-    Endpoint("GET", f"{EXPENSES}/syncs/list/status", "sync_list", sync_list),
-    Endpoint("GET", f"{EXPENSES}/syncs/latest/status", "sync_latest", sync_latest),
-    Endpoint(
-        "GET",
-        f"{EXPENSES}/syncs/lastSuccessful/status",
-        "sync_last_successful",
-        sync_last_successful,
-    ),
-    Endpoint("GET", f"{EXPENSES}/syncs/{{sync}}/status", "sync_status", sync_status),
-    Endpoint("GET", f"{EXPENSES}/syncs/{{sync}}/transactions", "transactions", transactions),
-    Endpoint(
-        "GET",
-        f"{EXPENSES}/syncs/{{sync}}/transactions/{{transaction}}",
-        "transaction",
-        transaction,
-    ),
-    Endpoint("GET", "webhooks", "webhooks", webhooks),
-    Endpoint("POST", "webhooks", "create_webhook", create_webhook),
-)
+@endpoint("GET", "/webhooks", "webhooks")
+def list_webhook_consumers(call: Call) -> Any:
+    """List all consumers without paging and without their secrets."""
+    return {
+        "results": [
+            {
+                "id": each.subscription_id,
+                "url": each.url,
+                "eventTypes": list(each.event_types),
+                "disabled": False,
+            }
+            for each in call.simulation.sender.subscriptions
+        ]
+    }
 
 
 def resolve(method: str, raw_path: str) -> tuple[Endpoint | None, dict[str, str]]:
-    """The endpoint for a percent-encoded path, with its decoded parameters.
+    """Find the endpoint for a percent-encoded path, and its decoded parameters.
 
-    Segments are split before they are decoded, so an id may contain an encoded slash.
+    The path is matched before it is decoded, so an id may contain an encoded slash.
     """
-    segments = [unquote(part) for part in raw_path.strip("/").split("/")]
     for endpoint in ENDPOINTS:
-        params = _match(endpoint.pattern.split("/"), segments)
-        if endpoint.method == method and params is not None:
-            return endpoint, params
+        match = endpoint.pattern.match(raw_path)
+        if match and endpoint.method == method:
+            return endpoint, {name: unquote(text) for name, text in match.groupdict().items()}
     return None, {}
 
 
-def _match(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
-    if len(pattern) != len(segments):
-        return None
-    params = {}
-    for wanted, got in zip(pattern, segments, strict=True):
-        if wanted.startswith("{"):
-            params[wanted[1:-1]] = got
-        elif wanted != got:
-            return None
-    return params
+class CodatApi:
+    """The ASGI application of Codat's API."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        key = base64.b64encode(simulation.settings.key.encode()).decode()
+        self._authorization = f"Basic {key}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to one request as Codat does, or as a fault rule says."""
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return
+        raw_path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("ascii")
+        endpoint, params = resolve(request.method, raw_path)
+        kind = endpoint.kind if endpoint else "unknown"
+        with self._simulation.counters.count(kind, params.get("company", "")):
+            fault: Fault | None = None
+            try:
+                self._check_access(request.headers)
+                fault = self._simulation.draw_fault(kind)
+                call = Call(
+                    self._simulation, params, request.query_params, request.headers, body, fault
+                )
+                response = await self._respond(endpoint, call, receive)
+            except ApiError as error:
+                correlation_id = f"{self._simulation.rng.getrandbits(128):032x}"
+                response = self._response(error.status, error.body(correlation_id), error.headers)
+            if fault and fault.kind == "drop":
+                await _drop_connection(send)
+                return
+            if fault and fault.kind == "truncated_body":
+                content = bytes(response.body)
+                response = self._response(response.status_code, content[: len(content) // 2])
+            await response(scope, receive, send)
+
+    def _check_access(self, headers: Mapping[str, str]) -> None:
+        """Check the key and all limits. Raises ApiError 401 or 429.
+
+        The key is encoded as a whole, there is no user name
+        (docs.codat.io/using-the-api/authentication).
+        """
+        simulation, quota = self._simulation, self._simulation.quota
+        authorization = headers.get("authorization", "").encode()
+        if not hmac.compare_digest(authorization, self._authorization.encode()):
+            raise ApiError(401)
+        if simulation.counters.last_minute() > simulation.settings.minute_limit:
+            raise ApiError(429, retry_after=60)
+        if simulation.counters.in_flight.total() > simulation.concurrency_limit():
+            raise ApiError(429, retry_after=1)
+        if not quota.spend():
+            raise ApiError(429, retry_after=quota.retry_after())
+        if quota.remaining == 0:
+            simulation.send_quota_event("reached")
+
+    async def _respond(self, endpoint: Endpoint | None, call: Call, receive: Receive) -> Response:
+        fault = call.fault
+        if fault and fault.kind == "timeout":
+            with suppress(TimeoutError):  # ends early when the client disconnects
+                await asyncio.wait_for(receive(), fault.hold_seconds)
+        if fault and fault.kind == "status":
+            raise ApiError(fault.status, retry_after=fault.retry_after)
+        if endpoint is None:
+            raise ApiError(404)
+        try:
+            content = endpoint.handler(call)
+        except UnknownIdError as error:
+            service = "ClientsApi" if error.kind == "company" else EXPENSES_SERVICE
+            raise ApiError(404, str(error), service) from None
+        return self._response(202 if endpoint.method == "POST" else 200, content)
+
+    def _response(
+        self, status: int, content: Any, headers: dict[str, str] | None = None
+    ) -> Response:
+        """Build a response of JSON content, or of bytes as they are, with the quota headers."""
+        if not isinstance(content, bytes):
+            content = json.dumps(content, ensure_ascii=False).encode()
+        own = {"Content-Type": "application/json; charset=utf-8"}
+        return Response(content, status, own | self._simulation.quota.headers() | (headers or {}))
 
 
-def fault_refusal(fault: Fault) -> RefusalError:
-    """The error answer a `status` fault asks for."""
-    return RefusalError(fault.status, fault.error)
+async def _drop_connection(send: Send) -> None:
+    """Abort uvicorn's connection; in process, where there is none, raise the client's error."""
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is None:
+        raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    transport.abort()
+    await asyncio.sleep(0.01)  # uvicorn must notice before the application returns

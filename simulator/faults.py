@@ -1,98 +1,52 @@
-"""Faults on demand: which API calls go wrong, how, and how often.
-
-A rule is taken by the calls it matches, in the order the rules were set; scripted ("the next 3")
-or with a probability drawn from the simulator's seed.
-"""
+"""Fault injection for API calls: which calls fail, how, and how often."""
 
 import random
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Literal, get_args
 
-ANSWERING = frozenset({"status", "timeout", "drop", "truncated_body"})
-DISTORTING = frozenset({"truncated_list", "moving_total", "shifting_page", "pending_left"})
-KINDS = ANSWERING | DISTORTING
+from pydantic import BaseModel, Field, PrivateAttr
+
+ListFault = Literal["truncated_list", "moving_total", "shifting_page", "pending_left"]
+FaultKind = Literal["status", "timeout", "drop", "truncated_body"] | ListFault
+LIST_FAULTS: frozenset[str] = frozenset(get_args(ListFault))
+FAULT_KINDS = ("status", "timeout", "drop", "truncated_body", *get_args(ListFault))
 LIST_CALLS = frozenset({"companies", "sync_list", "transactions", "push"})
 
 
-@dataclass
-class Fault:
-    """One rule.
+class Fault(BaseModel, extra="forbid"):
+    """A rule that makes API calls fail.
 
-    `kind` is one of KINDS. `path` is a prefix of the decoded path, or a pattern with `*`; `call`
-    is a kind of call as the counters name them; `method` an HTTP method; empty matches all.
-    `times` calls go wrong (None: until cleared) after `skip` matching ones went well.
-    `status`, `error` and `retry_after` (seconds, or `date:` and seconds for an HTTP date) belong to
-    `status`; `hold_seconds` (real) to `timeout`; `rows` says how many rows a distortion touches.
+    `call` is a kind of call as in the counters; empty matches all. `times` is how many calls fail
+    (null: until the rules are deleted), each with `probability`.
+
+    - `status` responds with that HTTP status and, if set, a `Retry-After` in seconds.
+    - `timeout` delays the response by `hold_seconds` (real).
+    - `drop` closes the connection; `truncated_body` sends half of the body.
+    - For lists: `truncated_list` omits the last row of a page, `moving_total` raises the total with
+      each call, `shifting_page` repeats a row of the page before, `pending_left` reports the first
+      transaction as Pending.
     """
 
-    kind: str
-    fault_id: str = ""
-    path: str = ""
+    kind: FaultKind
     call: str = ""
-    method: str = ""
     times: int | None = 1
-    skip: int = 0
-    probability: float = 1.0
-    status: int = 503
-    error: str | None = None
-    retry_after: str | None = None
-    hold_seconds: float = 30.0
-    rows: int = 1
-    fired: int = 0
-
-    def matches(self, method: str, path: str, call: str) -> bool:
-        """Whether this call is meant; distortions mean list calls only."""
-        if self.kind in DISTORTING and call not in LIST_CALLS:
-            return False
-        if self.method and self.method.upper() != method:
-            return False
-        if self.call and self.call != call:
-            return False
-        return path.startswith(self.path) or fnmatchcase(path, self.path)
+    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+    status: Annotated[int, Field(ge=300, le=599)] = 503
+    retry_after: int | None = None
+    hold_seconds: Annotated[float, Field(ge=0)] = 30.0
+    _hits: int = PrivateAttr(0)
 
     @property
-    def spent(self) -> bool:
-        """Whether it has gone off as often as it should."""
-        return self.times is not None and self.fired >= self.times
+    def hits(self) -> int:
+        """How many calls it has hit."""
+        return self._hits
 
-
-class FaultPlan:
-    """The rules in force."""
-
-    def __init__(self, rng: random.Random) -> None:
-        """No rules; `rng` decides the probabilities."""
-        self._rng = rng
-        self._rules: list[Fault] = []
-
-    def add(self, fault: Fault) -> Fault:
-        """Put a rule in force after the others. ValueError for an unknown kind."""
-        if fault.kind not in KINDS:
-            raise ValueError(f"unknown kind of fault {fault.kind!r}; known: {sorted(KINDS)}")
-        fault.fault_id = fault.fault_id or f"fault_{len(self._rules) + 1}"
-        self._rules.append(fault)
-        return fault
-
-    def clear(self) -> int:
-        """Take all rules out of force; returns how many there were."""
-        count = len(self._rules)
-        self._rules.clear()
-        return count
-
-    def take(self, method: str, path: str, call: str) -> Fault | None:
-        """The fault this call meets, which is counted by that; None when it goes well."""
-        for fault in self._rules:
-            if fault.spent or not fault.matches(method, path, call):
-                continue
-            if fault.skip > 0:
-                fault.skip -= 1
-                continue
-            if fault.probability < 1.0 and self._rng.random() >= fault.probability:
-                continue
-            fault.fired += 1
-            return fault
-        return None
-
-    def listing(self) -> list[dict[str, Any]]:
-        """Every rule with how often it fired."""
-        return [asdict(fault) for fault in self._rules]
+    def hit(self, call: str, rng: random.Random) -> bool:
+        """Decide whether it hits a call of this kind, and count it if so."""
+        if self.call not in ("", call) or (self.kind in LIST_FAULTS and call not in LIST_CALLS):
+            return False
+        if self.times is not None and self._hits >= self.times:
+            return False
+        if rng.random() >= self.probability:
+            return False
+        self._hits += 1
+        return True

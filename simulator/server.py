@@ -1,4 +1,4 @@
-"""The simulator as one ASGI application: Codat's API, the control room, and the life of both."""
+"""The simulator as one ASGI application: Codat's API and, under `/_sim`, the control API."""
 
 import asyncio
 
@@ -6,62 +6,54 @@ import httpx
 from starlette.types import Receive, Scope, Send
 
 from simulator import scenario
-from simulator.box import Box
-from simulator.control import create_control
-from simulator.gate import Gate
+from simulator.api import CodatApi
+from simulator.control import create_control_api
 from simulator.settings import SimulatorSettings
+from simulator.simulation import Simulation
 
-CONTROL = "/_sim"
+CONTROL_PREFIX = "/_sim"
 
 
 class Simulator:
-    """An ASGI application; `box` is for tests that live in the same process."""
+    """The ASGI application; its lifespan starts the scenario and stops everything pending."""
 
     def __init__(
         self, settings: SimulatorSettings, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        """Build everything; nothing runs before the first request or the lifespan's start."""
-        self.box = Box(settings, transport)
-        self._gate = Gate(self.box)
-        self._control = create_control(self.box)
-        self._play: asyncio.Task[None] | None = None
+        """`transport` replaces the network for the webhooks it sends.
+
+        Without a lifespan, as under httpx.ASGITransport, call `start` and `aclose`.
+        """
+        self._simulation = Simulation(settings, transport)
+        self._api = CodatApi(self._simulation)
+        self._control = create_control_api(self._simulation)
+        self._scenario: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer HTTP; `/_sim` is the control room, the rest is Codat."""
+        """Handle the lifespan or one HTTP request."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            path = scope["path"]
-            ours = path == CONTROL or path.startswith(CONTROL + "/")
-            await (self._control if ours else self._gate)(scope, receive, send)
+            path: str = scope["path"]
+            is_control = path == CONTROL_PREFIX or path.startswith(f"{CONTROL_PREFIX}/")
+            await (self._control if is_control else self._api)(scope, receive, send)
 
     def start(self) -> None:
-        """Begin the scenario of the settings, if there is one, in the running event loop."""
-        if self.box.settings.scenario == "morning":
-            self._play = asyncio.create_task(scenario.play(self.box))
+        """Start the scenario of the settings, if any, in the running event loop."""
+        if self._simulation.settings.scenario == "morning":
+            self._scenario = asyncio.create_task(scenario.play(self._simulation))
 
     async def aclose(self) -> None:
-        """Stop the scenario and everything under way."""
-        if self._play is not None:
-            self._play.cancel()
-            await asyncio.gather(self._play, return_exceptions=True)
-        await self.box.sender.aclose()
+        """Stop the scenario and all pending deliveries."""
+        if self._scenario is not None:
+            self._scenario.cancel()
+            await asyncio.gather(self._scenario, return_exceptions=True)
+        await self._simulation.sender.aclose()
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         self.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.aclose()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def create_simulator(
-    settings: SimulatorSettings, transport: httpx.AsyncBaseTransport | None = None
-) -> Simulator:
-    """A simulated Codat to mount, serve, or call in process over `httpx.ASGITransport`.
-
-    `transport` replaces the network for the webhooks it sends. Without a lifespan, as under
-    ASGITransport, `start` begins the scenario and `aclose` ends what is under way.
-    """
-    return Simulator(settings, transport)

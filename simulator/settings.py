@@ -1,5 +1,6 @@
-"""What a simulator is told at its start: keys, speeds, limits and who receives its webhooks."""
+"""Settings of a simulator and the webhook subscriptions it starts with."""
 
+import uuid
 from dataclasses import dataclass, field
 
 LEGACY_EVENTS = ("SyncStarted", "SyncFailed", "SyncCompleted")
@@ -9,12 +10,13 @@ OTHER_EVENTS = (
     "client.rateLimit.reset",
     "connection.connected",
     "connection.disconnected",
+    "expenses.policy.changed",  # not a Codat event: receivers must accept unknown types
 )
 
 
 @dataclass(frozen=True)
-class SubscriptionSettings:
-    """One webhook consumer: where it listens, which events, which secret, which header family.
+class Subscription:
+    """A webhook consumer: its URL, signing secret and event types.
 
     No event types means every event, in both payload generations, as in Codat's Portal
     (docs.codat.io/using-the-api/webhooks/create-consumer).
@@ -23,35 +25,33 @@ class SubscriptionSettings:
     url: str
     secret: str
     event_types: tuple[str, ...] = ()
-    family: str = "webhook"
-    method: str = "POST"
-    headers: dict[str, str] = field(default_factory=dict)
+    subscription_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def accepts(self, event_type: str) -> bool:
+        """Whether events of this type are sent to it."""
+        return not self.event_types or event_type in self.event_types
 
 
 @dataclass(frozen=True)
 class SimulatorSettings:
     """Everything a simulator is built from.
 
-    `speed` makes durations shorter: retry gaps, sync durations, the five days to disablement.
-    `behind_seconds` is how far the world's clock starts in the past; it never overtakes the wall.
+    `speed` is simulated seconds per real second; it shortens retry gaps and sync durations.
+    `backdate_seconds` is how far in the past the simulated time of day starts.
     `daily_quota` None means Codat's rule, 1,000 x (1 + connected companies).
-    `retry_after_form` is `seconds` or `date`. `finish_initiated_after` (simulated seconds) ends
-    syncs that were started over the API by themselves; None leaves them in progress.
+    `timeout_seconds` (real) limits one webhook delivery.
+    `finish_initiated_after` (simulated seconds) ends syncs that were started through the API; None
+    leaves them in progress.
     """
 
     key: str = "simulated-api-key"
     seed: int = 1
     speed: float = 1.0
-    behind_seconds: float = 0.0
-    subscriptions: tuple[SubscriptionSettings, ...] = ()
+    backdate_seconds: float = 0.0
+    subscriptions: tuple[Subscription, ...] = ()
     scenario: str = "none"
     daily_quota: int | None = None
     minute_limit: int = 1000
     concurrency_per_company: int = 10
-    retry_after_form: str = "seconds"
     timeout_seconds: float = 15.0
-    refuse_while_running: bool = True
-    completed_after_failure: bool = False
     finish_initiated_after: float | None = None
-    client_id: str = "30e0f9d2-52c0-4c9f-a806-bcd98a3bcd7e"
-    client_name: str = "Expense Sync"

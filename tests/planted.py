@@ -1,25 +1,25 @@
-"""The service with something planted in it: `python -m tests.planted POINT[:N] VERB …`.
+"""The service with planted errors or a crash: `python -m tests.planted POINT[:N] VERB …`.
 
-The N-th time the point is reached, the process kills itself with SIGKILL, or raises what nobody
-foresaw. The points are in our own code, so that a death lands exactly there; the service itself
-knows nothing of this file. Of several processes that serve together one dies, the first that gets
-there.
+The N-th time the point is reached, the process kills itself with SIGKILL. The points are in our own
+code, which knows nothing of this file, so that a death lands exactly there:
 
-    keep, claim, record    the three kinds of transaction; each followed by
-    -begin                 dies before its first statement
-    -before-commit         dies when all is written and nothing committed
-    -after-commit          dies before anybody is told
-    answer-before          dies when the inbox has said "kept", before the 204 is sent
-    asked-after            dies when Codat has answered, before that is recorded
-    raise-keep, raise-api, raise-fetch, raise-worker   raise an error nobody foresaw, every time
+    store-begin, store-after-commit      around the commit of a batch of webhook events
+    answer-before                        the event is stored, the 204 is not sent yet
+    KIND-begin, KIND-before-commit, KIND-after-commit
+                                         around the transactions of KIND: `project` (webhook events
+                                         are applied), `claim` (jobs), `record` (Codat's answer)
+    codat-answered                       Codat has answered, and nothing is recorded
+
+Other points, of which several can be named with commas between them, raise an unexpected error each
+time: raise-store, raise-api, raise-fetch, raise-worker, and raise-project, which fails for events
+with POISON in their body only.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -29,110 +29,123 @@ from sqlalchemy import Connection
 
 from app.__main__ import cli
 from app.codat.client import CodatClient
-from app.db import event_store as inbox
-from app.db import jobs as owed
-from app.db import sync_writer as store
+from app.codat.webhooks import payloads
+from app.db import event_store, jobs, pending_events, sync_writer
 from app.db.engine import Database
-from app.db.event_store import Inbox
-from app.db.queries import syncs as queries
+from app.db.event_store import EventStore
+from app.db.queries import syncs
 from app.worker.fetcher import Fetcher
 
-KINDS = ("keep", "claim", "record")
-MOMENTS = ("begin", "before-commit", "after-commit")
 POINTS = (
-    *(f"{kind}-{moment}" for kind in KINDS for moment in MOMENTS),
-    *("answer-before", "asked-after"),
-)
-RAISING: dict[str, tuple[Any, str]] = {
-    "raise-keep": (inbox, "keep_all"),
-    "raise-api": (queries, "list_syncs"),
-    "raise-fetch": (Fetcher, "fetch"),
-    "raise-worker": (owed, "claim"),
+    *("store-begin", "store-after-commit", "answer-before"),
+    *(f"{kind}-{moment}" for kind in ("project", "claim", "record")
+      for moment in ("begin", "before-commit", "after-commit")),
+    "codat-answered",
+)  # fmt: skip
+STORE_WRITERS = (event_store._SqliteWriter, event_store._PostgresqlWriter)
+ERRORS: dict[str, Sequence[tuple[Any, str]]] = {
+    "raise-store": [(writer, "write") for writer in STORE_WRITERS],
+    "raise-api": [(syncs, "list_syncs")],
+    "raise-fetch": [(Fetcher, "_request")],
+    "raise-worker": [(jobs, "is_due")],
 }
-Anything = Callable[..., Any]
+POISON = b"poison"
+AnyFunction = Callable[..., Any]
 
 
-class Unforeseen(Exception):
-    """What no line of the service expects."""
+class Unexpected(Exception):
+    """An error that no line of the service handles by name."""
 
 
-class Plant:
-    """Counts how often its point is reached, and dies there when the time has come."""
+class Crash:
+    """Counts how often its point is reached, and kills the process there."""
 
-    def __init__(self, told: str) -> None:
-        self.point, _, number = told.partition(":")
+    def __init__(self, plan: str) -> None:
+        self.point, _, number = plan.partition(":")
         self._reached = count(1)
-        self._at = int(number or 1)
-        self._doing = threading.local()
-        # who dies takes it along: those who serve beside it, and its heir, go on
-        self._one_death = multiprocessing.get_context("fork").Lock()
+        self._number = int(number or 1)
+        self._current = threading.local()
 
     def reach(self, point: str) -> None:
-        """End the process here, if this is the point and the time."""
-        if point != self.point or next(self._reached) != self._at:
-            return
-        if self._one_death.acquire(block=False):
+        """Kill this process if this is the point and the time."""
+        if point == self.point and next(self._reached) == self._number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def marked(self, kind: str, honest: Anything) -> Anything:
-        """The function, which also says what kind of transaction this thread is in."""
+    def in_transaction(self, kind: str, original: AnyFunction) -> AnyFunction:
+        """The function, which also marks this thread's transaction as one of this kind."""
 
-        def marking(*arguments: Any, **named: Any) -> Any:
+        def function(*arguments: Any, **options: Any) -> Any:
             self.reach(f"{kind}-begin")
-            self._doing.kind = kind
-            return honest(*arguments, **named)
+            self._current.kind = kind
+            return original(*arguments, **options)
 
-        return marking
+        return function
 
-    def writing(self, honest: Anything) -> Anything:
-        """`Database.writing`, with the two moments around its commit."""
+    def writing(self, original: AnyFunction) -> AnyFunction:
+        """`Database.writing` with the moments around its commit."""
 
         @contextmanager
         def writing(database: Database) -> Iterator[Connection]:
-            self._doing.kind = None
-            with honest(database) as connection:
+            self._current.kind = None
+            with original(database) as connection:
                 yield connection
-                self.reach(f"{self._doing.kind}-before-commit")
-            self.reach(f"{self._doing.kind}-after-commit")
+                self.reach(f"{self._current.kind}-before-commit")
+            self.reach(f"{self._current.kind}-after-commit")
 
         return writing
 
-    def afterwards(self, point: str, honest: Anything) -> Anything:
-        """The coroutine function, with a point right after it."""
+    def around(self, before: str, after: str, original: AnyFunction) -> AnyFunction:
+        """The coroutine function with a point before it and one after it."""
 
-        async def then(*arguments: Any, **named: Any) -> Any:
-            answer = await honest(*arguments, **named)
-            self.reach(point)
-            return answer
+        async def function(*arguments: Any, **options: Any) -> Any:
+            self.reach(before)
+            result = await original(*arguments, **options)
+            self.reach(after)
+            return result
 
-        return then
+        return function
 
 
-def plant(told: str) -> None:
-    """Put it into the code of this process."""
-    ours = Plant(told)
-    if ours.point in RAISING:
-        _raising(ours.point)
+def plant(plan: str) -> None:
+    """Change the code of this process."""
+    if plan.partition(":")[0] in POINTS:
+        _plant_crash(Crash(plan))
         return
-    if ours.point not in POINTS:
-        sys.exit(f"no such point: {ours.point}; there are {*POINTS, *RAISING}")
-    for where, name, change in (
-        (inbox, "keep_all", partial(ours.marked, "keep")),
-        (owed, "claim", partial(ours.marked, "claim")),
-        (store, "record", partial(ours.marked, "record")),
-        (Database, "writing", ours.writing),
-        (Inbox, "keep", partial(ours.afterwards, "answer-before")),
-        (CodatClient, "get_status", partial(ours.afterwards, "asked-after")),
-    ):
-        setattr(where, name, change(getattr(where, name)))
+    for point in plan.split(","):
+        if point == "raise-project":
+            payloads.parse = partial(_parse_or_raise, payloads.parse)
+        elif point in ERRORS:
+            for owner, name in ERRORS[point]:
+                setattr(owner, name, _raise)
+        else:
+            sys.exit(f"there is no point {point}")
 
 
-def _raising(point: str) -> None:
-    def fail(*arguments: Any, **named: Any) -> Any:
-        raise Unforeseen("nobody foresaw this")
+def _plant_crash(crash: Crash) -> None:
+    changes: tuple[tuple[Any, str, AnyFunction], ...] = (
+        *(
+            (writer, "write", partial(crash.around, "store-begin", "store-after-commit"))
+            for writer in STORE_WRITERS
+        ),
+        (EventStore, "store", partial(crash.around, "", "answer-before")),
+        (CodatClient, "get_status", partial(crash.around, "", "codat-answered")),
+        (pending_events, "apply", partial(crash.in_transaction, "project")),
+        (jobs, "claim", partial(crash.in_transaction, "claim")),
+        (sync_writer, "record_answer", partial(crash.in_transaction, "record")),
+        (Database, "writing", crash.writing),
+    )
+    for owner, name, change in changes:
+        setattr(owner, name, change(getattr(owner, name)))
 
-    where, name = RAISING[point]
-    setattr(where, name, fail)
+
+def _raise(*_arguments: Any, **_options: Any) -> Any:
+    raise Unexpected("planted")
+
+
+def _parse_or_raise(original: AnyFunction, body: bytes) -> Any:
+    if POISON in body:
+        _raise()
+    return original(body)
 
 
 if __name__ == "__main__":

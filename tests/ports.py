@@ -1,7 +1,7 @@
-"""Ports for what the suite starts.
+"""Free ports for the servers that the suite starts.
 
-Below those that a system hands out for outgoing connections, so that none of these is taken between
-the moment it is found free and the moment it is used; and each process begins elsewhere.
+They are below those that a system uses for outgoing connections, so that none is taken between the
+moment it is found and the moment it is used. Each process begins at a random one.
 """
 
 import itertools
@@ -16,7 +16,7 @@ for _ in range(random.SystemRandom().randrange(HIGHEST - LOWEST)):
 
 
 def free_port() -> int:
-    """A port nobody listens on, another one each time."""
+    """A port on which nothing listens, another one each time."""
     for _ in range(LOWEST, HIGHEST + 1):
         port = next(_ports)
         with socket.socket() as probe:

@@ -1,5 +1,6 @@
-"""The service and the simulated Codat as real processes on loopback, for journeys."""
+"""The service and the simulated Codat as real processes on loopback."""
 
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import httpx
 from svix.webhooks import Webhook
 
-from app.db import sync_writer as store
+from app.db import workers
 from app.db.engine import open_database
 from tests.ports import free_port as free_port
 
@@ -25,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 SECRET = "whsec_" + b64encode(b"j" * 32).decode()
 API_KEY = "a-key-for-journeys"
 CODAT_KEY = "codat-key-for-journeys"
-# Made once: httpx makes one for every question otherwise, even over plain HTTP, which takes longer.
+AUTHORIZED = {"authorization": f"Bearer {API_KEY}"}
+# httpx otherwise makes one for each call, also over plain HTTP, and that takes longer than the call
 TLS = httpx.create_ssl_context()
 T = TypeVar("T")
 
@@ -46,7 +48,7 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def run(cwd: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """`python -m app …`, to its end."""
+    """Run `python -m app …` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "app", *arguments],
         cwd=cwd,
@@ -58,11 +60,11 @@ def run(cwd: Path, *arguments: str, **settings: str) -> subprocess.CompletedProc
     )
 
 
-def wait_for(what: Callable[[], T | None], seconds: float = 60) -> T:
-    """The first answer that is not None or False; fails when it does not come in time."""
+def wait_for(condition: Callable[[], T | None], seconds: float = 60) -> T:
+    """The first result that is true. Raises AssertionError when there is none in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = what()
+        found = condition()
         if found:
             return found
         time.sleep(0.05)
@@ -71,22 +73,31 @@ def wait_for(what: Callable[[], T | None], seconds: float = 60) -> T:
 
 @dataclass
 class Process:
-    """One child process, its address and its log."""
+    """One child process, its address and its log file."""
 
     popen: subprocess.Popen[bytes]
     address: str
     log: Path
 
+    @property
+    def webhooks(self) -> str:
+        """The URL of the webhook endpoint."""
+        return f"{self.address}/webhooks/codat"
+
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
-        """Send a signal; the exit code, which must come within ten seconds."""
+        """Send a signal; returns the exit code. Raises TimeoutExpired."""
         if self.popen.poll() is None:
             self.popen.send_signal(number)
         return self.popen.wait(seconds)
 
+    def logged(self) -> str:
+        """What it has written to its log so far."""
+        return self.log.read_text(errors="replace")
+
 
 @dataclass
 class Stage:
-    """A folder, a database, and the processes that play in it."""
+    """A folder, a database, and the processes that use them."""
 
     folder: Path
     database_url: str
@@ -96,23 +107,17 @@ class Stage:
     def start(
         self, *arguments: str, python: Sequence[str] = ("-m", "app"), **settings: str
     ) -> Process:
-        """Start `python -m app …`, or another program of ours; does not wait for it."""
-        port = free_port()
-        log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
+        """Start `python -m app …`, or another module, and do not wait for it."""
+        port = settings.setdefault("PORT", str(free_port()))
+        defaults = {"DATABASE_URL": self.database_url, "CODAT_BASE_URL": self.codat}
+        command = [*python, *arguments]
+        return self._start(command, port, self.folder, environment(**defaults | settings))
+
+    def _start(self, command: Sequence[str], port: str, cwd: Path, env: dict[str, str]) -> Process:
+        log = self.folder / f"{len(self.processes)}.log"
         with log.open("wb") as out:
             popen = subprocess.Popen(
-                [sys.executable, *python, *arguments],
-                cwd=self.folder,
-                stdout=out,
-                stderr=out,
-                env=environment(
-                    **{
-                        "DATABASE_URL": self.database_url,
-                        "CODAT_BASE_URL": self.codat,
-                        "PORT": str(port),
-                    }
-                    | settings
-                ),
+                [sys.executable, *command], cwd=cwd, stdout=out, stderr=out, env=env
             )
         process = Process(popen, f"http://127.0.0.1:{port}", log)
         self.processes.append(process)
@@ -121,48 +126,58 @@ class Stage:
     def serve(self, **settings: str) -> Process:
         """Start serving and wait until it answers."""
         process = self.start("serve", **settings)
-        wait_for(lambda: answers(process, "/livez"))
+        wait_until_live(process)
         return process
 
     def simulate(self, *options: str) -> str:
-        """Start the simulated Codat, fifty times as fast as life; its address."""
-        port = free_port()
-        command = [sys.executable, "-m", "simulator", "--port", str(port)]
-        log = self.folder / "simulator.log"
-        with log.open("wb") as out:
-            popen = subprocess.Popen(
-                [*command, "--speed", "50", *options],
-                cwd=ROOT,
-                stdout=out,
-                stderr=out,
-                env={**os.environ, "SIMULATOR_KEY": CODAT_KEY},
-            )
-        process = Process(popen, f"http://127.0.0.1:{port}", log)
-        self.processes.append(process)
+        """Start the simulated Codat, fifty times as fast as real time; returns its address."""
+        port = str(free_port())
+        command = ("-m", "simulator", "--port", port, "--speed", "50", *options)
+        process = self._start(command, port, ROOT, {**os.environ, "SIMULATOR_KEY": CODAT_KEY})
         wait_for(lambda: answers(process, "/_sim"))
         self.codat = process.address
         return process.address
 
+    def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m app …` on this database to its end."""
+        defaults = {"DATABASE_URL": self.database_url, "CODAT_BASE_URL": self.codat}
+        return run(self.folder, *arguments, **defaults | settings)
+
+    def kill_all(self) -> None:
+        """End the processes that still run."""
+        for process in self.processes:
+            if process.popen.poll() is None:
+                process.popen.kill()
+                process.popen.wait(10)
+
+
+@contextmanager
+def stage(folder: Path, database_url: str) -> Iterator[Stage]:
+    """A stage whose processes all end with the block."""
+    found = Stage(folder, database_url)
+    try:
+        yield found
+    finally:
+        found.kill_all()
+
 
 def answers(process: Process, path: str) -> bool:
+    """True when it answers with a success. Raises AssertionError when it has ended."""
     if process.popen.poll() is not None:
-        raise AssertionError(f"it ended: {process.log.read_text()[-2000:]}")
+        raise AssertionError(f"it ended: {process.logged()[-2000:]}")
     try:
         return httpx.get(process.address + path, timeout=2, verify=TLS).is_success
     except httpx.HTTPError:
         return False
 
 
-def children(process: Process) -> set[int]:
-    """Those that live; a process that was killed is nobody's child at once."""
-    said = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, check=True)
-    rows = (line.split() for line in said.stdout.decode().splitlines())
-    parent = str(process.popen.pid)
-    return {int(pid) for pid, ppid, stat in rows if ppid == parent and not stat.startswith("Z")}
+def wait_until_live(process: Process) -> None:
+    """Wait until it serves. Raises AssertionError when it has ended."""
+    wait_for(lambda: answers(process, "/livez"))
 
 
 def refuses(host: str, port: int) -> bool:
-    """True when nobody listens there."""
+    """True when nothing listens there."""
     try:
         socket.create_connection((host, port), 1).close()
     except ConnectionRefusedError:
@@ -170,34 +185,13 @@ def refuses(host: str, port: int) -> bool:
     return False
 
 
-def is_there(number: int) -> bool:
-    """True while a process of this number lives."""
-    said = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(number)], capture_output=True, check=False
-    )
-    return bool(said.stdout.strip()) and not said.stdout.startswith(b"Z")
-
-
-def a_worker_lives(playing: Stage) -> bool:
-    """True once a worker has said that it lives."""
-    database = open_database(playing.database_url)
+def count_workers(stage: Stage) -> int:
+    """The number of workers that have sent a heartbeat within a minute."""
+    database = open_database(stage.database_url)
     with database.reading() as connection:
-        alive = store.workers_alive(connection, datetime.now(UTC) - timedelta(minutes=1))
+        count = workers.alive(connection, datetime.now(UTC) - timedelta(minutes=1))
     database.close()
-    return alive > 0
-
-
-@contextmanager
-def stage(folder: Path, database_url: str) -> Iterator[Stage]:
-    """A stage whose processes are all gone at the end."""
-    playing = Stage(folder, database_url)
-    try:
-        yield playing
-    finally:
-        for process in playing.processes:
-            if process.popen.poll() is None:
-                process.popen.kill()
-                process.popen.wait(10)
+    return count
 
 
 def signed(body: bytes, message_id: str, secret: str = SECRET) -> dict[str, str]:
@@ -210,13 +204,58 @@ def signed(body: bytes, message_id: str, secret: str = SECRET) -> dict[str, str]
     }
 
 
-def ask(process: Process, path: str, **query: Any) -> Any:
-    """A GET to our API, decoded."""
+def failed_event(sync_id: str, company_id: str = "c1") -> bytes:
+    """The body of an event about a failed sync."""
+    event = {"RuleType": "Sync Failed", "CompanyId": company_id, "Data": {"syncId": sync_id}}
+    return json.dumps(event).encode()
+
+
+def deliver(process: Process, message_id: str, body: bytes) -> int:
+    """Deliver a signed event; returns the status."""
+    headers = signed(body, message_id)
+    return httpx.post(process.webhooks, content=body, headers=headers, verify=TLS).status_code
+
+
+def get(process: Process, path: str, **query: Any) -> Any:
+    """A GET to our API; the decoded answer, or None when it is an error."""
     answer = httpx.get(
         f"{process.address}/api/v1{path}",
         params=query,
-        headers={"authorization": f"Bearer {API_KEY}"},
+        headers=AUTHORIZED,
         timeout=10,
         verify=TLS,
     )
     return answer.json() if answer.is_success else None
+
+
+class SimulatedCodat:
+    """The control API of the simulated Codat at this address."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One control call; the decoded answer."""
+        url = f"{self.address}/_sim{path}"
+        answer = httpx.request(method, url, json=body, timeout=120, verify=TLS)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def subscribe(self, process: Process) -> None:
+        """Send all events to this process."""
+        self.call("POST", "/subscriptions", {"url": process.webhooks, "secret": SECRET})
+
+    def create_company(self) -> str:
+        """The id of a new company."""
+        return str(self.call("POST", "/companies", {"name": "Toft stores"})["id"])
+
+    def create_sync(self, **fields: Any) -> tuple[str, str]:
+        """Create a sync of a new company, played to its outcome; its company's id and its own."""
+        company = self.create_company()
+        return company, self.call("POST", "/syncs", {"company_id": company, **fields})["sync_id"]
+
+    def calls(self, kind: str | None = None) -> int:
+        """The number of calls to Codat's API so far, of one kind or all."""
+        counters = self.call("GET", "/counters")
+        count: int = counters["calls"].get(kind, 0) if kind else counters["total"]
+        return count

@@ -1,4 +1,4 @@
-"""A receiver of our webhooks on loopback: it verifies them as its owner would, with svix."""
+"""A receiver of outgoing messages on loopback; it verifies them with svix, as a customer would."""
 
 import json
 import threading
@@ -6,46 +6,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 from svix.webhooks import Webhook
 
 SIGNING_SECRET = "whsec_" + "C" * 40
 
 
+class Received(NamedTuple):
+    """One request."""
+
+    path: str
+    message_id: str | None
+    body: dict[str, Any]
+
+
 @dataclass
 class Receiver:
-    """What came, in order: path, message id and body. Its first answers may be failures."""
+    """The requests so far, in order. The first `failures` of them are answered with 500."""
 
     address: str = ""
     failures: int = 0
-    got: list[tuple[str, str | None, dict[str, Any]]] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
 
-    def take(self, path: str, headers: dict[str, str], body: bytes) -> int:
-        """The status to answer with; fails the test's later look when a signature is wrong."""
+    def handle(self, path: str, headers: dict[str, str], body: bytes) -> int:
+        """Verify and store a request; returns the status of the answer."""
         message_id = headers.get("webhook-id")
         if message_id:
             Webhook(SIGNING_SECRET).verify(body, headers)
-        self.got.append((path, message_id, json.loads(body)))
+        self.received.append(Received(path, message_id, json.loads(body)))
         self.failures -= 1
         return 500 if self.failures >= 0 else 204
 
-    def kinds(self, path: str = "/in") -> list[str]:
-        """The types of the messages that came to this path."""
-        return [body["type"] for there, _, body in self.got if there == path]
+    def types(self, path: str = "/in") -> list[str]:
+        """The types of the messages to this path."""
+        return [each.body["type"] for each in self.received if each.path == path]
 
 
 @contextmanager
 def receiver(failures: int = 0) -> Iterator[Receiver]:
     """A receiver that runs until the end of the block."""
-    ours = Receiver(failures=failures)
+    found = Receiver(failures=failures)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             try:
-                status = ours.take(self.path, headers, body)
+                status = found.handle(self.path, headers, body)
             except Exception:
                 status = 400
             self.send_response(status)
@@ -53,15 +61,15 @@ def receiver(failures: int = 0) -> Iterator[Receiver]:
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    ours.address = f"http://127.0.0.1:{server.server_address[1]}"
+    found.address = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        yield ours
+        yield found
     finally:
         server.shutdown()
         thread.join()

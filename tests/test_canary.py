@@ -1,26 +1,26 @@
-"""Canaries: recognisable secrets in every secret setting, and then everything goes wrong.
+"""Canaries: recognizable secrets in every secret setting, and then everything goes wrong.
 
 None of them may be in a log, an answer, a repr or a traceback.
 """
 
 import json
 import os
-import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from app.bootstrap import check_settings, create_app
-from app.clients import make_codat
+from app.bootstrap import create_app, make_codat, utc_now
+from app.codat.webhooks.signature import Verifier
 from app.settings import load_settings
-from bench.hostile import FOREIGN, signed_headers, sync_body
-from tests.processes import TLS, Process, Stage, answers, environment, free_port, stage, wait_for
+from bench.hostile_requests import FOREIGN_SECRET, signed_headers
+from tests import processes
+from tests.processes import TLS, Process, Stage, failed_event, wait_for, wait_until_live
 
 RAW = b"canary-signing-secret-of-codat-1"
 CANARIES = {
@@ -29,9 +29,9 @@ CANARIES = {
     "API_KEYS": "canary-key-for-our-own-api",
 }
 SECRET = CANARIES["CODAT_WEBHOOK_SECRETS"]
-PASSWORD = "canary-password"
-BODY_WORD = "canary-in-the-body"
-SHOWN_BY_NOBODY = (
+PASSWORD = "canary-p4ssw0rd"
+WORD_IN_BODY = "canary-in-the-body"
+HIDDEN = (
     CANARIES["CODAT_WEBHOOK_SECRETS"].removeprefix("whsec_").rstrip("="),
     RAW.decode(),
     CANARIES["CODAT_API_KEY"],
@@ -39,132 +39,107 @@ SHOWN_BY_NOBODY = (
     CANARIES["API_KEYS"],
     b64encode(CANARIES["API_KEYS"].encode()).decode().rstrip("="),
     PASSWORD,
-    BODY_WORD,
+    WORD_IN_BODY,
 )
-QUESTIONS = (
+PATHS = (
     "/api/v1/syncs", "/api/v1/syncs/x", "/api/v1/syncs?limit=x", "/api/v1/webhook-secrets",
     "/codat/companies", "/nowhere", "/api/v1/syncs?sort=-updated_at&cursor=x",
 )  # fmt: skip
 BEARER = {"authorization": f"Bearer {CANARIES['API_KEYS']}"}
 
 
-def assert_silent(text: str, what: str) -> None:
-    told = [canary for canary in SHOWN_BY_NOBODY if canary in text]
-    assert told == [], f"{what} tells {told}"
+def assert_hides_secrets(text: str, what: str) -> None:
+    shown = [canary for canary in HIDDEN if canary in text]
+    assert shown == [], f"{what} shows {shown}"
 
 
 @pytest.fixture
-def playing(tmp_path: Path, database_url: str) -> Iterator[Stage]:
+def stage(tmp_path: Path, database_url: str) -> Iterator[Stage]:
     """A stage whose database address has a password in it, where it can have one."""
     if database_url.startswith("postgresql"):
         address = make_url(database_url).set(password=PASSWORD)
         database_url = address.render_as_string(hide_password=False)
-    with stage(tmp_path, database_url) as found:
+    with processes.stage(tmp_path, database_url) as found:
         yield found
 
 
-def body() -> bytes:
-    return json.dumps(json.loads(sync_body("s1")) | {"note": BODY_WORD}).encode()
-
-
-def drive(process: Process) -> str:
-    """Right and wrong deliveries, questions with right and wrong keys; all that was answered."""
-    answered = []
-
-    def ask(method: str, path: str, headers: dict[str, str], content: bytes = b"") -> None:
-        try:
-            answer = httpx.request(
-                method,
-                process.address + path,
-                headers=headers,
-                content=content,
-                timeout=20,
-                verify=TLS,
-            )
-        except httpx.HTTPError:
-            return
-        answered.append(f"{path} {answer.status_code} {answer.headers} {answer.text}")
-
-    right = sync_body("s1")
-    for sent, headers in (
-        (right, signed_headers(right, "m-right", secret=SECRET)),
-        (right, signed_headers(right, "m-forged", secret=FOREIGN)),
-        (body(), signed_headers(body(), "m-body", secret=SECRET)),
-        (b"\xff", {}),
-    ):
-        ask("POST", "/webhooks/codat", headers, sent)
-    near = {"authorization": BEARER["authorization"][:-1]}
-    for path in QUESTIONS:
-        for headers in (BEARER, near, {}):
-            ask("GET", path, headers)
-    ask("POST", "/api/v1/syncs/s1/refresh", BEARER)
-    ask("POST", "/api/v1/syncs/s1/refresh", near)
-    for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs"):
-        ask("GET", path, BEARER)
-    return "\n".join(answered)
-
-
-def planted(playing: Stage, point: str, **settings: str) -> Process:
-    """The service with a planted error, or as it is, talking as much as it can."""
-    port = free_port()
-    log = playing.folder / f"{point or 'plain'}-{settings.get('LOG_FORMAT')}.log"
-    module = ["tests.planted", point] if point else ["app"]
-    env = environment(
-        **{"DATABASE_URL": playing.database_url, "PORT": str(port), "LOG_LEVEL": "debug",
-           "CODAT_BASE_URL": playing.codat, **CANARIES} | settings
-    )  # fmt: skip
-    with log.open("wb") as out:
-        popen = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-m", *module, "serve"],
-            cwd=playing.folder,
-            stdout=out,
-            stderr=out,
-            env=env,
-        )
-    process = Process(popen, f"http://127.0.0.1:{port}", log)
-    playing.processes.append(process)
-    wait_for(lambda: answers(process, "/livez"), 60)
+def serve(stage: Stage, plan: str, log_format: str) -> Process:
+    """The service with planted errors, or as it is; it logs as much as it can."""
+    python = ("-X", "dev", "-m", *(("tests.planted", plan) if plan else ("app",)))
+    settings = CANARIES | {"LOG_LEVEL": "debug", "LOG_FORMAT": log_format}
+    process = stage.start("serve", python=python, **settings)
+    wait_until_live(process)
     return process
 
 
-POINTS = ("", "raise-keep", "raise-api", "raise-fetch", "raise-worker")
-WAYS = [("postgresql", "", "json"), ("postgresql", "raise-keep", "console")]
-WAYS += [("sqlite", point, form) for point in POINTS for form in ("json", "console")]
+def use(process: Process) -> str:
+    """Send right and wrong deliveries, and requests with right and wrong keys; all answers."""
+    found = []
+
+    def request(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> None:
+        url = process.address + path
+        try:
+            answer = httpx.request(
+                method, url, headers=headers, content=body, timeout=20, verify=TLS
+            )
+        except httpx.HTTPError:
+            return
+        found.append(f"{path} {answer.status_code} {answer.headers} {answer.text}")
+
+    plain = failed_event("s1")
+    with_word = json.dumps(json.loads(plain) | {"note": WORD_IN_BODY}).encode()
+    for body, headers in (
+        (plain, signed_headers(plain, "m-valid", secret=SECRET)),
+        (plain, signed_headers(plain, "m-forged", secret=FOREIGN_SECRET)),
+        (with_word, signed_headers(with_word, "m-body", secret=SECRET)),
+        (b"\xff", {}),
+    ):
+        request("POST", "/webhooks/codat", headers, body)
+    almost = {"authorization": BEARER["authorization"][:-1]}
+    for path in PATHS:
+        for headers in (BEARER, almost, {}):
+            request("GET", path, headers)
+    request("POST", "/api/v1/syncs/s1/refresh", BEARER)
+    request("POST", "/api/v1/syncs/s1/refresh", almost)
+    for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs"):
+        request("GET", path, BEARER)
+    return "\n".join(found)
 
 
-@pytest.mark.parametrize(("database_url", "point", "form"), WAYS, indirect=["database_url"])
-def test_no_log_and_no_answer_shows_a_secret(playing: Stage, point: str, form: str) -> None:
-    """At debug level, while Codat refuses the key, with errors that nobody foresaw."""
-    playing.simulate("--key", "another")
-    process = planted(playing, point, LOG_FORMAT=form)
-    answered = drive(process)
-    wait_for(lambda: not point or "Unforeseen" in said(process))
+WAYS = [
+    ("sqlite", "", "json"),
+    ("sqlite", "raise-fetch,raise-api", "console"),
+    ("sqlite", "raise-store,raise-worker", "json"),
+    ("postgresql", "raise-store,raise-api", "console"),
+    ("postgresql", "raise-fetch", "json"),
+]
+
+
+@pytest.mark.parametrize(("database_url", "plan", "form"), WAYS, indirect=["database_url"])
+def test_no_log_and_no_answer_shows_a_secret(stage: Stage, plan: str, form: str) -> None:
+    """At debug level, while Codat refuses the key, and with unexpected errors."""
+    stage.simulate("--key", "another")
+    process = serve(stage, plan, form)
+    answered = use(process)
+    wait_for(lambda: not plan or "Unexpected" in process.logged())
     assert process.stop() == 0
-    assert_silent(answered, "an answer")
-    assert_silent(said(process), "the log")
-    if point:
-        assert "Traceback" in said(process)
-    if point == "raise-api":
-        assert "/api/v1/syncs 500" in answered
-
-
-def said(process: Process) -> str:
-    return process.log.read_text(errors="replace")
+    assert_hides_secrets(answered, "an answer")
+    assert_hides_secrets(process.logged(), "the log")
+    assert ("Traceback" in process.logged()) is bool(plan)
+    assert ("/api/v1/syncs 500" in answered) is ("raise-api" in plan)
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_database_that_breaks_shows_no_secret(playing: Stage) -> None:
-    """Tables that are gone, under load; neither the address, nor what was to be written."""
-    process = planted(playing, "", LOG_FORMAT="console")
-    import psycopg
-
-    with psycopg.connect(playing.database_url, autocommit=True) as connection:
-        connection.execute("ALTER TABLE events RENAME TO events_gone")
-    answered = drive(process)
+def test_a_broken_database_shows_no_secret(stage: Stage) -> None:
+    """A table is gone: neither the address of the database is shown, nor what was not written."""
+    process = serve(stage, "", "console")
+    with psycopg.connect(stage.database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE webhook_events RENAME TO events_gone")
+    answered = use(process)
     assert process.stop() == 0
     assert " 503 " in answered
-    assert_silent(answered, "an answer")
-    assert_silent(said(process), "the log")
+    assert_hides_secrets(answered, "an answer")
+    assert_hides_secrets(process.logged(), "the log")
 
 
 WRONG = (
@@ -184,64 +159,40 @@ WRONG = (
     {"CODAT_BASE_URL": f"ftp://u:{PASSWORD}@codat"},
 )
 VERBS = ("serve", "worker", "migrate", "reconcile", "redrive --all-dead", "send SyncFailed")
+# each wrong setting with one verb, and each verb with one wrong setting
+REFUSALS = [*zip(WRONG, cycle(VERBS), strict=False)]
 
 
-def ended(popen: subprocess.Popen[bytes]) -> None:
-    """It must end by itself; when it does not, that is an error and still no process is left."""
-    try:
-        popen.wait(60)
-    finally:
-        popen.kill()
-        popen.wait()
-
-
-@pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
-def test_a_refused_start_names_the_setting_and_shows_no_secret(
-    tmp_path: Path, wrong: dict[str, str]
-) -> None:
-    """Every verb, every way a secret setting can be wrong; one line each, no traceback."""
-    said = {}
-    with ExitStack() as started:
-        for verb in VERBS:
-            log = tmp_path / f"{verb.split()[0]}.log"
-            address = {"DATABASE_URL": f"sqlite:///{log}.db", "LOG_LEVEL": "debug"}
-            out = started.enter_context(log.open("wb"))
-            popen = subprocess.Popen(
-                [sys.executable, "-m", "app", *verb.split()],
-                cwd=tmp_path,
-                stdout=out,
-                stderr=out,
-                env=environment(**CANARIES | address | wrong),
-            )
-            started.callback(ended, popen)
-            said[verb] = log
-    for verb, log in said.items():
-        told = log.read_text()
-        assert_silent(told, verb)
-        assert PASSWORD[:10] not in told, verb
-        assert PASSWORD[-8:] not in told, verb
-        assert "Traceback" not in told, verb
+@pytest.mark.parametrize(("wrong", "verb"), REFUSALS, ids=range(len(REFUSALS)))
+def test_a_refused_start_shows_no_secret(tmp_path: Path, wrong: dict[str, str], verb: str) -> None:
+    """Whatever is wrong with a secret setting: one line, and no traceback."""
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "LOG_LEVEL": "debug"}
+    done = processes.run(tmp_path, *verb.split(), **CANARIES | settings | wrong)
+    text = done.stdout + done.stderr
+    assert_hides_secrets(text, verb)
+    for part in (PASSWORD[:10], PASSWORD[-8:], "Traceback"):
+        assert part not in text
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_nothing_that_can_be_printed_shows_a_secret(playing: Stage) -> None:
+def test_nothing_that_can_be_printed_shows_a_secret(stage: Stage) -> None:
     """Settings, application, verifier, database, client: as repr, as text, in f-strings."""
     settings = load_settings(
-        database_url=playing.database_url, **{name.lower(): v for name, v in CANARIES.items()}
+        database_url=stage.database_url, **{name.lower(): v for name, v in CANARIES.items()}
     )
     app = create_app(settings)
     state = app.state
-    client = make_codat(settings, state.database, lambda: None)  # type: ignore[arg-type,return-value]
+    client = make_codat(settings, state.database, utc_now)
     engine = state.database.engine
-    verifier = check_settings(settings)
-    things = (settings, app, state, state.database, engine, engine.url, verifier,
+    verifier = Verifier([SECRET])
+    things = (settings, app, vars(app), state, state.database, engine, engine.url, verifier,
               vars(verifier), client, vars(client), settings.api_keys,
               settings.codat_webhook_secrets, settings.codat_api_key)  # fmt: skip
     for thing in things:
-        assert_silent(f"{thing} {thing!r} {thing!s}", type(thing).__name__)
+        assert_hides_secrets(f"{thing} {thing!r} {thing!s}", type(thing).__name__)
     state.database.close()
 
 
 def test_the_environment_of_this_test_has_no_canary() -> None:
-    """Else a process could show one that we did not plant."""
-    assert_silent(str(os.environ), "the environment")
+    """Else a process could show one that it does not have from us."""
+    assert_hides_secrets(str(os.environ), "the environment")

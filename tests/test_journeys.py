@@ -1,380 +1,318 @@
-"""Journeys: the real processes, a simulated Codat, kill -9, on both databases."""
+"""Journeys through the real processes: the service, its worker and a simulated Codat."""
 
-import json
+import asyncio
+import re
 import signal
-import threading
 import time
 import uuid
-from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from fastapi.testclient import TestClient
 
-from app.db.engine import open_database
-from app.db.tables import events, fetches
-from tests.processes import API_KEY, SECRET, TLS, Process, Stage, ask, run, signed, wait_for
+from app.bootstrap import create_app, make_retention
+from app.db.engine import Database
+from app.settings import load_settings
+from tests import factories
+from tests.conftest import KINDS, NewDatabase
+from tests.processes import (
+    API_KEY,
+    AUTHORIZED,
+    CODAT_KEY,
+    SECRET,
+    TLS,
+    Process,
+    SimulatedCodat,
+    Stage,
+    answers,
+    count_workers,
+    deliver,
+    failed_event,
+    get,
+    stage,
+    wait_for,
+    wait_until_live,
+)
+from tests.worker.fakes import Clock
 
-
-def control(codat: str, path: str, body: dict[str, Any]) -> Any:
-    answer = httpx.post(f"{codat}/_sim{path}", json=body, timeout=10, verify=TLS)
-    assert answer.is_success, answer.text
-    return answer.json()
-
-
-def truth(codat: str, sync_id: str) -> dict[str, Any]:
-    told: dict[str, Any] = httpx.get(f"{codat}/_sim/syncs/{sync_id}", timeout=10, verify=TLS).json()
-    return told
-
-
-def a_sync(codat: str, **advance: Any) -> tuple[str, str]:
-    company = control(codat, "/companies", {"name": "Toft stores"})["id"]
-    sync = control(codat, "/syncs", {"company_id": company, **advance})
-    return company, sync["sync_id"]
-
-
-def failing(sync_id: str) -> bytes:
-    told = {"RuleType": "Sync Failed", "CompanyId": "c1", "Data": {"syncId": sync_id}}
-    return json.dumps(told).encode()
-
-
-def fetched(service: Process, sync_id: str) -> Any:
-    found = ask(service, f"/syncs/{sync_id}")
-    over = found and found["state"] != "started"  # it may only have been told to start
-    return found if over and found["errors"]["state"] in ("fetched", "not_needed") else None
+TAKEN_OVER_WITHIN_S = 25  # on a quiet machine 15; a lease that nobody takes over lasts 60
+UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
-def test_a_failed_sync_is_known_item_by_item_as_codat_knows_it(playing: Stage) -> None:
-    """The main job: Codat's webhook in, every item's error out."""
-    codat = playing.simulate()
-    service = playing.serve()
-    door = f"{service.address}/webhooks/codat"
-    control(codat, "/subscriptions", {"url": door, "secret": SECRET})
-    _, sync_id = a_sync(codat, outcome="partly_failed", size=5)
-    sync = wait_for(lambda: fetched(service, sync_id))
-    real = truth(codat, sync_id)
+class Service(NamedTuple):
+    """A service with its worker, to which Codat sends its webhooks."""
+
+    stage: Stage
+    process: Process
+    codat: SimulatedCodat
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def service(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_database: NewDatabase,
+) -> Iterator[Service]:
+    """One service for the journeys that need no other settings."""
+    folder = tmp_path_factory.mktemp("service")
+    with new_database(request.param) as url, stage(folder, url) as found:
+        codat = SimulatedCodat(found.simulate())
+        process = found.serve()
+        codat.subscribe(process)
+        yield Service(found, process, codat)
+
+
+def fetched(process: Process, sync_id: str) -> Any:
+    """The sync, once it has ended and its errors are known; else None."""
+    found = get(process, f"/syncs/{sync_id}")
+    has_ended = found and found["state"] != "started"
+    return found if has_ended and found["errors"]["state"] in ("fetched", "not_needed") else None
+
+
+def metric(process: Process, name: str) -> float:
+    text = httpx.get(f"{process.address}/metrics", verify=TLS).text
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    assert found, text
+    return float(found[1])
+
+
+def test_a_failed_sync_is_known_item_by_item(service: Service) -> None:
+    """A webhook in, the error of every item out: the same as at Codat."""
+    _, sync_id = service.codat.create_sync(outcome="partly_failed", size=5)
+    sync = wait_for(lambda: fetched(service.process, sync_id))
+    real = service.codat.call("GET", f"/syncs/{sync_id}")
     assert (sync["state"], sync["outcome"]) == ("failed", "partly_failed")
     assert sync["status_code"] == real["status"]["syncStatusCode"]
     assert sync["error_message"] == real["status"]["errorMessage"]
-    rows = ask(service, f"/syncs/{sync_id}/transactions")["items"]
-    assert [(r["transaction_id"], r["status"], r["message"]) for r in rows] == [
-        (i["transactionId"], i["status"], i.get("message")) for i in real["items"]
+    rows = get(service.process, f"/syncs/{sync_id}/transactions")["items"]
+    assert [(row["transaction_id"], row["status"], row["message"]) for row in rows] == [
+        (item["transactionId"], item["status"], item.get("message")) for item in real["items"]
     ]
     assert sync["transactions"]["total"] == len(real["items"])
+    kinds = [entry["kind"] for entry in get(service.process, f"/syncs/{sync_id}/timeline")["items"]]
+    assert kinds[0] == "delivery"
+    assert "fetch" in kinds
 
 
-def test_no_acknowledged_delivery_is_lost_when_the_service_is_killed(playing: Stage) -> None:
-    """kill -9 in a burst, three times; every 204 is in the database."""
-    acknowledged: set[str] = set()
-    for _ in range(3):
-        service = playing.serve(WORKER_IN_WEB="false")
-        enough = threading.Event()
-        threads = [
-            threading.Thread(target=_deliver, args=(service, acknowledged, enough))
-            for _ in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        assert enough.wait(20)
-        assert service.stop(signal.SIGKILL) == -signal.SIGKILL
-        for thread in threads:
-            thread.join()
-    database = open_database(playing.database_url)
-    with database.reading() as connection:
-        kept = set(connection.execute(select(events.c.message_id)).scalars())
-    database.close()
-    assert len(acknowledged) >= 150
-    assert acknowledged - kept == set()
+def test_syncs_that_no_webhook_reported_are_found(service: Service) -> None:
+    """One that was started here and one that was not: `reconcile` finds how both ended."""
+    codat = service.codat
+    company = codat.create_company()
+    body = {"dataset_ids": [str(uuid.uuid4())]}
+    with httpx.Client(
+        base_url=f"{service.process.address}/api/v1/companies/{company}", headers=AUTHORIZED
+    ) as client:
+        started = client.post("/syncs", json=body)
+        assert started.status_code == 202, started.text
+        assert client.post("/syncs", json=body).status_code == 409
+        config = client.get("/config", params={"download": "true"})
+        assert config.headers["content-disposition"].startswith("attachment")
+    sync_id = started.json()["sync_id"]
+    assert get(service.process, f"/syncs/{sync_id}")["state"] == "started"
+    codat.call("POST", f"/syncs/{sync_id}/advance", {"outcome": "partly_failed", "shapes": []})
+    _, other_id = codat.create_sync(outcome="write_error", size=2, shapes=[], tell_start=False)
+    done = service.stage.run("reconcile")
+    assert done.returncode == 0, done.stderr
+    sync = wait_for(lambda: fetched(service.process, sync_id))
+    assert (sync["state"], sync["outcome"]) == ("failed", "partly_failed")
+    other = wait_for(lambda: fetched(service.process, other_id))
+    assert (other["state"], other["transactions"]["failed"]) == ("failed", 2)
 
 
-def _deliver(service: Process, acknowledged: set[str], enough: threading.Event) -> None:
-    """Deliver until the service is gone; note what it acknowledged."""
-    with httpx.Client(timeout=5) as client:
-        for n in range(2000):
-            message_id = f"msg_{uuid.uuid4().hex}"
-            body = failing(str(uuid.uuid4()))
-            try:
-                answer = client.post(
-                    f"{service.address}/webhooks/codat",
-                    content=body,
-                    headers=signed(body, message_id),
-                )
-            except httpx.HTTPError:
-                return
-            if answer.status_code == 204:
-                acknowledged.add(message_id)
-            if n == 20:
-                enough.set()
-
-
-def test_a_killed_workers_fetch_is_taken_over_by_another(playing: Stage) -> None:
-    """kill -9 while Codat is answering; after the lease the other worker finishes the fetch."""
-    codat = playing.simulate()
-    company, sync_id = a_sync(codat, outcome="write_error", size=3, shapes=[])
-    control(codat, "/faults", {"kind": "timeout", "call": "transactions", "hold_seconds": 20})
-    service = playing.serve(WORKER_IN_WEB="false")
-    first = playing.start("worker")
-    body = json.dumps(
-        {"RuleType": "SyncFailed", "CompanyId": company, "Data": {"syncId": sync_id}}
-    ).encode()
-    answer = httpx.post(
-        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"), verify=TLS
+def test_a_fetch_that_was_abandoned_is_redriven(service: Service) -> None:
+    """Codat knows no such sync, so its fetch ends; `redrive` queues it again."""
+    sent = service.stage.run(
+        *("send", "SyncFailed", "--to", service.process.webhooks),
+        *("--sync", UNKNOWN_ID, "--company", service.codat.create_company()),
     )
-    assert answer.status_code == 204
-    wait_for(lambda: _calls(codat, "transactions"))
-    assert first.stop(signal.SIGKILL) == -signal.SIGKILL
-    waiting = ask(service, f"/syncs/{sync_id}")
-    assert (waiting["state"], waiting["errors"]["state"]) == ("failed", "waiting")
-    _end_leases(playing)
-    playing.start("worker")
-    sync = wait_for(lambda: fetched(service, sync_id))
-    assert sync["transactions"]["failed"] == 3
-    assert sync["errors"]["attempts"] == 2
+    assert (sent.returncode, sent.stdout[:4]) == (0, "204 "), sent.stderr
+
+    def attempts_when_given_up() -> Any:
+        found = get(service.process, f"/syncs/{UNKNOWN_ID}")
+        return found and found["errors"]["state"] == "given_up" and len(calls())
+
+    def calls() -> list[Any]:
+        entries = get(service.process, f"/syncs/{UNKNOWN_ID}/timeline")["items"]
+        return [entry for entry in entries if entry["kind"] == "fetch"]
+
+    before = wait_for(attempts_when_given_up)
+    done = service.stage.run("redrive", "--all-dead")
+    assert (done.returncode, done.stdout) == (0, "Abandoned fetches queued again: 1\n")
+    wait_for(lambda: len(calls()) > before)
 
 
-def _calls(codat: str, kind: str) -> int:
-    counters = httpx.get(f"{codat}/_sim/counters", timeout=10, verify=TLS).json()
-    calls: int = counters["calls"].get(kind, 0)
-    return calls
-
-
-def _end_leases(playing: Stage) -> None:
-    """Let a minute pass, as far as leases are concerned."""
-    database = open_database(playing.database_url)
-    with database.writing() as connection:
-        due = connection.execute(select(fetches.c.due)).scalar_one()
-        connection.execute(update(fetches).values(due=due - timedelta(minutes=2)))
-    database.close()
-
-
-def test_while_codat_is_away_nothing_blocks_and_it_can_be_seen(playing: Stage) -> None:
-    """The sync shows that its errors are not known yet, why, and when the next try is."""
-    service = playing.serve(CODAT_BASE_URL="http://127.0.0.1:1")
-    body = failing("s1")
-    sent = httpx.post(
-        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"), verify=TLS
-    )
-    assert sent.status_code == 204
-
-    def tried() -> Any:
-        found = ask(service, "/syncs/s1")
-        return found if found["errors"]["last_error"] else None
-
-    sync = wait_for(tried)
-    assert (sync["state"], sync["errors"]["state"]) == ("failed", "waiting")
-    assert "cannot be reached" in sync["errors"]["last_error"]
-    assert sync["errors"]["next_attempt_at"] is not None
-    assert sync["transactions"]["failed"] is None
-
-
-def test_no_call_is_made_from_the_rate_limit_event_until_the_reset(playing: Stage) -> None:
-    """Codat says that the quota is used up; what is owed waits, and goes on after the reset."""
-    codat = playing.simulate()
-    service = playing.serve()
-    door = f"{service.address}/webhooks/codat"
-    control(codat, "/subscriptions", {"url": door, "secret": SECRET})
-    control(codat, "/quota/exhaust", {})
-    wait_for(lambda: ask(service, "/events")["items"])
-    _, sync_id = a_sync(codat, outcome="partly_failed", size=3)
-    wait_for(lambda: ask(service, f"/syncs/{sync_id}"))
-    time.sleep(2.5)
-    assert httpx.get(f"{codat}/_sim/counters", timeout=10, verify=TLS).json()["total"] == 0
-    assert ask(service, f"/syncs/{sync_id}")["errors"]["state"] == "waiting"
-    control(codat, "/quota/reset", {})
-    sync = wait_for(lambda: fetched(service, sync_id))
+def test_no_call_is_made_from_the_rate_limit_event_until_the_reset(service: Service) -> None:
+    """Codat reports that the quota is used up: fetches wait, and no attempt is lost."""
+    service.codat.call("POST", "/quota/exhaust", {})
+    wait_for(lambda: metric(service.process, "codat_rate_limit_pause_seconds"))
+    calls = service.codat.calls()
+    _, sync_id = service.codat.create_sync(outcome="partly_failed", size=3)
+    wait_for(lambda: get(service.process, f"/syncs/{sync_id}"))
+    time.sleep(1.5)
+    assert service.codat.calls() == calls
+    assert get(service.process, f"/syncs/{sync_id}")["errors"]["state"] == "waiting"
+    service.codat.call("POST", "/quota/reset", {})
+    sync = wait_for(lambda: fetched(service.process, sync_id))
     assert sync["errors"]["attempts"] == 1
 
 
-def test_a_given_up_fetch_is_redriven_from_the_command_line(playing: Stage) -> None:
-    """A Portal example's sync does not exist: given up at once, and brought back by hand."""
-    playing.simulate()
-    service = playing.serve()
-    body = failing("00000000-0000-0000-0000-000000000000")
-    httpx.post(
-        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"), verify=TLS
+def test_a_rebuild_while_serving_finds_no_difference(service: Service) -> None:
+    """After these journeys, and while events arrive."""
+    sync_ids = [
+        service.codat.create_sync(outcome="partly_failed", size=n, shapes=["legacy", "new"])[1]
+        for n in range(1, 8)
+    ]
+    done = service.stage.run("rebuild")
+    assert done.returncode == 0, done.stderr
+    assert ": 0 events, 0 syncs and 0 failed transactions differed" in done.stdout
+    wait_for(lambda: all(fetched(service.process, sync_id) for sync_id in sync_ids))
+
+
+@on_postgresql
+def test_another_worker_takes_over_the_fetch_of_a_killed_one(stage: Stage) -> None:
+    """SIGKILL while Codat is answering; another worker that runs beside it finishes the fetch."""
+    codat = SimulatedCodat(stage.simulate())
+    company, sync_id = codat.create_sync(outcome="write_error", size=3, shapes=[])
+    codat.call("POST", "/faults", {"kind": "timeout", "call": "transactions", "hold_seconds": 60})
+    server = stage.serve(WORKER_IN_WEB="false")
+    first = stage.start("worker")
+    assert deliver(server, "msg_1", failed_event(sync_id, company)) == 204
+    wait_for(lambda: codat.calls("transactions"))
+    stage.start("worker")
+    wait_for(lambda: count_workers(stage) == 2)
+    assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    waiting = get(server, f"/syncs/{sync_id}")
+    assert (waiting["state"], waiting["errors"]["state"]) == ("failed", "waiting")
+    sync = wait_for(lambda: fetched(server, sync_id), TAKEN_OVER_WITHIN_S)
+    assert (sync["transactions"]["failed"], sync["errors"]["attempts"]) == (3, 2)
+
+
+@on_sqlite
+def test_a_service_that_was_killed_takes_over_its_own_fetch(stage: Stage) -> None:
+    """The same host starts again within a second; it does not wait for the old lease."""
+    codat = SimulatedCodat(stage.simulate())
+    company, sync_id = codat.create_sync(outcome="write_error", size=3, shapes=[])
+    codat.call("POST", "/faults", {"kind": "timeout", "call": "transactions", "hold_seconds": 60})
+    first = stage.serve()
+    assert deliver(first, "msg_1", failed_event(sync_id, company)) == 204
+    wait_for(lambda: codat.calls("transactions"))
+    killed_at = time.monotonic()
+    assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    again = stage.serve()
+    in_time = TAKEN_OVER_WITHIN_S - (time.monotonic() - killed_at)
+    assert wait_for(lambda: fetched(again, sync_id), in_time)["transactions"]["failed"] == 3
+
+
+@on_sqlite
+def test_sigterm_gives_a_fetch_in_hand_back(stage: Stage) -> None:
+    """Exit code 0 within ten seconds; the next process makes the first attempt again."""
+    codat = SimulatedCodat(stage.simulate())
+    company, sync_id = codat.create_sync(outcome="write_error", size=1, shapes=[])
+    codat.call("POST", "/faults", {"kind": "timeout", "call": "sync_status", "hold_seconds": 60})
+    server = stage.serve()
+    assert deliver(server, "msg_1", failed_event(sync_id, company)) == 204
+    wait_for(lambda: codat.calls("sync_status"))
+    assert server.stop() == 0
+    again = stage.serve()
+    assert wait_for(lambda: fetched(again, sync_id))["errors"]["attempts"] == 1
+
+
+@on_postgresql
+def test_without_a_worker_events_are_stored_and_shown_as_waiting(stage: Stage) -> None:
+    """Nothing is lost; everything is projected once a worker runs, also while Codat is down."""
+    server = stage.serve(WORKER_IN_WEB="false")
+    for n in range(20):
+        assert deliver(server, f"msg_{n}", failed_event(f"s{n}")) == 204
+    ready = httpx.get(f"{server.address}/readyz", verify=TLS)
+    assert (ready.status_code, ready.json()["checks"]["worker"]) == (
+        503,
+        "no worker has ever been seen",
     )
-    path = "/syncs/00000000-0000-0000-0000-000000000000"
+    events = get(server, "/events")["items"]
+    assert [event["processed_at"] for event in events] == [None] * 20
+    assert get(server, "/syncs")["items"] == []
+    assert metric(server, "webhook_events_pending") == 20
+    wait_for(lambda: "20 webhooks received, waiting to be processed" in page(server, "/"))
+    assert "no worker is running" in page(server, "/")
+    worker = stage.start("worker")
+    wait_for(lambda: metric(server, "webhook_events_pending") == 0)
+    assert len(get(server, "/syncs")["items"]) == 20
+    assert answers(server, "/readyz")
+    assert "waiting to be processed" not in page(server, "/")
 
-    def given_up() -> bool:
-        found = ask(service, path)
-        return bool(found and found["errors"]["state"] == "given_up")
+    def attempted() -> Any:
+        found = get(server, "/syncs/s0")
+        return found if found["errors"]["last_error"] else None
 
-    wait_for(given_up)
-    done = run(playing.folder, "redrive", "--all-dead", DATABASE_URL=playing.database_url)
-    assert (done.returncode, done.stdout) == (0, "1 given-up fetch is due again\n")
+    sync = wait_for(attempted)
+    assert (sync["state"], sync["errors"]["state"]) == ("failed", "waiting")
+    assert "Cannot connect to Codat" in sync["errors"]["last_error"]
+    assert datetime.fromisoformat(sync["errors"]["next_attempt_at"])
+    assert sync["transactions"]["failed"] is None
+    assert worker.stop() == 0
 
 
-@pytest.mark.parametrize("words", [("redrive", "--sync"), ("reconcile", "--company")])
-def test_an_id_that_nobody_knows_is_said_to_be_unknown(
-    playing: Stage, words: tuple[str, str]
+def page(process: Process, path: str) -> str:
+    """A page as a signed-in user sees it."""
+    with httpx.Client(base_url=process.address, verify=TLS) as client:
+        assert client.post("/sign-in", data={"key": API_KEY}).status_code == 303
+        return client.get(path).text
+
+
+@on_sqlite
+def test_an_event_that_cannot_be_applied_is_shown_and_stops_no_other(stage: Stage) -> None:
+    """In the API, in `doctor` and in the metrics; after a fix it is replayed."""
+    broken = stage.start("serve", python=("-m", "tests.planted", "raise-project"))
+    wait_until_live(broken)
+    for message_id, sync_id in (("m1", "s1"), ("m2", "poison"), ("m3", "s3")):
+        assert deliver(broken, message_id, failed_event(sync_id)) == 204
+    wait_for(lambda: metric(broken, "webhook_events_projection_errors"))
+    wait_for(lambda: get(broken, "/syncs/s3"))
+    assert get(broken, "/syncs/s1")["state"] == "failed"
+    assert get(broken, "/syncs/poison") is None
+    event = get(broken, "/events/m2")
+    assert "planted" in event["projection_error"]
+    assert event["processed_at"]
+    done = stage.run("doctor")
+    assert "events_failed: Webhook events that could not be processed: 1." in done.stdout
+    assert broken.stop() == 0
+    fixed = stage.serve()
+    replayed = httpx.post(
+        f"{fixed.address}/api/v1/events/m2/replay", headers=AUTHORIZED, verify=TLS
+    )
+    assert replayed.status_code == 202
+    wait_for(lambda: get(fixed, "/syncs/poison"))
+    assert get(fixed, "/events/m2")["projection_error"] is None
+    assert metric(fixed, "webhook_events_projection_errors") == 0
+
+
+@pytest.mark.parametrize("days", [30, 0])
+def test_changes_are_removed_after_keep_changes_days(
+    database: Database, database_url: str, days: int
 ) -> None:
-    """A mistyped id must not look like work that was done."""
-    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": playing.simulate()}
-    done = run(playing.folder, *words, "00000000-0000-0000-0000-000000000000", **where)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_reconcile_finds_what_no_webhook_told(playing: Stage) -> None:
-    """First only counted, then mended; and the calls it cost are told."""
-    codat = playing.simulate()
-    company, sync_id = a_sync(codat, outcome="write_error", size=2, shapes=[])
-    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": codat}
-    counted = run(playing.folder, "reconcile", "--dry-run", **where)
-    assert (counted.returncode, counted.stdout) == (
-        0,
-        "would mend: 1 companies, 1 syncs, 2 calls to Codat: "
-        "1 never announced, 0 disagrees, 0 given up, 0 incomplete, 0 stuck\n",
-    )
-    elsewhere = datetime.now(timezone(timedelta(hours=5))) - timedelta(hours=1)
-    for since, found in (
-        (elsewhere.isoformat(), 1),
-        (f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}", 0),
-    ):
-        late = run(playing.folder, "reconcile", "--dry-run", "--since", since, **where)
-        assert f"{found} never announced" in late.stdout, late.stderr
-    done = run(playing.folder, "reconcile", "--company", company, "--since", "2020-01-01", **where)
-    assert "1 never announced" in done.stdout
-    service = playing.serve()
-    sync = wait_for(lambda: fetched(service, sync_id))
-    assert (sync["state"], sync["transactions"]["failed"]) == ("failed", 2)
-
-
-@pytest.mark.parametrize("role", ["serve", "worker"])
-def test_sigterm_ends_well_within_ten_seconds(playing: Stage, role: str) -> None:
-    """Exit code 0, also while a fetch is in hand; its claim is given back."""
-    codat = playing.simulate()
-    company, sync_id = a_sync(codat, outcome="write_error", size=1, shapes=[])
-    control(codat, "/faults", {"kind": "timeout", "call": "sync_status", "hold_seconds": 30})
-    service = playing.serve(WORKER_IN_WEB="true" if role == "serve" else "false")
-    process = service if role == "serve" else playing.start("worker")
-    body = failing(sync_id).replace(b'"c1"', json.dumps(company).encode())
-    httpx.post(
-        f"{service.address}/webhooks/codat", content=body, headers=signed(body, "msg_1"), verify=TLS
-    )
-    wait_for(lambda: _calls(codat, "sync_status"))
-    assert process.stop() == 0
-    database = open_database(playing.database_url)
-    with database.reading() as connection:
-        row = connection.execute(select(fetches)).mappings().one()
-    database.close()
-    assert (row["state"], row["token"], row["attempts"]) == ("owed", None, 0)
-
-
-def test_send_posts_a_signed_event_that_arrives(playing: Stage) -> None:
-    """The operator's own test of the door, in both generations."""
-    service = playing.serve(WORKER_IN_WEB="false")
-    door = f"{service.address}/webhooks/codat"
-    for event, shape, state in (
-        ("SyncStarted", "legacy", "started"),
-        ("expenses.sync.successful", "new", "completed"),
-        ("sync failed", "legacy", "failed"),
-    ):
-        done = run(playing.folder, "send", event, "--to", door, "--sync", "s1", "--company", "c1",
-                   "--shape", shape)  # fmt: skip
-        assert (done.returncode, done.stdout[:4]) == (0, "204 "), done.stderr
-        assert ask(service, "/syncs/s1")["state"] == state
-    wrong = run(playing.folder, "send", "SyncFailed", "--to", door,
-                "--secret", "whsec_" + "B" * 32)  # fmt: skip
-    assert (wrong.returncode, "401" in wrong.stderr) == (1, True)
-
-
-def test_send_finds_the_door_on_an_ipv6_address(playing: Stage) -> None:
-    """Its colons need brackets in an address."""
-    done = run(playing.folder, "send", "SyncFailed", HOST="::1", PORT="1")
-    assert "error: http://[::1]:1/webhooks/codat cannot be reached" in done.stderr
-    assert "port" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        ((), 2),
-        (("nonsense",), 2),
-        (("send", "NoSuchEvent"), 2),
-        (("send", "SyncStarted", "--shape", "new"), 2),
-        (("redrive",), 2),
-        (("--help",), 0),
-        *(((verb, "--help"), 0) for verb in ("serve", "worker", "migrate", "demo", "send")),
-    ],
-)
-def test_wrong_use_is_code_2_and_help_is_there(
-    tmp_path: Path, arguments: tuple[str, ...], code: int
-) -> None:
-    """Scripts depend on it."""
-    done = run(tmp_path, *arguments)
-    assert done.returncode == code
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"CODAT_WEBHOOK_SECRETS": ""}, "CODAT_WEBHOOK_SECRETS"),
-        ({"CODAT_WEBHOOK_SECRETS": "whsec_!!canary!!"}, "CODAT_WEBHOOK_SECRETS"),
-        ({"API_KEYS": "canary"}, "API_KEYS"),
-        ({"CODAT_API_KEY": ""}, "CODAT_API_KEY"),
-        ({"DATABASE_URL": "sqlite:///never-migrated.db"}, "app migrate"),
-        ({"DATABASE_URL": "postgresql://u:canary@127.0.0.1:1/x"}, "database"),
-    ],
-)
-def test_a_start_that_cannot_work_is_refused_with_one_line(
-    tmp_path: Path, settings: dict[str, str], named: str
-) -> None:
-    """It names what to do and shows no secret."""
-    done = run(tmp_path, "serve", **settings)
-    assert done.returncode == 1
-    assert named in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "canary" not in done.stderr
-
-
-def test_migrate_says_what_it_did(tmp_path: Path) -> None:
-    """And says so again when there is nothing to do."""
-    url = f"sqlite:///{tmp_path}/new/folder/x.db"
-    first = run(tmp_path, "migrate", DATABASE_URL=url)
-    second = run(tmp_path, "migrate", DATABASE_URL=url)
-    assert (first.returncode, second.returncode) == (0, 0)
-    assert "was None" in first.stdout
-    assert "was up to date" in second.stdout
-
-
-def test_a_port_in_use_is_an_error_and_not_a_silence(playing: Stage) -> None:
-    """Exit code 1, and the address."""
-    service = playing.serve(WORKER_IN_WEB="false")
-    port = service.address.rsplit(":", 1)[1]
-    done = run(playing.folder, "serve", DATABASE_URL=playing.database_url, PORT=port)
-    assert done.returncode == 1
-    assert port in done.stderr
-
-
-def test_a_sync_started_here_is_followed_to_its_end_without_any_webhook(playing: Stage) -> None:
-    """Codat starts it, tells nobody, and its items are known all the same."""
-    codat = playing.simulate()
-    company = control(codat, "/companies", {"name": "Toft stores"})["id"]
-    service = playing.serve()
-    ours = httpx.Client(
-        base_url=f"{service.address}/api/v1/companies/{company}",
-        headers={"authorization": f"Bearer {API_KEY}"},
-        timeout=10,
-    )
-    order = {"dataset_ids": [str(uuid.uuid4())]}
-    with ours:
-        answer = ours.post("/syncs", json=order)
-        assert answer.status_code == 202, answer.text
-        sync_id = answer.json()["sync_id"]
-        assert ours.post("/syncs", json=order).status_code == 409
-        config = ours.get("/config", params={"download": "true"})
-        assert config.json()
-        assert config.headers["content-disposition"].startswith("attachment")
-    assert ask(service, f"/syncs/{sync_id}")["state"] == "started"
-    control(codat, f"/syncs/{sync_id}/advance", {"outcome": "partly_failed", "shapes": []})
-    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": codat}
-    assert "1 disagrees" in run(playing.folder, "reconcile", **where).stdout
-    path = f"/syncs/{sync_id}"
-    wait_for(lambda: ask(service, path)["errors"]["state"] == "fetched")
-    sync = ask(service, path)
-    assert (sync["state"], sync["outcome"]) == ("failed", "partly_failed")
+    """A consumer that comes back later gets 410 and no silent gap; the syncs stay. 0: unlimited."""
+    clock = Clock()
+    app = create_app(
+        load_settings(
+            database_url=database_url, api_keys=API_KEY, codat_api_key=CODAT_KEY,
+            codat_webhook_secrets=SECRET, worker_in_web=False, keep_changes_days=days,
+        ),
+        clock=clock,
+    )  # fmt: skip
+    factories.deliver(database, "m1", event_type=factories.STARTED)
+    with TestClient(app, headers=AUTHORIZED) as client:
+        first = client.get("/api/v1/changes").json()["items"][-1]["cursor"]
+        factories.deliver(database, "m2")
+        clock.now += timedelta(days=31)
+        retention = make_retention(app.state.settings, database, clock)
+        assert retention
+        asyncio.run(retention.run())
+        late = client.get("/api/v1/changes", params={"after": first})
+        assert late.status_code == (410 if days else 200), late.text
+        assert len(client.get("/api/v1/changes").json()["items"]) == (0 if days else 2)
+        assert client.get("/api/v1/syncs/s1").json()["state"] == "failed"

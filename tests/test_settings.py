@@ -1,4 +1,4 @@
-"""Settings: where they come from, what stops a start, and that documents tell the truth."""
+"""Settings: their sources, the values that stop a start, and their documentation."""
 
 import re
 from pathlib import Path
@@ -6,16 +6,13 @@ from pathlib import Path
 import pytest
 
 from app import settings as settings_module
-from app.bootstrap import check_settings
 from app.errors import SettingsError
-from app.settings import Settings, load_settings, require
-from app.worker.tasks.reclassify import team_rules
-from tests import processes
+from app.settings import Settings, load_settings, require, setting_names
 
 ROOT = Path(__file__).parents[1]
 SECRET = "whsec_" + "A" * 32
 NAMES = {name.upper() for name in Settings.model_fields}
-COMPLETE = {
+REQUIRED = {
     "CODAT_WEBHOOK_SECRETS": SECRET,
     "CODAT_API_KEY": "codat-canary-key",
     "API_KEYS": "our-own-canary-key-1",
@@ -23,8 +20,8 @@ COMPLETE = {
 
 
 @pytest.fixture(autouse=True)
-def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder without `.env`, and an environment without our settings."""
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A working directory without `.env`, and an environment without our settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(settings_module, "SECRETS_DIR", tmp_path / "secrets")
     for name in NAMES:
@@ -32,7 +29,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def given(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
+def load(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     return load_settings()
@@ -41,35 +38,38 @@ def given(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
 def test_lists_are_split_at_commas_and_empty_counts_as_not_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Blanks around the parts are nobody's wish."""
-    found = given(monkeypatch, CODAT_WEBHOOK_SECRETS=f" {SECRET} ,, whsec_b", PORT="", API_KEYS="")
-    assert [s.get_secret_value() for s in found.codat_webhook_secrets] == [SECRET, "whsec_b"]
-    assert (found.port, found.api_keys) == (8000, ())
+    settings = load(
+        monkeypatch, CODAT_WEBHOOK_SECRETS=f" {SECRET} ,, whsec_b", PORT="", API_KEYS=""
+    )
+    secrets = [secret.get_secret_value() for secret in settings.codat_webhook_secrets]
+    assert secrets == [SECRET, "whsec_b"]
+    assert (settings.port, settings.api_keys) == (8000, ())
 
 
-def test_the_environment_beats_the_file_and_the_file_beats_the_secrets(
-    monkeypatch: pytest.MonkeyPatch, nowhere: Path
+def test_the_environment_wins_over_dotenv_and_dotenv_over_secret_files(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    """Three places, one order."""
-    (nowhere / "secrets").mkdir()
+    (folder / "secrets").mkdir()
     for name, value in (("port", "1"), ("host", "secret"), ("CODAT_API_KEY", "from-a-file\n")):
-        (nowhere / "secrets" / name).write_text(value)
-    (nowhere / ".env").write_text("PORT=2\nHOST=dotenv\n")
-    found = given(monkeypatch, PORT="3")
-    assert (found.port, found.host) == (3, "dotenv")
-    assert found.codat_api_key
-    assert found.codat_api_key.get_secret_value() == "from-a-file"
+        (folder / "secrets" / name).write_text(value)
+    (folder / ".env").write_text("PORT=2\nHOST=dotenv\n")
+    settings = load(monkeypatch, PORT="3")
+    assert (settings.port, settings.host) == (3, "dotenv")
+    assert settings.codat_api_key
+    assert settings.codat_api_key.get_secret_value() == "from-a-file"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("PORT", "canary"), ("PORT", "70000"), ("API_KEYS", "canary"), ("LOG_LEVEL", "canary"),
+        ("LOG_FORMAT", "canary"), ("MAX_UNVERIFIED_BODY_BYTES", "1048575"),
         ("DATABASE_URL", "mysql://user:canary@host/x"), ("DATABASE_URL", "canary"),
         ("DATABASE_URL", "sqlite:///:memory:"), ("DATABASE_URL", "sqlite:///?canary=1"),
         ("DATABASE_URL", "sqlite:///file:canary?mode=memory&uri=true"),
         ("DATABASE_URL", "sqlite+aiosqlite:///canary.db"), ("STUCK_AFTER_MINUTES", "9" * 9),
-        ("RECONCILE_EVERY_MINUTES", "9" * 9),
+        ("RECONCILE_EVERY_MINUTES", "9" * 9), ("KEEP_EVENTS_DAYS", "-1"),
+        ("KEEP_CHANGES_DAYS", "36501"),
         ("CODAT_BASE_URL", "canary"), ("MAX_BODY_BYTES", "-1"), ("FETCH_MAX_ATTEMPTS", "0"),
         ("WORKER_IN_WEB", "canary"), ("NOTIFY_WEBHOOK_URLS", "https://a.example, ftp://canary"),
         ("NOTIFY_WEBHOOK_URLS", "https://"), ("RETRY_WEBHOOK_URL", "canary"),
@@ -85,119 +85,83 @@ def test_the_environment_beats_the_file_and_the_file_beats_the_secrets(
 def test_a_wrong_value_is_one_line_that_names_the_setting_and_hides_the_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """What a start prints may end up anywhere."""
     with pytest.raises(SettingsError) as caught:
-        given(monkeypatch, **{name: value})
-    assert str(caught.value).startswith(f"{name}: ")
+        load(monkeypatch, **{name: value})
+    problem = caught.value.problems[0]
+    assert problem.startswith(f"{name} ")
+    assert name.lower() in setting_names(problem)
     assert "\n" not in str(caught.value)
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("PORT", "0", "PORT must be a number from 1 to 65535."),
+        ("MAX_BODY_BYTES", "1", "MAX_BODY_BYTES must be a number of at least 1024."),
+        ("WORKER_IN_WEB", "maybe", "WORKER_IN_WEB must be true or false."),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT must be json or console."),
+    ],
+)
+def test_the_line_says_which_values_are_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, text: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(monkeypatch, **{name: value})
+    assert str(caught.value) == text
+
+
 @pytest.mark.parametrize("name", ["NOTIFY_WEBHOOK_URLS", "RETRY_WEBHOOK_URL"])
-def test_nothing_goes_out_unsigned(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """An address without a secret stops the start."""
+def test_a_receiver_of_webhooks_needs_a_signing_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "https://receiver.example/codat")
-    with pytest.raises(SettingsError, match=r"^NOTIFY_SIGNING_SECRET: is not set, but") as caught:
+    with pytest.raises(SettingsError, match=r"^NOTIFY_SIGNING_SECRET is required when .*\.$"):
         load_settings()
-    assert "\n" not in str(caught.value)
-    found = given(monkeypatch, NOTIFY_SIGNING_SECRET=SECRET)
-    assert found.notify_signing_secret
+    assert load(monkeypatch, NOTIFY_SIGNING_SECRET=SECRET).notify_signing_secret
 
 
-def test_addresses_may_hold_commas_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Apprise's do: only a comma before another address parts them."""
-    found = given(
+def test_apprise_addresses_may_contain_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
         monkeypatch, NOTIFY_URLS="mailto://u:p@host?to=a@x,b@x, slack://T/B/C/#one,json://h\n"
     )
-    assert [each.get_secret_value() for each in found.notify_urls] == [
+    assert [url.get_secret_value() for url in settings.notify_urls] == [
         "mailto://u:p@host?to=a@x,b@x",
         "slack://T/B/C/#one",
         "json://h",
     ]
 
 
-@pytest.mark.parametrize("missing", COMPLETE)
-def test_a_missing_setting_without_default_stops_the_start(
-    monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    """By name."""
-    rest = {name: value for name, value in COMPLETE.items() if name != missing}
-    found = given(monkeypatch, **rest)
-    with pytest.raises(SettingsError, match=missing):
-        check_settings(found)
+def test_all_missing_settings_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, CODAT_API_KEY="key")
+    with pytest.raises(SettingsError) as caught:
+        require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
+    assert str(caught.value) == (
+        "Missing settings: CODAT_WEBHOOK_SECRETS, API_KEYS. See .env.example."
+    )
 
 
 def test_no_secret_is_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings are printed by debuggers and error trackers."""
-    found = given(monkeypatch, DATABASE_URL="postgresql://u:pw-canary@h/x", **COMPLETE)
-    assert "canary" not in repr(found)
-    assert SECRET not in repr(found)
-    require(found, "api_keys")
+    settings = load(monkeypatch, DATABASE_URL="postgresql://u:pw-canary@h/x", **REQUIRED)
+    assert "canary" not in repr(settings)
+    assert SECRET not in repr(settings)
 
 
-def test_both_log_forms_are_understood_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    """INFO is what many are used to."""
-    found = given(monkeypatch, LOG_LEVEL="INFO", LOG_FORMAT="Json")
-    assert (found.log_level, found.log_format) == ("info", "json")
+def test_log_settings_ignore_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, LOG_LEVEL="INFO", LOG_FORMAT="Json")
+    assert (settings.log_level, settings.log_format) == ("info", "json")
 
 
-def documented(row: str, text: str) -> dict[str, str]:
-    return dict(re.findall(row, text, re.MULTILINE))
-
-
-def test_readme_and_example_list_exactly_the_settings_there_are() -> None:
-    """With their defaults."""
-    table = documented(r"^\| `([A-Z_]+)` \| ([^|]+?) \|", (ROOT / "README.md").read_text())
-    example = documented(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text())
+def test_the_example_and_the_docs_list_every_setting_with_its_default() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(document.read_text() for document in documents)
+    table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]+?) \|", text, re.MULTILINE))
+    example_text = (ROOT / ".env.example").read_text()
+    example = dict(re.findall(r"^([A-Z_]+)=(.*)$", example_text, re.MULTILINE))
     assert set(table) == NAMES
     assert set(example) == NAMES
     for name, field in Settings.model_fields.items():
-        default = field.default
-        if isinstance(default, str | int) and default != "":
-            said = str(default).lower() if isinstance(default, bool) else str(default)
-            assert table[name.upper()] == f"`{said}`"
-            assert example[name.upper()] == said
-
-
-def test_readme_names_every_verb_and_the_two_commands() -> None:
-    """A verb that is not in the README does not exist for a user."""
-    from app.__main__ import cli
-
-    readme = (ROOT / "README.md").read_text()
-    verbs = {c.callback.__name__ for c in cli.registered_commands if c.callback}
-    assert {verb for verb in verbs if f"`{verb}" not in readme} == set()
-    assert "make demo" in readme
-    assert "make test" in readme
-
-
-def test_links_in_the_documents_lead_somewhere() -> None:
-    """Relative ones, in every document."""
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\((?!http|#)([^)#]+)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
-
-
-def test_the_readmes_own_rules_can_be_used_as_they_stand(tmp_path: Path) -> None:
-    """People copy examples."""
-    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    file = tmp_path / "causes.toml"
-    file.write_text(example)
-    rules = team_rules(file)
-    said = {
-        "The ledger is sealed": "period_closed",
-        "Cost center 7 is unknown.": "cost_centre_unknown",
-    }
-    for message, cause in said.items():
-        assert rules.of_transaction(message, status="PushError") == cause
-
-
-def test_a_wrong_causes_file_stops_serve_and_worker(nowhere: Path) -> None:
-    """With one line and exit code 1, before anything is opened."""
-    (nowhere / "own.toml").write_text("[[rule]]\ncause = 'nobody'\nmessage = 'x'\n")
-    for verb in ("serve", "worker"):
-        done = processes.run(nowhere, verb, CAUSES_FILE="own.toml")
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1] == (
-            "error: CAUSES_FILE: rule 1 (nobody): there is no such cause"
-        )
-        assert "Traceback" not in done.stderr
+        if isinstance(field.default, str | int):
+            is_flag = isinstance(field.default, bool)
+            default = str(field.default).lower() if is_flag else str(field.default)
+            assert (table[name.upper()], example[name.upper()]) == (f"`{default}`", default)

@@ -1,50 +1,41 @@
-"""Small at rest: a process loads what it needs, and nothing else."""
+"""A process loads what it needs and nothing else, so that it starts fast and stays small."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, Stage, a_worker_lives, run, stage, wait_for
+from tests.processes import Process, Stage, count_workers, run, wait_for
 
 WEB = {"fastapi", "starlette", "uvicorn", "jinja2", "prometheus_client"}
-ELSEWHERE = {"alembic", "apprise", "simulator", "app.cli.demo"}
-TELL = {"PYTHONPROFILEIMPORTTIME": "1"}  # Python then names on stderr all it imports
+OTHER_VERBS = {"alembic", "apprise", "simulator"}
+PROFILE = {"PYTHONPROFILEIMPORTTIME": "1"}  # Python then lists on stderr all that it imports
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-@pytest.fixture
-def playing(tmp_path: Path) -> Iterator[Stage]:
-    """A migrated SQLite database, and room for processes."""
-    with stage(tmp_path, f"sqlite:///{tmp_path / 'syncs.db'}") as playing:
-        assert run(tmp_path, "migrate", DATABASE_URL=playing.database_url).returncode == 0
-        yield playing
-
-
-def loaded(process: Process) -> set[str]:
-    """The modules a process has imported, once it has ended well."""
+def imported_modules(process: Process) -> set[str]:
+    """The modules that a process has imported; it must end well."""
     assert process.stop() == 0
-    lines = process.log.read_text().splitlines()
+    lines = process.logged().splitlines()
     return {line.split("|")[2].strip() for line in lines if line.startswith("import time:")}
 
 
-def test_a_worker_loads_no_web_framework(playing: Stage) -> None:
-    """It runs beside the door, in as many copies as one likes."""
-    worker = playing.start("worker", **TELL)
-    wait_for(lambda: a_worker_lives(playing))
-    modules = loaded(worker)
+def test_a_worker_loads_no_web_framework(stage: Stage) -> None:
+    worker = stage.start("worker", **PROFILE)
+    wait_for(lambda: count_workers(stage))
+    modules = imported_modules(worker)
     assert "app.worker.runner" in modules
-    assert modules & (WEB | ELSEWHERE | {"svix"}) == set()
+    assert modules & (WEB | OTHER_VERBS | {"svix"}) == set()
 
 
-def test_who_serves_loads_nothing_of_the_other_verbs(playing: Stage) -> None:
-    """No migrations, no demo, no notifications in words."""
-    modules = loaded(playing.serve(WORKER_IN_WEB="false", **TELL))
+def test_the_web_server_loads_nothing_of_other_verbs(stage: Stage) -> None:
+    """No migrations, no simulator, and no notifications unless an address is set."""
+    modules = imported_modules(stage.serve(WORKER_IN_WEB="false", **PROFILE))
     assert "fastapi" in modules
-    assert modules & ELSEWHERE == set()
+    assert modules & OTHER_VERBS == set()
 
 
-def test_help_loads_none_of_it(tmp_path: Path) -> None:
-    """A question about the command line is answered at once."""
-    said = run(tmp_path, "--help", **TELL).stderr
-    assert "app.settings" in said
-    assert not [name for name in ("fastapi", "sqlalchemy", "httpx", "alembic") if name in said]
+def test_help_loads_no_library_that_takes_long(tmp_path: Path, database_url: str) -> None:
+    listed = run(tmp_path, "--help", DATABASE_URL=database_url, **PROFILE).stderr
+    assert "app.settings" in listed
+    assert not [name for name in ("fastapi", "sqlalchemy", "httpx", "alembic") if name in listed]

@@ -1,6 +1,7 @@
-"""The demo: the service on SQLite and a simulated Codat beside it, from nothing.
+"""`demo`: the service on SQLite, with a simulated Codat beside it.
 
-Everything it needs it makes: a fresh database, keys, a signing secret, free ports.
+It creates what it needs: a database, keys, a signing secret, free ports. The simulator is a
+subprocess and is spoken to over HTTP only.
 """
 
 import os
@@ -15,37 +16,69 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from app import logging as log
+from app.cli.serve import run_server
+from app.cli.terminal import one_line_errors, open_database
 from app.errors import ServiceError
 from app.settings import Settings, load_settings
 
-FIRST_PORT = 8000
-PORTS_TRIED = 50
+ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
-PREFIX = "codat-demo-"
+PORTS_TRIED = 50
+FOLDER_PREFIX = "codat-demo-"
+SIMULATOR_STARTS_WITHIN_S = 30
+
+
+def demo(port: Annotated[int, typer.Option(help="First port to try.")] = 8000) -> None:
+    """Run the whole service on SQLite with a simulated Codat; no other setup needed."""
+    from app.db import migrations
+
+    with one_line_errors():
+        if not (ROOT / "simulator").is_dir():
+            raise ServiceError(
+                "The demo needs a checkout of the repository: the simulated Codat is not part of "
+                "the image. Use `send` to try out an endpoint."
+            )
+        with demo_folder() as folder:
+            settings = demo_settings(folder, free_port(port))
+            log.configure(settings.log_level, "console")
+            with open_database(settings) as database:
+                migrations.migrate(database)
+            with simulated_codat(settings):
+                run_server(settings, on_ready=lambda: typer.echo(greeting(settings)))
 
 
 def free_port(first: int) -> int:
-    """The first port from `first` on that nobody listens on. Raises OSError when none is free."""
+    """The first port from `first` on that is free. Raises ServiceError when none is."""
     for port in range(first, first + PORTS_TRIED):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if probe.connect_ex((HOST, port)) != 0:
-                return port
-    raise OSError(f"no free port from {first} to {first + PORTS_TRIED - 1}")
+        if not _is_listening(port):
+            return port
+    raise ServiceError(f"No port from {first} to {first + PORTS_TRIED - 1} is free.")
 
 
-def demo_settings(folder: Path, port: int, codat_port: int) -> Settings:
-    """Settings for a throwaway service in `folder` that takes the simulator for Codat."""
+def _is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def demo_settings(folder: Path, port: int) -> Settings:
+    """Settings for a service in `folder` whose Codat is the simulator."""
     return load_settings(
         database_url=f"sqlite:///{folder / 'demo.db'}",
         codat_webhook_secrets="whsec_" + b64encode(secrets.token_bytes(32)).decode(),
-        codat_api_key=secrets.token_hex(24),  # never begins with a dash: it becomes an argument
-        codat_base_url=f"http://{HOST}:{codat_port}",
+        codat_api_key=secrets.token_hex(24),
+        codat_base_url=f"http://{HOST}:{free_port(port + 1)}",
         api_keys="demo-" + secrets.token_hex(12),
         host=HOST,
         port=port,
         worker_in_web=True,
+        notify_webhook_urls=(),  # a `.env` may have real receivers
+        retry_webhook_url=None,
+        notify_urls=(),
         log_level="warning",
         log_format="console",
     )
@@ -53,22 +86,24 @@ def demo_settings(folder: Path, port: int, codat_port: int) -> Settings:
 
 @contextmanager
 def simulated_codat(settings: Settings) -> Iterator[None]:
-    """A simulated Codat that plays a lively morning to the service, until the block ends."""
+    """Run a simulated Codat that sends a morning of sample syncs, until the block ends."""
     key = settings.codat_api_key.get_secret_value() if settings.codat_api_key else ""
-    port = settings.codat_base_url.rsplit(":", 1)[1]
     secret = settings.codat_webhook_secrets[0].get_secret_value()
-    command = [
-        *(sys.executable, "-m", "simulator", "--port", port, "--until-eof"),
-        *("--to", f"http://{HOST}:{settings.port}/webhooks/codat", "--scenario", "morning"),
-    ]
+    port = settings.codat_base_url.rpartition(":")[2]
+    endpoint = f"http://{HOST}:{settings.port}/webhooks/codat"
     process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,  # its end says that we are gone, however we went
+        [
+            *(sys.executable, "-m", "simulator", "--port", port, "--until-eof"),
+            *("--to", endpoint, "--scenario", "morning"),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,  # its end tells the simulator that this process is gone
         stdout=subprocess.DEVNULL,
+        # not as options: every user of the machine can read a command line
         env={**os.environ, "SIMULATOR_KEY": key, "SIMULATOR_SECRETS": secret},
     )
     try:
-        _wait_until_it_listens(process, int(port))
+        _wait_for_simulator(process, int(port))
         yield
     finally:
         process.terminate()
@@ -78,57 +113,55 @@ def simulated_codat(settings: Settings) -> Iterator[None]:
             process.kill()
 
 
-def _wait_until_it_listens(process: "subprocess.Popen[bytes]", port: int) -> None:
-    """Raises ServiceError when it ends, or does not listen within half a minute."""
-    end = time.monotonic() + 30
+def _wait_for_simulator(process: "subprocess.Popen[bytes]", port: int) -> None:
+    end = time.monotonic() + SIMULATOR_STARTS_WITHIN_S
     while time.monotonic() < end and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)) == 0:
-                return
+        if _is_listening(port):
+            return
         time.sleep(0.05)
-    raise ServiceError("the simulated Codat did not start")
+    raise ServiceError("The simulated Codat did not start.")
 
 
 @contextmanager
 def demo_folder() -> Iterator[Path]:
-    """A folder that is gone when the demo ends; those of demos that were killed go now."""
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if _is_left_behind(left):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
-        yield Path(folder)
+    """A temporary folder. Also removes those of demos that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        if _is_orphaned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{os.getpid()}-") as created:
+        yield Path(created)
 
 
-def _is_left_behind(folder: Path) -> bool:
-    """True for a folder of ours whose name tells a process that is no more."""
-    number = folder.name.removeprefix(PREFIX).partition("-")[0]
-    if folder.is_symlink() or not number.isdigit() or folder.stat().st_uid != os.getuid():
+def _is_orphaned(folder: Path) -> bool:
+    """True for our own folder when the process whose id is in its name no longer exists."""
+    pid = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+    if folder.is_symlink() or not pid.isdigit() or folder.stat().st_uid != os.getuid():
         return False
     try:
-        os.kill(int(number), 0)
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        return False
+        pass
     return False
 
 
 def greeting(settings: Settings) -> str:
-    """What the terminal says: what to open, how to sign in, what to type."""
+    """What to open, how to sign in, what to try."""
     address = f"http://{settings.host}:{settings.port}"
     key = settings.api_keys[0].get_secret_value()
     return f"""
-  The receiver is running, and a simulated Codat is playing a lively morning of syncs to it.
+  The service is running, and a simulated Codat sends it a busy morning of sample syncs.
 
   Open      {address}/
   Sign in   {key}
 
-  Every sync:
+  Latest syncs:
     curl -s -H "Authorization: Bearer {key}" "{address}/api/v1/syncs?limit=5"
-  Every failed item, with its error:
+  Failed items and their errors:
     curl -s -H "Authorization: Bearer {key}" "{address}/api/v1/push-errors?limit=5"
-  A forged delivery is turned away:
+  A forged webhook is rejected with 401:
     curl -i -X POST {address}/webhooks/codat -d '{{}}'
 
-  Everything is thrown away when you stop it with Ctrl-C.
+  Stop with Ctrl-C. All data is deleted.
 """

@@ -1,180 +1,165 @@
-"""The verbs by which an operator looks after the service: prune, erase, doctor."""
+"""The verbs for stored data: migrate, reconcile, redrive, rebuild, erase, prune, classify."""
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import asdict
-from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import typer
 
-from app import logging as log
-from app.cli.terminal import can_ask, check_schema, database_of, one_line, progress, read_settings
-from app.errors import SettingsError
-from app.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from app.db.engine import Database
-    from app.domain.checks import Misconfigured
-
-MOUNTS = Path("/proc/mounts")
-_NO_DATABASE = frozenset(
-    {"setting_wrong", "database_missing", "database_unreachable", "schema_outdated"}
+from app.cli.terminal import (
+    one_line_errors,
+    open_current_database,
+    open_database,
+    read_settings,
+    report_progress,
 )
+from app.domain.causes.classifier import UNCLASSIFIED
+from app.errors import ServiceError
+from app.settings import Settings
 
 
-def prune() -> None:
-    """Remove raw webhook bodies that are older than KEEP_EVENTS_DAYS, now."""
-    with one_line():
-        settings = read_settings()
-        check_schema(settings)
-        asyncio.run(_prune(settings))
+def migrate() -> None:
+    """Bring the database up to date. Safe to run twice, and from two hosts at the same time."""
+    from app.db import migrations
+
+    with one_line_errors(), open_database(read_settings()) as database:
+        before, after = migrations.migrate(database)
+    if before == after:
+        typer.echo(f"Already up to date ({after}).")
+    elif before is None:
+        typer.echo(f"Created schema {after}.")
+    else:
+        typer.echo(f"Upgraded the schema from {before} to {after}.")
 
 
-async def _prune(settings: Settings) -> None:
+def reconcile(
+    company: Annotated[str | None, typer.Option(help="One company's ID.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Ignore older syncs (UTC).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count differences only.")] = False,
+) -> None:
+    """Compare with Codat and queue what is missing or different. The worker then fetches it."""
+    with one_line_errors():
+        asyncio.run(_reconcile(read_settings(), company, since, dry_run))
+
+
+async def _reconcile(
+    settings: Settings, company: str | None, since: datetime | None, dry_run: bool
+) -> None:
+    from app.bootstrap import make_codat, utc_now
+    from app.worker.tasks.reconcile import Reconciler
+
+    with open_current_database(settings) as database:
+        async with make_codat(settings, database, utc_now) as codat:
+            reconciler = Reconciler(
+                database,
+                codat,
+                utc_now,
+                stuck_after=timedelta(minutes=settings.stuck_after_minutes),
+                report=report_progress,
+            )
+            report = await reconciler.run(
+                company_id=company,
+                since=since.replace(tzinfo=since.tzinfo or UTC) if since else None,
+                dry_run=dry_run,
+            )
+    typer.echo(f"Dry run, nothing was changed: {report}" if dry_run else str(report))
+    if report.skipped:
+        raise ServiceError("Some companies could not be read. Run the command again.")
+
+
+def redrive(
+    sync: Annotated[str | None, typer.Option(help="One sync's ID.")] = None,
+    all_dead: Annotated[bool, typer.Option("--all-dead", help="All abandoned fetches.")] = False,
+    messages: Annotated[bool, typer.Option("--messages", help="Abandoned messages.")] = False,
+) -> None:
+    """Retry fetches or outgoing messages that were abandoned."""
+    if (sync is not None) + all_dead + messages != 1:
+        raise typer.BadParameter("Choose one of: --sync ID, --all-dead, --messages.")
     from app.bootstrap import utc_now
-    from app.worker.tasks.retention import Retention
+    from app.db import jobs, outgoing
+    from app.db.queries.syncs import get_sync
 
-    if not settings.keep_events_days:
-        typer.echo("KEEP_EVENTS_DAYS is 0: everything is kept, nothing was removed")
-        return
-    keep = timedelta(days=settings.keep_events_days)
-    with database_of(settings) as database:
-        typer.echo(str(await Retention(database, utc_now, keep, tell=progress).run()))
+    with one_line_errors(), open_current_database(read_settings()) as database:
+        with database.writing() as connection:
+            if messages:
+                count = outgoing.redrive(connection, now=utc_now())
+            else:
+                keys = None if sync is None else [get_sync(connection, sync).pk]
+                count = jobs.revive_dead(connection, "fetch", keys, now=utc_now())
+        typer.echo(f"Abandoned {'messages' if messages else 'fetches'} queued again: {count}")
+
+
+def rebuild() -> None:
+    """Recompute all derived data from the stored webhooks and Codat's stored answers.
+
+    Calls nothing at Codat, reports what differed, and may run while the service runs.
+    """
+    from app.bootstrap import utc_now
+    from app.worker.rebuild import Rebuilder
+
+    with one_line_errors(), open_current_database(read_settings()) as database:
+        typer.echo(str(Rebuilder(database, utc_now, report=report_progress).run()))
 
 
 def erase(
-    company: Annotated[str, typer.Option(help="The company's id.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    company: Annotated[str, typer.Option(help="The company's ID.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Remove every trace of a company, and print a receipt. Delete it at Codat first."""
-    if not yes and not can_ask():
-        raise typer.BadParameter("there is nobody to ask: say --yes", param_hint="--yes")
-    with one_line():
-        settings = read_settings()
-        check_schema(settings)
-        _erase(settings, company, ask=not yes)
-
-
-def _erase(settings: Settings, company: str, *, ask: bool) -> None:
+    """Remove every trace of a company and print a receipt. Delete the company at Codat first."""
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("No terminal to confirm; pass --yes.")
     from app.bootstrap import utc_now
     from app.worker.erase import Eraser
 
-    with database_of(settings) as database:
-        eraser = Eraser(database, utc_now, tell=progress)
+    with one_line_errors(), open_current_database(read_settings()) as database:
+        eraser = Eraser(database, utc_now, report=report_progress)
         eraser.require_known(company)
-        if ask:
-            question = f"Erase everything about company {company}? This cannot be undone."
+        if not yes:
+            question = f"Erase all data of company {company}? This cannot be undone."
             typer.confirm(question, abort=True, err=True)
         for line in eraser.erase(company).lines():
             typer.echo(line)
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+def prune() -> None:
+    """Apply the retention of KEEP_EVENTS_DAYS and KEEP_CHANGES_DAYS now."""
+    from app.bootstrap import make_retention, utc_now
+
+    with one_line_errors(), open_current_database(settings := read_settings()) as database:
+        retention = make_retention(settings, database, utc_now, report=report_progress)
+        if retention is None:
+            typer.echo("KEEP_EVENTS_DAYS and KEEP_CHANGES_DAYS are 0: nothing was removed.")
+        else:
+            typer.echo(str(asyncio.run(retention.run())))
+
+
+def classify(
+    message: Annotated[
+        str | None, typer.Argument(help="An error message from Codat.", metavar="MESSAGE")
+    ] = None,
+    file: Annotated[
+        typer.FileText | None,
+        typer.Option(
+            help="A file with one message per line; - for stdin.",
+            encoding="utf-8",
+            errors="replace",
+        ),
+    ] = None,
 ) -> None:
-    """Examine settings, database, worker and Codat; name each thing that is wrong."""
-    log.configure("error", "console")
-    found = asyncio.run(_examine())
-    if as_json:
-        told = {"ok": not found, "findings": [asdict(each) for each in found]}
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
-    else:
-        for each in found:
-            typer.echo(f"{each.name}: {each.text}\n    → {each.do}")
-        typer.echo(f"{len(found)} findings" if found else "nothing is wrong")
-    raise typer.Exit(1 if found else 0)
+    """Show the cause of a message, the rule that matched, and the message's fingerprint."""
+    if (message is None) == (file is None):
+        raise typer.BadParameter("Pass either MESSAGE or --file.")
+    from app.worker.tasks.reclassify import load_classifier
 
-
-async def _examine() -> "list[Misconfigured]":
-    """Everything that can be examined, also where some settings cannot be read."""
-    from app.worker.doctor import settings_wrong
-
-    settings, refused = _readable_settings()
-    wrong = {each.partition(":")[0] for each in refused.problems} if refused else set()
-    found = settings_wrong(settings, refused)
-    if "DATABASE_URL" not in wrong:
-        found += await asyncio.to_thread(_database_wrong, settings)
-    if settings.codat_api_key and "CODAT_BASE_URL" not in wrong:
-        broken = "DATABASE_URL" in wrong or any(each.name in _NO_DATABASE for each in found)
-        with nullcontext() if broken else database_of(settings) as database:
-            found += await _codat_wrong(settings, database)
-    return found
-
-
-def _readable_settings() -> tuple[Settings, SettingsError | None]:
-    """The settings, with the default in place of each that cannot be used; and what is wrong."""
-    from app.clients import check_recipients
-    from app.worker.tasks.reclassify import team_rules
-
-    problems: list[str] = []
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        problems += error.problems
-        settings = _with_defaults(problems)
-    try:
-        team_rules(settings.causes_file)
-    except SettingsError as error:
-        problems += error.problems
-        settings = settings.model_copy(update={"causes_file": None})
-    try:
-        check_recipients(settings)
-    except SettingsError as error:
-        problems += error.problems
-        settings = settings.model_copy(update={"notify_urls": ()})
-    return settings, SettingsError(*problems) if problems else None
-
-
-def _with_defaults(problems: Sequence[str]) -> Settings:
-    """The settings without those that these problems name, and without who cannot do alone."""
-    names = {each.partition(":")[0].lower() for each in problems}
-    if "notify_signing_secret" in names:
-        names |= {"notify_webhook_urls", "retry_webhook_url"}
-    fields = Settings.model_fields
-    return load_settings(**{name: fields[name].default for name in names if name in fields})
-
-
-def _database_wrong(settings: Settings) -> "list[Misconfigured]":
-    from app.bootstrap import utc_now
-    from app.db.engine import sqlite_file
-    from app.domain.checks import Misconfigured, place_wrong
-    from app.worker.doctor import database_wrong
-
-    try:
-        file = sqlite_file(settings.database_url)
-    except SettingsError as error:
-        return [Misconfigured("setting_wrong", str(error), "correct it; see .env.example")]
-    badly_placed = place_wrong(str(file), _mounts()) if file else None
-    found = [badly_placed] if badly_placed else []
-    if file and not file.exists():
-        text = "there is no SQLite file where DATABASE_URL says"
-        return [*found, Misconfigured("database_missing", text, "run `python -m app migrate`")]
-    with database_of(settings) as database:
-        return [*found, *database_wrong(database, utc_now())]
-
-
-def _mounts() -> str:
-    """The mounted file systems; nothing on a machine that does not list them."""
-    with suppress(OSError):
-        return MOUNTS.read_text(errors="replace")
-    return ""
-
-
-async def _codat_wrong(settings: Settings, database: "Database | None") -> "list[Misconfigured]":
-    """Asks Codat, unless a database says that all calls must rest."""
-    from app.bootstrap import utc_now
-    from app.codat.asking import TimedCodat
-    from app.worker.doctor import codat_wrong
-    from app.worker.rate_limit import Gate
-
-    key = settings.codat_api_key.get_secret_value() if settings.codat_api_key else ""
-    gate = Gate(database, utc_now) if database else None
-    async with TimedCodat(settings.codat_base_url, key, clock=utc_now, gate=gate) as codat:
-        return await codat_wrong(codat, settings.host)
-
-
-VERBS: tuple[Callable[..., None], ...] = (prune, erase, doctor)
+    with one_line_errors():
+        classifier = load_classifier(read_settings().causes_file)
+    lines = [message or ""] if file is None else (line.strip() for line in file)
+    for line in filter(None, lines):
+        explanation = classifier.explain(line)
+        cause = classifier.causes[explanation.cause or UNCLASSIFIED]
+        if file is not None:
+            typer.echo(line)
+        typer.echo(f"cause: {cause.key} ({cause.title})")
+        typer.echo(f"rule: {explanation.rule or 'none matched'}")
+        typer.echo(f"fingerprint: {explanation.fingerprint}")

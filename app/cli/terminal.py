@@ -1,6 +1,5 @@
-"""What every verb of the command line shares: its settings, its database, how it ends."""
+"""What the verbs share: settings and logging, the database, one-line errors, progress."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,13 +10,13 @@ from app import logging as log
 from app.errors import ServiceError
 from app.settings import Settings, in_a_container, load_settings
 
-if TYPE_CHECKING:  # imported when needed: a verb must not load what it does not use
+if TYPE_CHECKING:
     from app.db.engine import Database
 
 
 @contextmanager
-def one_line() -> Iterator[None]:
-    """An error we foresaw is one line on stderr and exit code 1, never a traceback."""
+def one_line_errors() -> Iterator[None]:
+    """Turn our own errors into one line on stderr and exit code 1."""
     try:
         yield
     except ServiceError as error:
@@ -26,39 +25,36 @@ def one_line() -> Iterator[None]:
 
 
 def read_settings() -> Settings:
-    """The settings, with logging set up as they say. Raises SettingsError."""
+    """Load the settings, and set up logging as they say. Raises SettingsError."""
     settings = load_settings()
-    log.configure(
-        settings.log_level, settings.log_format or ("json" if in_a_container() else "console")
-    )
+    default_format = "json" if in_a_container() else "console"
+    log.configure(settings.log_level, settings.log_format or default_format)
     return settings
 
 
 @contextmanager
-def database_of(settings: Settings) -> Iterator["Database"]:
-    """The database, closed at the end of the block."""
-    from app.clients import open_for
+def open_database(settings: Settings) -> Iterator["Database"]:
+    """Open the database, and close it at the end of the block."""
+    from app.bootstrap import make_database
 
-    database = open_for(settings)
+    database = make_database(settings)
     try:
         yield database
     finally:
         database.close()
 
 
-def check_schema(settings: Settings) -> None:
-    """Return when the database has the schema this code needs. Raises SchemaError."""
-    from app.db import migrations as schema
+@contextmanager
+def open_current_database(settings: Settings) -> Iterator["Database"]:
+    """Like `open_database`. Raises SchemaError unless the schema is the one this code needs."""
+    from app.db import migrations
 
-    with database_of(settings) as database, database.reading() as connection:
-        schema.check(connection)
+    with open_database(settings) as database:
+        with database.reading() as connection:
+            migrations.check(connection)
+        yield database
 
 
-def progress(line: str) -> None:
-    """How far long work is: a line on stderr, so that stdout has only what was asked for."""
+def report_progress(line: str) -> None:
+    """Print a line of progress to stderr, so that stdout has the result only."""
     typer.echo(line, err=True)
-
-
-def can_ask() -> bool:
-    """True where a person can answer a question."""
-    return sys.stdin.isatty()

@@ -1,1 +1,1 @@
-"""The neighbour Codat: its signature, its events, its REST API."""
+"""Codat: its REST API, its webhooks."""

@@ -1,81 +1,92 @@
 """Codat's REST API. `_call` is the only place that does HTTP.
 
-Answers are read leniently, member by member; errors are the three kinds of `app.errors`. Links in
-answers are never followed and redirects never taken: pages are counted. Retrying is not done here:
-`app.domain.retry_policy` decides that, and the debt is kept in the database.
+Answers are parsed leniently, member by member; errors are the three kinds of `app.errors`. Links in
+answers and redirects are never followed: pages are requested by number. Nothing is retried here:
+`app.domain.retry_policy` decides that, and the job queue stores it.
 """
 
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Self
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx
 
-from app.codat.errors import refusal
-from app.codat.pagination import counted
-from app.codat.rate_limiter import Limits
+from app.codat.rate_limiter import CallLimits
 from app.codat.responses import (
-    Company,
-    Consumer,
     Page,
     TransactionList,
-    TransactionPage,
-    judged,
-    listed,
+    combine_pages,
+    error_for,
     read_company,
-    read_config,
-    read_connections,
-    read_consumers,
-    read_items,
-    read_one_status,
+    read_date,
+    read_endpoints,
+    read_number,
     read_page,
-    read_statuses,
-    read_sync_id,
+    read_transactions,
+    require_array,
+    require_object,
+    resolve_doubt,
 )
-from app.domain.models import CodatStatus, Connection, Item
-from app.errors import CodatRateLimited, CodatRefused, CodatUnavailable
+from app.codat.webhooks.payloads import identifier, read_status
+from app.domain.models import Company, SyncStatus, Transaction
+from app.domain.webhook_loss import Endpoint
+from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 
 PAGE_SIZE = 100
-AHEAD = 2  # of a transaction list; one page more is hardly faster
-LARGEST_ANSWER = 50 * 1024 * 1024
+PAGES_AHEAD = 2  # of a transaction list; a third is hardly faster
+MAX_PAGES = 2000
+MAX_ANSWER_BYTES = 50 * 1024 * 1024
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-WHOLE_CALL_S = 45.0  # httpx's own time is per read: who drips bytes would never be too slow
-NOT_A_SYNC = frozenset({"latest", "lastSuccessful", "list"})  # other resources at a sync's place
+CALL_TIMEOUT_S = 45.0  # httpx's own timeout is per read, which an answer that trickles never meets
+RESERVED_SYNC_IDS = frozenset({"latest", "lastSuccessful", "list"})  # other resources' paths
 
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: httpx.Headers
-    told: Any
+CallResult = Literal["ok", "refused", "rate_limited", "unavailable"]
+_RESULTS: dict[type[CodatError], CallResult] = {
+    CodatRefused: "refused",
+    CodatRateLimited: "rate_limited",
+    CodatUnavailable: "unavailable",
+}
 
 
 class CodatClient:
-    """Asks Codat. Every method raises CodatRefused, CodatRateLimited or CodatUnavailable."""
+    """Calls Codat. Every method raises CodatRefused, CodatRateLimited or CodatUnavailable.
+
+    `clock_skew` is our time minus Codat's, by the latest `Date` header; None when unknown.
+    """
 
     def __init__(
         self,
         base_url: str,
         api_key: str,
         *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         transport: httpx.AsyncBaseTransport | None = None,
         timeout: httpx.Timeout = TIMEOUT,
-        whole_call_s: float = WHOLE_CALL_S,
-        limits: Limits | None = None,
-        gate: Callable[[], Awaitable[None]] | None = None,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+        limits: CallLimits | None = None,
+        before_call: Callable[[], Awaitable[None]] | None = None,
+        on_call: Callable[[CallResult, float], None] | None = None,
+        on_quota: Callable[[int], None] | None = None,
     ) -> None:
         """`api_key` is the raw key or the finished `Basic …` header; the Portal shows both.
 
-        `gate` is awaited before each call and raises CodatRateLimited while calls must rest.
+        `before_call` raises CodatRateLimited while calls must pause. `on_call` receives each call's
+        result and its seconds; `on_quota` the calls that are left today (`X-Rate-Limit-Remaining`).
         """
-        self._gate = gate
-        self._whole_call_s = whole_call_s
+        self.clock_skew: timedelta | None = None
+        self._clock = clock
+        self._before_call = before_call
+        self._on_call = on_call or (lambda _result, _seconds: None)
+        self._on_quota = on_quota or (lambda _remaining: None)
+        self._call_timeout_s = call_timeout_s
+        self._limits = limits or CallLimits()
         self._http = httpx.AsyncClient(
             base_url=base_url,
             headers={
@@ -88,7 +99,6 @@ class CodatClient:
             follow_redirects=False,
             limits=httpx.Limits(max_connections=40, max_keepalive_connections=20),
         )
-        self._limits = limits or Limits()
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,133 +106,163 @@ class CodatClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def share_limits(self, callers: int) -> None:
-        """Take one part of Codat's limit of calls a minute, of so many processes that call it."""
-        self._limits.share(callers)
-
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._http.aclose()
 
-    async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
-        """One sync's status (Codat API, "Get sync status")."""
-        return read_one_status(await self._get(_syncs(company_id, sync_id, "status"), company_id))
+    def share_limits(self, processes: int) -> None:
+        """Use only this process's part of Codat's limits, of so many processes that call it."""
+        self._limits.share(processes)
 
-    async def list_statuses(self, company_id: str) -> list[CodatStatus]:
+    async def get_status(self, company_id: str, sync_id: str) -> SyncStatus:
+        """One sync's status (Codat API, "Get sync status")."""
+        answer = await self._get(_sync_path(company_id, sync_id, "status"), company_id)
+        return read_status(require_object(answer, "sync status"))
+
+    async def list_statuses(self, company_id: str) -> list[SyncStatus]:
         """All syncs of a company (Codat API, "List sync statuses"): a bare array, no pages."""
-        path = f"{_company(company_id)}/sync/expenses/syncs/list/status"
-        return read_statuses(await self._get(path, company_id))
+        answer = await self._get(_expenses_path(company_id, "syncs/list/status"), company_id)
+        rows = require_array(answer, "list of sync statuses")
+        return [read_status(row) for row in rows if isinstance(row, dict)]
 
     async def list_transactions(
         self, company_id: str, sync_id: str, *, page_size: int = PAGE_SIZE
     ) -> TransactionList:
-        """A sync's whole transaction list, page after page (Codat API, "List sync transactions").
+        """A sync's whole transaction list (Codat API, "List sync transactions").
 
-        Without Codat's count the list ends at a page that is not full. A list in which a row
-        stands on two pages is read twice.
+        Without Codat's count the list ends at a page that is not full. A list that has a row on two
+        pages is read a second time.
         """
 
         async def read(size: int) -> TransactionList:
-            async with aclosing(self._pages(path, size, company_id, ahead=AHEAD)) as coming:
-                pages = [_transactions(page) async for page in coming]
-            return listed(pages)
+            async with aclosing(self._pages(path, size, company_id, ahead=PAGES_AHEAD)) as pages:
+                return combine_pages(
+                    [replace(page, rows=read_transactions(page.rows)) async for page in pages]
+                )
 
-        path = _syncs(company_id, sync_id, "transactions")
+        path = _sync_path(company_id, sync_id, "transactions")
         found = await read(page_size)
-        return judged(found, await read(page_size - 1 or 2)) if found.doubtful else found
+        return resolve_doubt(found, await read(page_size - 1 or 2)) if found.doubtful else found
 
     async def get_transaction(
         self, company_id: str, sync_id: str, transaction_id: str
-    ) -> list[Item]:
+    ) -> list[Transaction]:
         """The rows of one transaction in a sync (Codat API, "Get sync transaction")."""
-        path = _syncs(company_id, sync_id, "transactions", transaction_id)
-        return list(read_items(await self._get(path, company_id)))
+        path = _sync_path(company_id, sync_id, "transactions", transaction_id)
+        return list(read_transactions(await self._get(path, company_id)))
 
     async def list_companies(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[Company]:
-        """All our companies, page after page (Codat API, "List companies")."""
+        """All our companies with their connections (Codat API, "List companies")."""
         async for page in self._pages("/companies", page_size, None):
-            for company in map(read_company, page.rows):
-                if company:
-                    yield company
-
-    async def list_connections(self, company_id: str) -> tuple[Connection, ...]:
-        """A company's connections (Codat API, "List connections")."""
-        found: list[Connection] = []
-        path = f"{_company(company_id)}/connections"
-        async for page in self._pages(path, PAGE_SIZE, company_id):
-            found += read_connections(page.rows)
-        return tuple(found)
+            for company in filter(None, map(read_company, page.rows)):
+                yield company
 
     async def get_config(self, company_id: str) -> dict[str, Any]:
-        """A company's sync configuration, as Codat gives it (Codat API, "Get configuration")."""
-        path = f"{_company(company_id)}/sync/expenses/config"
-        return read_config(await self._get(path, company_id))
+        """A company's sync configuration, unchanged (Codat API, "Get configuration")."""
+        answer = await self._get(_expenses_path(company_id, "config"), company_id)
+        return require_object(answer, "configuration")
 
-    async def list_consumers(self) -> list[Consumer]:
+    async def list_consumers(self) -> list[Endpoint]:
         """Our webhook endpoints (Codat API, "List webhook consumers"): at most 50, no pages."""
-        return read_consumers(await self._get("/webhooks", None))
+        return read_endpoints(await self._get("/webhooks", None))
 
     async def initiate_sync(
         self, company_id: str, dataset_ids: Sequence[str], *, idempotency_key: str
     ) -> str:
-        """Start a sync of datasets; the new sync's id (Codat API v1, "Initiate sync").
+        """Start a sync of datasets and return its id (Codat API v1, "Initiate sync").
 
-        The key, a UUID, makes asking twice harmless for 90 minutes (Codat docs, "Idempotency").
+        The key, a UUID, makes a repetition harmless for 90 minutes (Codat docs, "Idempotency").
         """
-        told = await self._call(
+        answer = await self._call(
             "POST",
-            f"{_company(company_id)}/sync/expenses/syncs",
+            _expenses_path(company_id, "syncs"),
             company_id,
             json={"datasetIds": list(dataset_ids)},
             headers={"idempotency-key": idempotency_key},
         )
-        return read_sync_id(told)
+        sync_id = identifier(require_object(answer, "started sync").get("syncId"))
+        if sync_id is None:
+            raise CodatUnavailable("Codat's answer has no sync id")
+        return sync_id
 
-    def _pages(
+    async def _pages(
         self, path: str, page_size: int, company_id: str | None, *, ahead: int = 0
     ) -> AsyncGenerator[Page, None]:
-        """The list's pages. Links are not followed."""
+        """The pages of a list, from 1 to its end; up to `ahead` of them are requested early.
 
-        async def ask(number: int) -> Page:
+        A list that repeats a page, or has two short pages in a row, contradicts its own count:
+        reading on would only cost calls. A caller that may stop early must close the generator,
+        which cancels the requests that are under way.
+        """
+
+        async def request(number: int) -> Page:
             query = {"page": number, "pageSize": page_size}
             return read_page(await self._get(path, company_id, query), page_size)
 
-        return counted(ask, ahead=ahead)
+        previous: Page | None = None
+        requested: list[asyncio.Task[Page]] = []
+        try:
+            for number in range(1, MAX_PAGES + 1):
+                page = await (requested.pop(0) if requested else request(number))
+                ends = page.is_last(number) or (previous and page.contradicts(previous))
+                last = number if ends else min(number + ahead, MAX_PAGES)
+                upcoming = range(number + len(requested) + 1, last + 1)
+                requested += [asyncio.create_task(request(n)) for n in upcoming if page.has_page(n)]
+                yield page
+                if ends:
+                    return
+                previous = page
+        finally:
+            for task in requested:
+                task.cancel()
+            await asyncio.gather(*requested, return_exceptions=True)
 
     async def _get(
         self, path: str, company_id: str | None, query: dict[str, int] | None = None
     ) -> Any:
         return await self._call("GET", path, company_id, params=query)
 
-    async def _call(self, method: str, path: str, company_id: str | None, **more: Any) -> Any:
-        """The decoded JSON of a success; everything else raises."""
-        async with self._limits.turn(company_id):
-            if self._gate:
-                await self._gate()
+    async def _call(self, method: str, path: str, company_id: str | None, **options: Any) -> Any:
+        """The decoded JSON of a success; everything else raises a CodatError."""
+        async with self._limits.slot(company_id):
+            if self._before_call:
+                await self._before_call()
             self._limits.check()
-            answer = await self._answer(method, path, more)
-        if 200 <= answer.status < 300:
-            if answer.told is None:
-                raise CodatUnavailable("Codat's answer cannot be read", status=answer.status)
-            return answer.told
-        refused = refusal(answer.status, answer.headers, answer.told, datetime.now(UTC))
-        if isinstance(refused, CodatRateLimited):
-            self._limits.rest()
-        raise refused
+            started = time.monotonic()
+            try:
+                body = await self._exchange(method, path, options)
+            except CodatError as error:
+                self._on_call(_RESULTS[type(error)], time.monotonic() - started)
+                raise
+            self._on_call("ok", time.monotonic() - started)
+            return body
 
-    async def _answer(self, method: str, path: str, more: dict[str, Any]) -> _Answer:
-        """One exchange, within a time for all of it and a size for all of it."""
+    async def _exchange(self, method: str, path: str, options: dict[str, Any]) -> Any:
+        """One HTTP exchange, bounded in total time and size."""
         try:
             async with (
-                asyncio.timeout(self._whole_call_s),
-                self._http.stream(method, path, **more) as coming,
+                asyncio.timeout(self._call_timeout_s),
+                self._http.stream(method, path, **options) as response,
             ):
-                return _Answer(coming.status_code, coming.headers, _decoded(await _body(coming)))
+                body = await _read_json(response)
         except TimeoutError as error:
-            raise CodatUnavailable("Codat's answer came too slowly") from error
+            raise CodatUnavailable("Codat's answer took too long") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             kind = type(error).__name__
-            raise CodatUnavailable(f"Codat cannot be reached: {kind}") from error
+            raise CodatUnavailable(f"Cannot connect to Codat ({kind})") from error
+        status, headers, now = response.status_code, response.headers, self._clock()
+        if date := read_date(headers.get("date", "")):
+            self.clock_skew = now - date
+        remaining = read_number(headers.get("x-rate-limit-remaining", ""))
+        if remaining is not None:
+            self._on_quota(remaining)
+        if status == 429:
+            self._limits.pause()
+        if not response.is_success:
+            raise error_for(status, headers, body, now)
+        if body is None:
+            raise CodatUnavailable("Codat's answer cannot be read", status=status)
+        return body
 
 
 def authorization(api_key: str) -> str:
@@ -235,40 +275,30 @@ def authorization(api_key: str) -> str:
     return "Basic " + base64.b64encode(key.encode()).decode()
 
 
-def _quoted(part: str) -> str:
+def _segment(part: str) -> str:
     """One segment of a path. Raises CodatRefused for dots: they would name another resource."""
     if part in (".", ".."):
-        raise CodatRefused(f"{part!r} is no id: Codat cannot be asked about it")
+        raise CodatRefused(f"{part!r} is not a valid id")
     return quote(part, safe="")
 
 
-def _company(company_id: str) -> str:
-    return f"/companies/{_quoted(company_id)}"
+def _expenses_path(company_id: str, tail: str) -> str:
+    return f"/companies/{_segment(company_id)}/sync/expenses/{tail}"
 
 
-def _syncs(company_id: str, sync_id: str, *parts: str) -> str:
-    if sync_id in NOT_A_SYNC:
-        raise CodatRefused(f"{sync_id!r} is no sync's id: Codat cannot be asked about it")
-    tail = "/".join(map(_quoted, (sync_id, *parts)))
-    return f"{_company(company_id)}/sync/expenses/syncs/{tail}"
+def _sync_path(company_id: str, sync_id: str, *parts: str) -> str:
+    if sync_id in RESERVED_SYNC_IDS:
+        raise CodatRefused(f"{sync_id!r} is not a valid sync id")
+    return _expenses_path(company_id, "/".join(["syncs", *map(_segment, (sync_id, *parts))]))
 
 
-async def _body(coming: httpx.Response) -> bytes:
-    """All of it, unpacked; empty, which no reader understands, when it is larger than we take."""
-    chunks, size = [], 0
-    async for chunk in coming.aiter_bytes():
-        size += len(chunk)
-        if size > LARGEST_ANSWER:
-            return b""
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _transactions(page: Page) -> TransactionPage:
-    return TransactionPage(read_items(page.rows), page.size, page.total)
-
-
-def _decoded(body: bytes) -> Any:
+async def _read_json(response: httpx.Response) -> Any:
+    """The decoded body; None when it is no JSON or larger than `MAX_ANSWER_BYTES`."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            return None
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -1,92 +1,76 @@
-"""Codat's limits on our calls: so many at once per company, so many a minute.
+"""Limits on our calls to Codat: concurrent calls per company and in total, and calls per minute.
 
 Codat allows ten concurrent requests per active company and a thousand a minute from one address,
-and may block an address that asks more (Codat docs, "Rate limits").
+and may block an address that sends more (Codat docs, "Rate limits").
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 from app.errors import CodatRateLimited
 
-AT_ONCE_PER_COMPANY = 4
-ALLOWED_PER_COMPANY = 8  # by up to eight processes that call: under ten
-AT_ONCE = 32
-PER_MINUTE = 800  # and a tenth of it at once: well under a thousand in any minute
+PER_COMPANY = 4
+PER_COMPANY_SHARED = 8  # by up to eight processes: below Codat's ten
+CONCURRENT = 32
+PER_MINUTE = 800  # plus a burst of a tenth: well below a thousand in any minute
 BURST_S = 6.0
-REST_S = 2.0
+LOCAL_PAUSE_S = 2.0
 
 
-class Limits:
-    """Holds calls back until they are allowed. For one event loop."""
+class CallLimits:
+    """Delays calls until they are allowed. For use in one event loop."""
 
     def __init__(
         self,
         *,
-        per_company: int = AT_ONCE_PER_COMPANY,
-        at_once: int = AT_ONCE,
+        per_company: int = PER_COMPANY,
+        concurrent: int = CONCURRENT,
         per_minute: int = PER_MINUTE,
     ) -> None:
-        self._most_per_company = self._per_company = per_company
-        self._all = asyncio.Semaphore(at_once)
-        self._companies: dict[str, asyncio.Semaphore] = {}
-        self._users: dict[str, int] = {}
+        self._max_per_company = self._per_company = per_company
+        self._total = asyncio.Semaphore(concurrent)
+        self._companies = WeakValueDictionary[str, asyncio.Semaphore]()  # of running calls
         self._per_minute = per_minute
-        self._callers = 1
-        self._next = 0.0
-        self._rest_until = 0.0
+        self._processes = 1
+        self._next_start = 0.0
+        self._paused_until = 0.0
 
-    def share(self, callers: int) -> None:
-        """So many processes call Codat by now; each takes its part of what is allowed."""
-        self._callers = max(1, callers)
-        part = min(self._most_per_company, max(1, ALLOWED_PER_COMPANY // self._callers))
+    def share(self, processes: int) -> None:
+        """Use only this process's part of the limits, of so many processes that call Codat."""
+        self._processes = max(1, processes)
+        part = min(self._max_per_company, max(1, PER_COMPANY_SHARED // self._processes))
         if self._per_company != part:
             self._per_company = part
-            self._companies.clear()  # who has a turn keeps it; whoever comes is counted anew
+            self._companies.clear()  # running calls finish; later ones use new semaphores
 
-    def rest(self) -> None:
-        """Codat said 429: hold this process's other calls until the gate of all is closed."""
-        self._rest_until = time.monotonic() + REST_S
+    def pause(self) -> None:
+        """Stop this process's calls for a moment after a 429, until the shared pause is stored."""
+        self._paused_until = time.monotonic() + LOCAL_PAUSE_S
 
     def check(self) -> None:
-        """Raise CodatRateLimited while this process rests."""
-        left = self._rest_until - time.monotonic()
+        """Raise CodatRateLimited while this process pauses."""
+        left = self._paused_until - time.monotonic()
         if left > 0:
-            raise CodatRateLimited("resting after Codat's 429", retry_after=timedelta(seconds=left))
+            raise CodatRateLimited("paused after Codat's 429", retry_after=timedelta(seconds=left))
 
     @asynccontextmanager
-    async def turn(self, company_id: str | None) -> AsyncIterator[None]:
-        """Wait for a turn; the turn lasts as long as the block."""
-        if company_id is None:
-            async with self._all:
-                await self._pace()
-                yield
-            return
-        async with self._company(company_id), self._all:
+    async def slot(self, company_id: str | None) -> AsyncIterator[None]:
+        """Wait until a call may start; the slot is taken until the block ends."""
+        company: AbstractAsyncContextManager[None] = nullcontext()
+        if company_id is not None:
+            company = self._companies.setdefault(company_id, asyncio.Semaphore(self._per_company))
+        async with company, self._total:
             await self._pace()
             yield
 
-    @asynccontextmanager
-    async def _company(self, company_id: str) -> AsyncIterator[None]:
-        """The company's own limit; forgotten when nobody of it is left."""
-        mine = self._companies.setdefault(company_id, asyncio.Semaphore(self._per_company))
-        self._users[company_id] = self._users.get(company_id, 0) + 1
-        try:
-            async with mine:
-                yield
-        finally:
-            self._users[company_id] -= 1
-            if not self._users[company_id]:
-                del self._users[company_id]
-                self._companies.pop(company_id, None)
-
     async def _pace(self) -> None:
-        """Spread calls so that a minute never sees more than allowed, with room for a burst."""
+        """Spread calls over the minute, with room for a burst."""
         now = time.monotonic()
-        rate = self._per_minute / self._callers
-        self._next = max(self._next, now - BURST_S) + 60 / rate
-        if self._next > now:
-            await asyncio.sleep(self._next - now)
+        rate = self._per_minute / self._processes
+        self._next_start = max(self._next_start, now - BURST_S) + 60 / rate
+        if self._next_start > now:
+            await asyncio.sleep(self._next_start - now)

@@ -1,231 +1,213 @@
-"""What Codat's API answers, as values, read leniently.
+"""Parse the answers of Codat's API into values and errors, leniently.
 
-A member that cannot be read is None and a row that cannot be read is left out; only an answer that
-is another thing altogether raises CodatUnavailable, because then the next one may be right.
+A member that cannot be read becomes None, and a row that cannot be read is left out. Only an answer
+of a different shape raises CodatUnavailable, because the next one may be right.
 """
 
-from collections.abc import Sequence
+import email.utils
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from app.codat.webhooks.payloads import identifier, read_item, read_status, text
-from app.domain.models import CodatStatus, Connection, Item
-from app.errors import CodatUnavailable
+from app.codat.webhooks.payloads import (
+    LONGEST_NAME,
+    identifier,
+    read_connection,
+    read_time,
+    read_transaction,
+    text,
+)
+from app.domain.models import Company, Transaction
+from app.domain.webhook_loss import Endpoint
+from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 
-LONGEST_NAME = 200
-LONGEST_URL = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionList:
-    """A sync's transaction list as read: `expected` is Codat's own count of rows.
-
-    `steady` is False when the list moved while its pages were read, so that rows may be missing or
-    doubled even where their number is right. It is `doubtful` when only one thing speaks for that:
-    a row stands on two pages, which may be honest, since rows do repeat.
-    """
-
-    items: tuple[Item, ...]
-    expected: int | None
-    steady: bool
-    doubtful: bool = False
-
-    @property
-    def complete(self) -> bool:
-        """True when these are all rows as far as Codat tells; without its count, all it showed."""
-        return self.steady and self.expected in (None, len(self.items))
-
-
-def listed(pages: Sequence["TransactionPage"]) -> TransactionList:
-    """The list that these pages make.
-
-    It moved when Codat's count changed, when a page that is not the last came short, when a page
-    came twice, or when one row stands on two pages.
-    """
-    short = any(len(page.items) < page.size for page in pages[:-1])
-    twice = any(page.items == after.items for page, after in pairwise(pages) if page.items)
-    moved = short or twice or len({page.total for page in pages}) > 1
-    items = tuple(item for page in pages for item in page.items)
-    expected = pages[-1].total
-    astride = _is_astride(pages)
-    return TransactionList(
-        items,
-        expected,
-        steady=not moved and not astride,
-        doubtful=astride and not moved and expected in (None, len(items)),
-    )
-
-
-def _is_astride(pages: Sequence["TransactionPage"]) -> bool:
-    seen: set[Item] = set()
-    for page in pages:
-        rows = set(page.items)
-        if not seen.isdisjoint(rows):
-            return True
-        seen |= rows
-    return False
-
-
-def judged(first: TransactionList, again: TransactionList) -> TransactionList:
-    """A doubtful list, once it was read again in pages of another size.
-
-    Where a page had slipped, another row would be missing now. Two equal lists are the truth.
-    """
-    if again.steady:
-        return again
-    return replace(first, steady=again.doubtful and again.items == first.items, doubtful=False)
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionPage:
-    """One page: its rows, how many a full page has, and Codat's count of all rows."""
-
-    items: tuple[Item, ...]
-    size: int
-    total: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Company:
-    """A company of ours at Codat, with its connections."""
-
-    company_id: str
-    name: str | None
-    connections: tuple[Connection, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """A webhook endpoint as Codat knows it."""
-
-    consumer_id: str | None
-    url: str | None
-    disabled: bool
-    event_types: tuple[str, ...]
+TRANSIENT_4XX = frozenset({408, 409, 425})
+MAX_ERROR = 500
+MAX_URL = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of any list: its rows, how many a full page has, and Codat's count of all rows."""
+    """One page of any list: its rows, a full page's size, Codat's count of all rows."""
 
-    rows: list[Any]
+    rows: Sequence[Any]
     size: int
     total: int | None
 
     def is_last(self, number: int) -> bool:
-        """True when no page need follow this one, which is the `number`th from 1.
+        """True when no page follows this one, the `number`th from 1.
 
-        Pages are counted; without Codat's count the list ends at a page that is not full.
+        Without Codat's count the list ends at a page that is not full.
         """
-        if not self.rows:
-            return True
-        if self.total is None:
+        if self.total is None or not self.rows:
             return len(self.rows) < self.size
         return number * self.size >= self.total
 
-    def promises(self, number: int) -> bool:
-        """True when by Codat's count there is a page of this number; never after a short page."""
-        full = len(self.rows) >= self.size
-        return full and self.total is not None and (number - 1) * self.size < self.total
+    def has_page(self, number: int) -> bool:
+        """True when Codat's count implies a page of this number; never after a short page."""
+        is_full = len(self.rows) >= self.size
+        return is_full and self.total is not None and (number - 1) * self.size < self.total
 
-    def contradicts(self, before: "Page | None") -> bool:
-        """True when this page repeats the one before it, or both came short of a full page."""
-        if before is None:
-            return False
-        return self.rows == before.rows or max(len(self.rows), len(before.rows)) < self.size
+    def contradicts(self, previous: "Page") -> bool:
+        """True when this page repeats the previous one, or both are short."""
+        return self.rows == previous.rows or max(len(self.rows), len(previous.rows)) < self.size
 
 
-def read_page(told: object, asked: int) -> Page:
-    """A page of results; its size is what was asked for, or less where Codat says so."""
-    fields = _object(told, "page of results")
-    rows = fields.get("results")
-    if not isinstance(rows, list):
-        raise CodatUnavailable("Codat's answer is not a page of results")
-    total, size = _count(fields.get("totalResults")), _count(fields.get("pageSize"))
-    return Page(rows, size if size and size < asked else asked, total)
+@dataclass(frozen=True, slots=True)
+class TransactionList:
+    """A sync's transaction list as read; `expected` is Codat's own count of rows.
+
+    `steady` is False when the list changed while its pages were read, so that rows may be missing
+    or doubled even where their number is right. `doubtful` means that the only sign of that is a
+    row on two pages, which may be genuine, since rows do repeat.
+    """
+
+    transactions: tuple[Transaction, ...]
+    expected: int | None
+    steady: bool = True
+    doubtful: bool = False
 
 
-def read_one_status(told: object) -> CodatStatus:
-    """A single sync's status."""
-    return read_status(_object(told, "sync status"))
+def combine_pages(pages: Sequence[Page]) -> TransactionList:
+    """Join pages of transactions, and detect whether the list changed while they were read.
+
+    It did when Codat's count changed, when a page before the last is short, when a page came
+    twice, or when one row is on two pages.
+    """
+    short = any(len(page.rows) < page.size for page in pages[:-1])
+    repeated = any(page.rows and page.rows == following.rows for page, following in pairwise(pages))
+    changed = short or repeated or len({page.total for page in pages}) > 1
+    rows = tuple(row for page in pages for row in page.rows)
+    overlaps = sum(len(set(page.rows)) for page in pages) > len(set(rows))
+    expected = pages[-1].total
+    doubtful = overlaps and not changed and expected in (None, len(rows))
+    return TransactionList(rows, expected, steady=not changed and not overlaps, doubtful=doubtful)
 
 
-def read_statuses(told: object) -> list[CodatStatus]:
-    """A bare array of statuses."""
-    rows = _array(told, "list of sync statuses")
-    return [read_status(row) for row in rows if isinstance(row, dict)]
+def resolve_doubt(first: TransactionList, second: TransactionList) -> TransactionList:
+    """The list to use after a doubtful one was read again in pages of another size.
+
+    Had a page shifted, different rows would be missing the second time. Two equal lists are right.
+    """
+    if second.steady:
+        return second
+    is_confirmed = second.doubtful and second.transactions == first.transactions
+    return replace(first, steady=is_confirmed, doubtful=False)
 
 
-def read_items(rows: object) -> tuple[Item, ...]:
+def require_object(answer: object, name: str) -> dict[str, Any]:
+    """The answer, if it is a JSON object; `name` says what it should be."""
+    if not isinstance(answer, dict):
+        raise CodatUnavailable(f"Codat's answer is not a {name}")
+    return answer
+
+
+def require_array(answer: object, name: str) -> list[Any]:
+    """The answer, if it is a JSON array; `name` says what it should be."""
+    if not isinstance(answer, list):
+        raise CodatUnavailable(f"Codat's answer is not a {name}")
+    return answer
+
+
+def read_page(answer: object, page_size: int) -> Page:
+    """A page of results; its size is the requested one, or less where Codat says so."""
+    fields = require_object(answer, "page of results")
+    rows = require_array(fields.get("results"), "page of results")
+    size = _row_count(fields.get("pageSize")) or page_size
+    return Page(rows, min(size, page_size), _row_count(fields.get("totalResults")))
+
+
+def _row_count(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return None
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def read_transactions(rows: object) -> tuple[Transaction, ...]:
     """Rows of transactions, in Codat's order."""
-    return tuple(item for item in map(read_item, _array(rows, "list of transactions")) if item)
+    return tuple(filter(None, map(read_transaction, require_array(rows, "list of transactions"))))
 
 
 def read_company(row: object) -> Company | None:
-    """One row of the companies; None without an id."""
-    company_id = identifier(row.get("id")) if isinstance(row, dict) else None
-    if not isinstance(row, dict) or company_id is None:
+    """One row of the companies list; None without an id."""
+    fields = row if isinstance(row, dict) else {}
+    company_id = identifier(fields.get("id"))
+    if company_id is None:
         return None
-    name = text(row.get("name"), LONGEST_NAME)
-    return Company(company_id, name, read_connections(row.get("dataConnections")))
+    connections = [row for row in _list(fields.get("dataConnections")) if isinstance(row, dict)]
+    name = text(fields.get("name"), LONGEST_NAME)
+    return Company(company_id, name, tuple(map(read_connection, connections)))
 
 
-def read_connections(rows: object) -> tuple[Connection, ...]:
-    """Rows of connections; empty for anything else."""
-    return tuple(
-        Connection(
-            identifier(row.get("id")),
-            text(row.get("platformName"), LONGEST_NAME),
-            text(row.get("sourceType"), LONGEST_NAME),
-            text(row.get("status"), LONGEST_NAME),
+def read_endpoints(answer: object) -> list[Endpoint]:
+    """Our webhook endpoints, as the list of webhook consumers has them."""
+    listed = require_object(answer, "list of webhooks").get("results")
+    return [
+        Endpoint(
+            url=text(row.get("url"), MAX_URL) or "",
+            disabled=row.get("disabled") is True,
+            event_types=tuple(t for t in _list(row.get("eventTypes")) if isinstance(t, str)),
         )
-        for row in (rows if isinstance(rows, list) else ())
+        for row in require_array(listed, "list of webhooks")
         if isinstance(row, dict)
+    ]
+
+
+def error_for(status: int, headers: Mapping[str, str], body: object, now: datetime) -> CodatError:
+    """The error for an unsuccessful answer: final, transient, or rate limited.
+
+    `body` is its decoded JSON, or None. Only the HTTP status counts: the `statusCode` in Codat's
+    error body may differ from it (its own example of a 402 says 429). Source: Codat docs, "Errors"
+    and "Rate limits".
+    """
+    fields = body if isinstance(body, dict) else {}
+    detail = text(fields.get("error"), MAX_ERROR)
+    message = f"Codat answered {status}" + (f": {' '.join(detail.split())}" if detail else "")
+    error_type: type[CodatError] = CodatUnavailable
+    if status == 429:
+        error_type = CodatRateLimited
+    elif 400 <= status < 500 and status not in TRANSIENT_4XX:
+        error_type = CodatRefused
+    return error_type(
+        message[:MAX_ERROR],
+        status=status,
+        correlation_id=text(fields.get("correlationId"), 100),
+        retry_after=_retry_after(headers, now, rate_limited=status == 429),
     )
 
 
-def read_config(told: object) -> dict[str, Any]:
-    """A configuration, as it came."""
-    return _object(told, "configuration")
+def _retry_after(
+    headers: Mapping[str, str], now: datetime, *, rate_limited: bool
+) -> timedelta | None:
+    """How long Codat asks to wait: `Retry-After` in seconds or as a date.
+
+    When rate limited, `X-Rate-Limit-Reset` is used where that is missing or unreadable.
+    """
+    value = headers.get("retry-after", "").strip()
+    seconds = read_number(value)
+    if seconds is not None:
+        return timedelta(seconds=seconds)
+    moment = read_date(value)
+    if moment is None and rate_limited:
+        moment = read_date(headers.get("x-rate-limit-reset", ""))
+    return max(moment - now, timedelta()) if moment else None
 
 
-def read_consumers(told: object) -> list[Consumer]:
-    """The webhook endpoints of an answer."""
-    rows = _array(_object(told, "list of webhooks").get("results"), "list of webhooks")
-    return [_consumer(row) for row in rows if isinstance(row, dict)]
+def read_number(value: str) -> int | None:
+    """The whole number that a header has; None for anything else."""
+    return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else None
 
 
-def read_sync_id(told: object) -> str:
-    """The id of a sync that was just started."""
-    sync_id = identifier(_object(told, "started sync").get("syncId"))
-    if sync_id is None:
-        raise CodatUnavailable("Codat's answer names no sync")
-    return sync_id
-
-
-def _consumer(row: dict[str, Any]) -> Consumer:
-    types = row.get("eventTypes")
-    return Consumer(
-        identifier(row.get("id")),
-        text(row.get("url"), LONGEST_URL),
-        row.get("disabled") is True,
-        tuple(name for name in types if isinstance(name, str)) if isinstance(types, list) else (),
-    )
-
-
-def _object(told: object, what: str) -> dict[str, Any]:
-    if not isinstance(told, dict):
-        raise CodatUnavailable(f"Codat's answer is not a {what}")
-    return told
-
-
-def _array(told: object, what: str) -> list[Any]:
-    if not isinstance(told, list):
-        raise CodatUnavailable(f"Codat's answer is not a {what}")
-    return told
-
-
-def _count(told: object) -> int | None:
-    counted = isinstance(told, int) and not isinstance(told, bool) and told >= 0
-    return told if counted and isinstance(told, int) else None
+def read_date(value: str) -> datetime | None:
+    """The UTC time that a header has, as an HTTP date or in ISO 8601; None for anything else."""
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return read_time(value)

@@ -1,1 +1,1 @@
-"""The neighbour database. SQL appears in this package only."""
+"""The database. SQL lives in this package only."""

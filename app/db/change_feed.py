@@ -1,80 +1,51 @@
-"""The feed of changes: each change of a sync or a transaction once, in one order, resumable.
+"""The change feed: every change of a sync or a transaction once, in one order, resumable.
 
-A change is written in the transaction that makes it. On PostgreSQL an id is given before the
-commit, so a higher id may become visible before a lower one, and who reads by id alone would skip
-the latter. So a change also carries the number of its transaction, the order is (transaction, id),
-and readers see only transactions older than the oldest that still runs: nothing can come in behind
-them. SQLite has one writer at a time; there the transaction is always 0.
+It is an outbox: a change is inserted in the transaction that makes it. On PostgreSQL writers take
+an advisory lock right before they insert, as the last statement of their transaction, so ids become
+visible in ascending order and a cursor is just the id of the change before it. SQLite has one
+writer at a time anyway. Retention moves the horizon; a cursor before it gets `Gone`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 import orjson
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    RowMapping,
-    Text,
-    cast,
-    delete,
-    func,
-    literal_column,
-    select,
-)
+from sqlalchemy import Connection, delete, func, select, text
 
-from app.db.bulk import Write, insertion
 from app.db.engine import insert
-from app.db.pagination import Order, cursor_at, read_page
-from app.db.tables import transactions
-from app.db.tables_told import changes, feeds
-from app.domain.correlation import correlation_id
-from app.domain.models import Item
-from app.domain.status_codes import seen_stage, status_text
-from app.domain.sync_state import Sync
-from app.domain.transactions import is_failing
-from app.errors import BadRequest
+from app.db.many_rows import insert_many
+from app.db.tables import change_feed_horizon, changes
+from app.domain.status_codes import status_text, visible_failure_stage
+from app.errors import BadRequest, Gone
 
 ChangeKind = Literal["sync", "transaction"]
 
-_ORDER = Order("changes", (changes.c.txid, changes.c.id))
-_SAME = (
-    "state",
-    "outcome",
-    "status_code",
-    "failure_stage",
-    "error_message",
-    "exception_message",
-    "data_pushed",
-    "started_at",
-    "finished_at",
-    "first_seen_at",
+LOCK = 0x0C0DA8  # any number that only the change feed uses
+_MAX_ID = 2**63 - 1
+_SYNC_FIELDS = (
+    *("state", "outcome", "started_at", "finished_at", "first_seen_at", "cause_key"),
+    *("status_code", "error_message", "exception_message", "data_pushed"),
 )
-_COUNTED = ("total", "completed", "failed", "pending", "other", "expected")
-_AS_TOLD = ("transaction_id", "status", "message", "integration_type")
-_FORGET_AT_ONCE = 1000
-_LIFT = literal_column("coalesce((SELECT lift FROM feeds WHERE name = 'changes'), 0)", BigInteger)
-_THIS = cast(cast(func.pg_current_xact_id(), Text), BigInteger) + _LIFT
-_OLDEST = cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger) + _LIFT
+_COUNTS = ("total", "completed", "failed", "pending", "other", "expected")
 
 
 class Change(NamedTuple):
-    """One change: what the sync, or the transaction in this sync, is from now on."""
+    """What a sync, or a transaction in this sync, is from now on. `payload` may contain times."""
 
     kind: ChangeKind
     company_id: str
     sync_id: str
     transaction_id: str | None
     at: datetime
-    told: Mapping[str, Any]
+    payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class KeptChange:
-    """A change as it is read: `told` is JSON, `cursor` the place right after it."""
+class StoredChange:
+    """A change as it is read: `payload` is JSON, parsed; older ones lack newer fields."""
 
     cursor: str
     kind: ChangeKind
@@ -82,150 +53,94 @@ class KeptChange:
     sync_id: str
     transaction_id: str | None
     at: datetime
-    told: str
+    payload: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Some changes, and the cursor of those after them (None when there are none yet)."""
+    """Changes, oldest first; `next` is the cursor to read on from, also when there are none."""
 
-    items: list[KeptChange]
+    items: list[StoredChange]
     next: str | None
 
 
-def told(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What others see of a sync's row, without what is only about our own asking."""
-    seen = {name: row[name] for name in _SAME}
-    seen["failure_stage"] = seen_stage(row["state"], row["failure_stage"])
-    seen["status_text"] = status_text(row["status_code"])
-    seen["transactions"] = {name: row[name] for name in _COUNTED}
-    return seen
-
-
-def of_sync(before: RowMapping | None, after: Mapping[str, Any], at: datetime) -> list[Change]:
-    """The change of a sync from one row to another, unless both look the same."""
-    if before is not None and all(before[name] == after[name] for name in (*_SAME, *_COUNTED)):
-        return []
-    return [Change("sync", after["company_id"], after["sync_id"], None, at, told(after))]
-
-
-def of_items(
-    sync: Sync, before: Iterable[Item], after: Iterable[Item], at: datetime
-) -> list[Change]:
-    """The changes of a sync's transactions: of each whose rows differ, all the rows it has now."""
-    was, now = _by_id(before), _by_id(after)
-    return [
-        Change("transaction", sync.company_id, sync.sync_id, transaction_id, at, {"rows": rows})
-        for transaction_id in (was | now)
-        if (rows := now.get(transaction_id, [])) != was.get(transaction_id, [])
-    ]
-
-
-def _by_id(items: Iterable[Item]) -> dict[str | None, list[dict[str, Any]]]:
-    """Rows that say the same are one object, made once."""
-    found: dict[str | None, list[dict[str, Any]]] = {}
-    known: dict[tuple[str | None, ...], dict[str, Any]] = {}
-    for item in items:
-        says = (item.status, item.message, item.integration_type)
-        if says not in known:
-            known[says] = _row(item)
-        found.setdefault(item.transaction_id, []).append(known[says])
-    return found
-
-
-def _row(item: Item) -> dict[str, Any]:
+def sync_payload(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a consumer sees of a row of `syncs`. It changes only when Codat's or our facts do."""
     return {
-        "integration_type": item.integration_type,
-        "status": item.status,
-        "message": item.message,
-        "failed": is_failing(item.status),
-        "correlation_id": correlation_id(item.message),
+        **{name: row[name] for name in _SYNC_FIELDS},
+        "failure_stage": visible_failure_stage(row["state"], row["failure_stage"]),
+        "status_text": status_text(row["status_code"]),
+        "transactions": {name: row[name] for name in _COUNTS},
     }
 
 
-def kept_items(connection: Connection, number: int) -> list[Item]:
-    """The rows a sync has now, in Codat's order."""
-    rows = connection.execute(
-        select(*(transactions.c[name] for name in _AS_TOLD))
-        .where(transactions.c.sync == number)
-        .order_by(transactions.c.position)
-    )
-    return [Item(*row) for row in rows]
+def transaction_payload(rows: Sequence[orjson.Fragment]) -> dict[str, Any]:
+    """What a consumer sees of a transaction: all its rows in the sync, none once it is gone."""
+    return {"rows": rows}
 
 
-def written(changed: Sequence[Change]) -> Write:
-    """These changes, in their order, as they are to be written."""
+def append(connection: Connection, new: Sequence[Change]) -> None:
+    """Insert changes in their order. Must be the last statement of the transaction."""
+    if new and connection.dialect.name != "sqlite":
+        connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
     rows = [
-        {
-            "txid": 0,
-            "at": each.at,
-            "kind": each.kind,
-            "company_id": each.company_id,
-            "sync_id": each.sync_id,
-            "transaction_id": each.transaction_id,
-            "told": orjson.dumps(each.told, option=orjson.OPT_UTC_Z).decode(),
-        }
-        for each in changed
+        change._asdict()
+        | {"payload": orjson.dumps(change.payload, option=orjson.OPT_UTC_Z).decode()}
+        for change in new
     ]
-    return insertion(changes, rows, txid=_THIS)
+    insert_many(connection, changes, rows)
 
 
-def read_changes(connection: Connection, after: str | None, limit: int) -> ChangePage:
-    """Up to `limit` changes after a cursor, oldest first; from the oldest kept one without it.
+def read(connection: Connection, after: str | None, limit: int) -> ChangePage:
+    """Up to `limit` changes after a cursor; from the oldest stored one without a cursor.
 
-    Raises BadRequest naming `after`.
+    Raises BadRequest naming `after` for a value that is no cursor of this feed, and Gone when
+    retention has removed changes after it.
     """
-    statement = select(changes).where(_settled(connection))
-    try:
-        page = read_page(connection, statement, _ORDER, cursor=after, limit=limit)
-    except BadRequest as error:
-        raise BadRequest("after", error.reason) from None
-    names = KeptChange.__slots__[1:]
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) <= 19):
+        raise BadRequest("after", "is not a cursor of this feed")
+    start = int(after or 0)
+    if start > _MAX_ID:
+        raise BadRequest("after", "is not a cursor of this feed")
+    later = select(changes.c.id, *(changes.c[name] for name in Change._fields))
+    later = later.where(changes.c.id > start).order_by(changes.c.id).limit(limit)
     items = [
-        KeptChange(cursor_at(_ORDER, row), **{name: row[name] for name in names})
-        for row in page.rows
+        StoredChange(str(pk), kind, company_id, sync_id, transaction_id, at, orjson.loads(payload))
+        for pk, kind, company_id, sync_id, transaction_id, at, payload in connection.execute(later)
     ]
-    return ChangePage(items, page.next)
+    if after is not None:
+        # Read after the changes: if they are pruned in between, the horizon shows it.
+        _check_cursor(connection, start, is_last=not items)
+    return ChangePage(items, items[-1].cursor if items else after)
 
 
-def _settled(connection: Connection) -> ColumnElement[bool]:
-    """Nothing that is not there yet can come to lie before these."""
-    if connection.dialect.name == "sqlite":
-        return changes.c.txid == 0
-    return changes.c.txid < _OLDEST
-
-
-def forget_changes(connection: Connection, before: datetime) -> int:
-    """Forget up to a thousand changes made before a time, the oldest first; returns how many."""
-    oldest = (
-        select(changes.c.id, changes.c.at)
-        .order_by(changes.c.txid, changes.c.id)
-        .limit(_FORGET_AT_ONCE)
-        .subquery()
-    )
-    gone = connection.execute(
-        delete(changes)
-        .where(changes.c.id.in_(select(oldest.c.id).where(oldest.c.at < before)))
-        .returning(changes.c.id)
-    )
-    return len(gone.scalars().all())
-
-
-def go_on(connection: Connection) -> None:
-    """Keep the order after the changes were moved to another PostgreSQL.
-
-    There the numbers of transactions start anew: they are lifted above all that was kept.
-    """
-    if connection.dialect.name == "sqlite":
+def _check_cursor(connection: Connection, start: int, *, is_last: bool) -> None:
+    horizon = connection.execute(select(change_feed_horizon.c.pruned_through)).scalar()
+    if start < (horizon or 0):
+        raise Gone("changes after this cursor were removed by retention; read again without it")
+    if not is_last:
         return
-    last = connection.execute(select(func.max(changes.c.txid))).scalar()
-    this = connection.execute(select(_THIS)).scalar_one()
-    if last is None or last < this:
-        return
-    lift = connection.execute(select(_LIFT)).scalar_one() + last + 1 - this
+    # The highest id that was ever given, also to a change that has been removed.
+    if connection.dialect.name == "sqlite":
+        last_id = text("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
+    else:
+        last_id = text("SELECT last_value FROM changes_id_seq")
+    if start > (connection.execute(last_id).scalar() or 0):
+        # As after a restore from a backup: waiting for this id would skip all changes before it.
+        raise BadRequest("after", "is later than every change of this feed")
+
+
+def prune(connection: Connection, before: datetime, limit: int) -> int:
+    """Remove up to `limit` changes made before a time, the oldest first; returns how many."""
+    oldest = select(changes.c.id, changes.c.at).order_by(changes.c.id).limit(limit)
+    old = takewhile(lambda row: row.at < before, connection.execute(oldest).all())
+    through = max((row.id for row in old), default=0)
+    if not through:
+        return 0
+    horizon = change_feed_horizon.c.pruned_through
+    upsert = insert(connection, change_feed_horizon).values(id=1, pruned_through=through)
+    moved = {"pruned_through": through}
     connection.execute(
-        insert(connection, feeds).on_conflict_do_update(
-            index_elements=["name"], set_={"lift": lift}
-        ),
-        {"name": "changes", "lift": lift},
+        upsert.on_conflict_do_update(index_elements=["id"], set_=moved, where=horizon < through)
     )
+    return connection.execute(delete(changes).where(changes.c.id <= through)).rowcount

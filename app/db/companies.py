@@ -1,49 +1,172 @@
-"""Companies as webhooks speak of them: that they are there, and what they are called."""
+"""Companies: their names, their connections to platforms, and when they were reconciled.
 
-from collections.abc import Iterable
+Each value has the time at which Codat's clock has it as true, and the latest one wins; so events
+and lists may arrive in any order and any number of times. A company may have several connections.
+The one that is shown is the one a sync writes into: the accounting software's, unless it was
+deleted; else the one that was reported last.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import or_
+from sqlalchemy import Column, Connection, ScalarSelect, and_, case, func, or_, select, update
 
-from app.db.bulk import Insert, Write, inserting
-from app.db.tables import companies
-from app.domain.models import Delivery
+from app.db.engine import chunked, insert
+from app.db.sync_writer import lock_companies
+from app.db.tables import companies, connections
+from app.domain.models import Company, PlatformConnection, WebhookEvent
 
-
-def spoken_of(deliveries: Iterable[Delivery]) -> Write:
-    """To know every company spoken of; its name is the one told last by Codat's clock."""
-    named: dict[str, tuple[datetime, str] | None] = {}
-    for delivery in deliveries:
-        event = delivery.event
-        if event.company_id:
-            before = named.setdefault(event.company_id, None)
-            if event.company_name:
-                told = (event.generated_at or delivery.received_at, event.company_name)
-                named[event.company_id] = max(told, before or told)
-    return Write(companies, [_row(*each) for each in sorted(named.items())], _naming)
+DELETED = "Deleted"
+_DELETED_EVENT = "connection.deleted"
 
 
-def _row(company_id: str, told: tuple[datetime, str] | None) -> dict[str, Any]:
-    as_of, name = told or (None, None)
-    return {
-        "company_id": company_id,
-        "name": name,
-        "name_folded": name and name.casefold(),
-        "name_as_of": as_of,
-    }
+def record_events(connection: Connection, events: Sequence[WebhookEvent]) -> None:
+    """Store the names and connections that these events report.
+
+    The caller has locked their companies (`sync_writer.lock_companies`).
+    """
+    names: list[tuple[str, str | None, datetime]] = []
+    rows: list[dict[str, Any]] = []
+    for event in events:
+        payload = event.payload
+        if not payload.company_id:
+            continue
+        as_of = payload.generated_at or event.received_at
+        names.append((payload.company_id, payload.company_name, as_of))
+        if payload.connection:
+            # Codat's own example of a deletion still says `Linked`: the event decides.
+            is_deleted = payload.event_type == _DELETED_EVENT
+            link = replace(payload.connection, status=DELETED) if is_deleted else payload.connection
+            rows += _connection_rows(payload.company_id, [link], as_of)
+    _record_names(connection, names)
+    _record_connections(connection, rows)
 
 
-@lru_cache
-def _naming(kind: str) -> Insert:
-    """A company's name is replaced only by one told later: by none, where none was told."""
-    statement = inserting(kind, companies, ("company_id", "name", "name_folded", "name_as_of"))
-    told = statement.excluded
-    later = told.name.is_not(None) & or_(
+def record_listed(connection: Connection, listed: Iterable[Company], *, as_of: datetime) -> None:
+    """Store names and connections as Codat lists them; `as_of` is when the list was requested.
+
+    Connections that are no longer listed are deleted. A company without any changes nothing: it
+    may only mean that Codat left them out.
+    """
+    by_id = {company.company_id: company for company in listed}
+    lock_companies(connection, by_id)
+    _record_names(connection, [(each.company_id, each.name, as_of) for each in by_id.values()])
+    rows = []
+    for each in by_id.values():
+        rows += _connection_rows(each.company_id, each.connections, as_of)
+    _record_connections(connection, rows, listed_at=as_of)
+
+
+def _record_names(
+    connection: Connection, names: Iterable[tuple[str, str | None, datetime]]
+) -> None:
+    """Replace names by later ones; of two at one time by the greater: order does not matter."""
+    latest: dict[str, tuple[datetime, str]] = {}
+    for company_id, name, as_of in names:
+        if name:
+            latest[company_id] = max((as_of, name), latest.get(company_id, (as_of, name)))
+    rows = [
+        {"company_id": key, "name": name, "name_folded": name.casefold(), "name_as_of": as_of}
+        for key, (as_of, name) in sorted(latest.items())
+    ]
+    if not rows:
+        return
+    statement = insert(connection, companies)
+    new = statement.excluded
+    is_later = or_(
         companies.c.name_as_of.is_(None),
-        companies.c.name_as_of < told.name_as_of,
-        (companies.c.name_as_of == told.name_as_of) & (companies.c.name < told.name),
+        companies.c.name_as_of < new.name_as_of,
+        and_(companies.c.name_as_of == new.name_as_of, companies.c.name < new.name),
     )
-    new = {name: told[name] for name in ("name", "name_folded", "name_as_of")}
-    return statement.on_conflict_do_update(index_elements=["company_id"], set_=new, where=later)
+    changed = {name: new[name] for name in ("name", "name_folded", "name_as_of")}
+    upsert = statement.on_conflict_do_update(
+        index_elements=["company_id"], set_=changed, where=is_later
+    )
+    connection.execute(upsert, rows)
+
+
+def _connection_rows(
+    company_id: str, listed: Iterable[PlatformConnection], as_of: datetime
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "company_id": company_id,
+            "connection_id": each.connection_id,
+            "platform": each.platform_name,
+            "source_type": each.source_type,
+            "state": each.status,
+            "as_of": as_of,
+        }
+        for each in listed
+        if each.connection_id
+    ]
+
+
+def _record_connections(
+    connection: Connection, rows: list[dict[str, Any]], *, listed_at: datetime | None = None
+) -> None:
+    """The latest state counts; of two at one time the greater, so that order does not matter.
+
+    Platform and type of a connection never change: they are what any report says. What is shown is
+    copied to the company, so that lists need not search.
+    """
+    if not rows:
+        return
+    statement = insert(connection, connections)
+    new = statement.excluded
+    is_newer = or_(
+        connections.c.as_of < new.as_of,
+        and_(connections.c.as_of == new.as_of, connections.c.state < new.state),
+    )
+    changed: dict[str, Any] = {
+        name: case((is_newer, new[name]), else_=connections.c[name]) for name in ("state", "as_of")
+    }
+    for name in ("platform", "source_type"):
+        changed[name] = func.coalesce(connections.c[name], new[name])
+    key = ["company_id", "connection_id"]
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=key, set_=changed),
+        sorted(rows, key=lambda row: (row["company_id"], row["connection_id"])),
+    )
+    for some in chunked(sorted({row["company_id"] for row in rows})):
+        if listed_at is not None:  # what was listed is now as old as the list, or younger
+            unlisted = connections.c.company_id.in_(some), connections.c.as_of < listed_at
+            deleted = {"state": DELETED, "as_of": listed_at}
+            connection.execute(update(connections).where(*unlisted).values(deleted))
+        shown = {
+            "platform": _shown(connections.c.platform),
+            "connection_state": _shown(connections.c.state),
+        }
+        connection.execute(update(companies).where(companies.c.company_id.in_(some)).values(shown))
+
+
+def _shown(column: Column[str | None]) -> ScalarSelect[Any]:
+    return (
+        select(column)
+        .where(connections.c.company_id == companies.c.company_id)
+        .order_by(
+            case((connections.c.state == DELETED, 1), else_=0),
+            case((func.lower(connections.c.source_type) == "accounting", 0), else_=1),
+            connections.c.as_of.desc(),
+            connections.c.connection_id,
+        )
+        .limit(1)
+        .correlate(companies)
+        .scalar_subquery()
+    )
+
+
+def reconciled_at(connection: Connection) -> dict[str, datetime]:
+    """When each company was reconciled last; those that never were are left out."""
+    found = select(companies.c.company_id, companies.c.reconciled_at)
+    ever = found.where(companies.c.reconciled_at.is_not(None))
+    return dict(connection.execute(ever).all())
+
+
+def mark_reconciled(connection: Connection, company_id: str, now: datetime) -> None:
+    """Record that a company was compared with Codat's list of its syncs."""
+    row = {"company_id": company_id, "reconciled_at": now}
+    upsert = insert(connection, companies).values(row)
+    connection.execute(upsert.on_conflict_do_update(index_elements=["company_id"], set_=row))

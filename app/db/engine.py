@@ -1,17 +1,17 @@
-"""The engine, and everything that differs by database.
+"""The database engine, and everything that differs between SQLite and PostgreSQL.
 
-SQLite: write-ahead log, full sync (a committed event survives a power cut), writers take the lock
-when they begin (`BEGIN IMMEDIATE`) so that none fails half-way. PostgreSQL: psycopg 3.
+SQLite: write-ahead log, full sync (a committed event survives a power cut); writers take the lock
+when they begin (`BEGIN IMMEDIATE`), so that none fails half-way. PostgreSQL: psycopg 3.
 """
 
-import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,213 +20,268 @@ from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
-    DisconnectionError,
     IntegrityError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
-from app.domain.causes.classifier import Rules
-from app.domain.causes.loader import shipped
-from app.domain.outgoing import NOBODY, Recipients
-from app.errors import SettingsError, StorageAway, StorageRefused, StorageUnavailable
+from app.domain.causes.classifier import Classifier
+from app.domain.causes.loader import load_builtin
+from app.domain.outgoing import NO_RECIPIENTS, Recipients
+from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable, SettingsError
 
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 30_000
-RENEWED_AFTER_S = 3600  # SQLite's connections, which learn of new statistics when they are opened
-RESTED_S = 0.5  # so long unused, a connection is asked whether it is still there
-# Our questions read few rows by an index. To compile them or to share them among processes costs
-# more than it gains, and pages read here and there cost little more than pages read in a row.
+IDLE_TRANSACTION_TIMEOUT_MS = 60_000  # a frozen worker must not hold its locks for longer
+RESERVED_CONNECTIONS = 2  # for the heartbeat and the readiness probe, one thread each
+SQLITE_RETRY_S = 0.001
+SQLITE_PAUSE_S = 0.003  # at least two tries of another process
+# The queries read few rows by an index: compiling them or sharing them among processes costs more
+# than it gains, and on today's disks random reads cost little more than sequential ones.
 _SESSION = (
     f"statement_timeout={STATEMENT_TIMEOUT_MS}",
+    f"idle_in_transaction_session_timeout={IDLE_TRANSACTION_TIMEOUT_MS}",
     "timezone=UTC",
     r"default_transaction_isolation=read\ committed",
     "jit=off",
     "max_parallel_workers_per_gather=0",
     "random_page_cost=1.1",
 )
-# A batch touches pages all over the indexes. With SQLite's own small cache and small log it would
-# read most of them anew, and write each back after nearly every commit.
+# A batch touches pages all over the indexes; SQLite's default cache and log are too small for that.
+# No ANALYZE: of the API's 191 statements it changes 4 plans and no time (50,000 syncs), because the
+# queries choose their indexes themselves; and statistics of a small table mislead when it grows.
 _PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "wal_autocheckpoint=8000")
-_REFUSALS = (DataError, IntegrityError, ProgrammingError)
-_REFUSED = "54"  # SQLSTATE class: a value is larger than a limit, such as an index row's
-_CONFLICT = "40"  # SQLSTATE class: deadlock, serialization: the same work may succeed now
-# A server that is gone without a word (no RST) is noticed within about half a minute.
-_LIVELINESS = {
+_REJECTIONS = (DataError, IntegrityError, ProgrammingError)
+_LIMIT_EXCEEDED = "54"  # SQLSTATE class: a value exceeds a limit, such as that of an index row
+# SQLSTATE class 40, deadlock and serialization, and a lock that is held: it may succeed now
+_CONFLICT = ("40", "55P03")
+# A server that vanishes without a word (no RST) is noticed within about half a minute.
+_KEEPALIVE = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
 
+Row = TypeVar("Row")
+
 
 class Database:
     """One database. `reading` and `writing` give a connection inside a transaction.
 
-    `writing` commits when its block ends well and rolls back otherwise. Both raise
-    StorageUnavailable when the database is away, locked for too long, or refuses the work.
+    With `priority` they wait neither for a connection that queries hold nor, on SQLite, behind
+    other writers; it is for the webhook endpoint, the heartbeat and the readiness probe.
+    `classifier` and `recipients` are what its writers apply: why transactions failed, and who gets
+    outgoing messages.
     """
 
-    def __init__(self, engine: Engine, rules: Rules, recipients: Recipients = NOBODY) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        classifier: Classifier,
+        recipients: Recipients = NO_RECIPIENTS,
+        *,
+        reserved: Engine | None = None,
+    ) -> None:
+        """`reserved` is an engine with connections for `priority`."""
         self.engine = engine
-        self.rules = rules
+        self.classifier = classifier
         self.recipients = recipients
-        engine.update_execution_options(cause_rules=rules, recipients=recipients)
+        self._reserved = reserved or engine
+        for each in (engine, self._reserved):
+            each.update_execution_options(classifier=classifier, recipients=recipients)
         self.is_sqlite = engine.dialect.name == "sqlite"
-        self._one_writer = threading.Lock()
+        self._sqlite_writer = _SqliteWriterLock()
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection whose reads see one state of the database."""
-        with _as_unavailable(), self.engine.connect() as connection:
+    def reading(self, *, priority: bool = False) -> Iterator[Connection]:
+        """A connection for reads. Raises DatabaseUnavailable."""
+        with translate_errors(), self._engine(priority).connect() as connection:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A connection whose writes are all kept or all forgotten."""
-        with _as_unavailable(), self._turn(), self.engine.connect() as connection:
+    def writing(self, *, priority: bool = False) -> Iterator[Connection]:
+        """A connection whose block is committed as a whole, or rolled back when it raises.
+
+        Raises DatabaseUnavailable when the database is down, locked for too long, or rejects the
+        values.
+        """
+        lock = self._sqlite_writer.hold(priority=priority) if self.is_sqlite else nullcontext()
+        with translate_errors(), lock, self._engine(priority).connect() as connection:
             connection = connection.execution_options(writes=True)
             with connection.begin():
                 yield connection
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """SQLite has one writer: threads of this process queue here, fairly, not in its lock."""
-        if not self.is_sqlite:
-            yield
-            return
-        if not self._one_writer.acquire(timeout=BUSY_TIMEOUT_S):
-            raise StorageAway("the database cannot do this now: another writer does not end")
-        try:
-            yield
-        finally:
-            self._one_writer.release()
+    def _engine(self, priority: bool) -> Engine:
+        return self._reserved if priority else self.engine
 
-    def in_loop(self, pool_size: int) -> "Database":
-        """The same PostgreSQL, to be used from an event loop's own thread by `greenlet_spawn`.
+    def autocommit_async_engine(self) -> AsyncEngine:
+        """An asyncio engine on the same PostgreSQL, in which each execution commits by itself.
 
-        The same code runs, and the loop goes on whenever it waits for the database. One loop only.
+        Without a pool: its one user holds a connection, and closes it when it hangs.
         """
-        from sqlalchemy.ext.asyncio import create_async_engine
-
-        options = _postgresql_options(pool_size) | {"pool_pre_ping": False}
-        engine = create_async_engine(self.engine.url, **options).sync_engine
-        _ping_what_rested(engine)
-        return Database(engine, self.rules, self.recipients)
+        return create_async_engine(
+            self.engine.url,
+            isolation_level="AUTOCOMMIT",
+            poolclass=NullPool,
+            **_postgresql_options(),
+        )
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Return all connections."""
         self.engine.dispose()
+        self._reserved.dispose()
+
+
+class _SqliteWriterLock:
+    """The writers of this process, one at a time, in the order in which they came.
+
+    Waiting here is fair, which neither SQLite's own lock nor `threading.Lock` is. Between two
+    writers is a pause, in which a writer of another process gets its turn.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._is_held = False
+        self._pause_until = 0.0
+
+    @contextmanager
+    def hold(self, *, priority: bool) -> Iterator[None]:
+        """Hold the lock; with `priority`, be the next to get it. Raises DatabaseDown."""
+        if not self._acquire(priority):
+            raise DatabaseDown("the database is busy: another writer does not finish")
+        try:
+            if not priority:
+                time.sleep(max(0.0, self._pause_until - time.monotonic()))
+            yield
+        finally:
+            self._pause_until = time.monotonic() + SQLITE_PAUSE_S
+            self._release()
+
+    def _acquire(self, priority: bool) -> bool:
+        with self._mutex:
+            if not self._is_held:
+                self._is_held = True
+                return True
+            turn = threading.Lock()
+            turn.acquire()
+            if priority:
+                self._waiting.appendleft(turn)
+            else:
+                self._waiting.append(turn)
+        if turn.acquire(timeout=BUSY_TIMEOUT_S):
+            return True
+        with self._mutex:
+            if turn not in self._waiting:  # its turn has come at this very moment
+                return True
+            self._waiting.remove(turn)
+            return False
+
+    def _release(self) -> None:
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._is_held = False
 
 
 @contextmanager
-def _as_unavailable() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
+    """Raise the driver's errors as DatabaseUnavailable."""
     try:
         yield
-    except (DBAPIError, PoolTimeout) as error:
+    except (DBAPIError, PoolTimeout, sqlite3.OperationalError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise _kind(error)(f"the database cannot do this now: {first_line}") from error
+        raise _error_type(error)(f"the database is unavailable: {first_line}") from error
 
 
-def _kind(error: DBAPIError | PoolTimeout) -> type[StorageUnavailable]:
-    """These values, this moment, or the database as a whole: by SQLSTATE where there is one."""
+def _error_type(error: Exception) -> type[DatabaseUnavailable]:
+    """Whether these values, this moment, or the whole database is the problem."""
     state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
-    if isinstance(error, _REFUSALS) or state.startswith(_REFUSED):
-        return StorageRefused
-    return StorageUnavailable if state.startswith(_CONFLICT) else StorageAway
+    if isinstance(error, _REJECTIONS) or state.startswith(_LIMIT_EXCEEDED):
+        return DatabaseRejected
+    return DatabaseUnavailable if state.startswith(_CONFLICT) else DatabaseDown
 
 
 def open_database(
     url: str,
     *,
     pool_size: int = 12,
-    rules: Rules | None = None,
-    recipients: Recipients = NOBODY,
+    classifier: Classifier | None = None,
+    recipients: Recipients = NO_RECIPIENTS,
 ) -> Database:
     """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
 
-    Failures are kept with the cause that the rules say; without any, those of this service.
-    `recipients` are those to whom its transactions owe news of what they change. Raises
-    SettingsError for an address that cannot be read, and does not show it.
+    Without a classifier the built-in one is used. Raises SettingsError for an address that cannot
+    be read, and does not show it.
     """
-    address = _with_driver(_address(url))
-    make = _sqlite_engine if address.get_backend_name() == "sqlite" else _postgresql_engine
-    return Database(make(address, pool_size), rules or shipped(), recipients)
+    address = _parse(url)
+    if address.drivername in ("postgresql", "postgres"):
+        address = address.set(drivername="postgresql+psycopg")
+    classifier = classifier or load_builtin()
+    if address.get_backend_name() == "sqlite":
+        return Database(_sqlite_engine(address, pool_size), classifier, recipients)
+    return Database(
+        _postgresql_engine(address, pool_size),
+        classifier,
+        recipients,
+        reserved=_postgresql_engine(address, RESERVED_CONNECTIONS),
+    )
 
 
-def rules_of(connection: Connection) -> Rules:
-    """The rules of causes that the connection's database was opened with."""
-    rules: Rules = connection.get_execution_options()["cause_rules"]
-    return rules
+def classifier_of(connection: Connection) -> Classifier:
+    """The classifier that the connection's database was opened with."""
+    classifier: Classifier = connection.get_execution_options()["classifier"]
+    return classifier
+
+
+def recipients_of(connection: Connection) -> Recipients:
+    """Who gets messages about what this connection changes."""
+    recipients: Recipients = connection.get_execution_options()["recipients"]
+    return recipients
 
 
 def sqlite_file(url: str) -> Path | None:
     """The absolute path of SQLite's file; None for another database, or one in memory."""
-    address = _address(url)
+    address = _parse(url)
     if address.get_backend_name() != "sqlite" or address.database in (None, "", ":memory:"):
         return None
     return Path(str(address.database)).resolve()
 
 
-def _address(url: str) -> URL:
+def _parse(url: str) -> URL:
     try:
         return make_url(url)
     except (ArgumentError, ValueError):
         raise SettingsError("DATABASE_URL: cannot be read as an address") from None
 
 
-def _with_driver(address: URL) -> URL:
-    plain = address.drivername in ("postgresql", "postgres")
-    return address.set(drivername="postgresql+psycopg") if plain else address
-
-
 def _postgresql_engine(address: URL, pool_size: int) -> Engine:
-    return create_engine(address, **_postgresql_options(pool_size))
+    return create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        pool_use_lifo=True,  # the connection used last has its caches warm
+        pool_pre_ping=True,
+        **_postgresql_options(),
+    )
 
 
-def _postgresql_options(pool_size: int) -> dict[str, Any]:
+def _postgresql_options() -> dict[str, Any]:
     return {
-        "pool_size": pool_size,
-        "max_overflow": 0,
-        "pool_timeout": CONNECT_TIMEOUT_S,
-        "pool_use_lifo": True,  # the connection used last has its caches warm
-        "pool_pre_ping": True,
         "hide_parameters": True,  # an error's text must not carry a webhook's body into the log
         "connect_args": {
             "connect_timeout": CONNECT_TIMEOUT_S,
-            **_LIVELINESS,
+            **_KEEPALIVE,
             "options": " ".join(f"-c {setting}" for setting in _SESSION),
         },
     }
-
-
-def _ping_what_rested(engine: Engine) -> None:
-    """As `pool_pre_ping`, but not for a connection that was alive a moment ago.
-
-    In a burst a ping before each commit would be one of six ways to the database and back. When it
-    went in that very moment, the commit fails and Codat comes again.
-    """
-
-    def look(connection: Any, record: Any, _proxy: Any) -> None:
-        if time.monotonic() - record.info.get("used", -math.inf) < RESTED_S:
-            return
-        if not _answers(engine, connection):
-            raise DisconnectionError
-
-    def note(_connection: Any, record: Any) -> None:
-        record.info["used"] = time.monotonic()
-
-    event.listen(engine, "checkout", look)
-    event.listen(engine, "checkin", note)
-
-
-def _answers(engine: Engine, connection: Any) -> bool:
-    try:
-        return engine.dialect.do_ping(connection)
-    except engine.dialect.loaded_dbapi.Error:
-        return False
 
 
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:
@@ -235,10 +290,8 @@ def _sqlite_engine(address: URL, pool_size: int) -> Engine:
     engine = create_engine(
         address,
         pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=CONNECT_TIMEOUT_S,
-        pool_use_lifo=True,  # the connection used last has its caches warm
-        pool_recycle=RENEWED_AFTER_S,
+        max_overflow=-1,  # a connection costs little: as many as there are threads
+        pool_use_lifo=True,
         hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
     )
@@ -251,20 +304,20 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageUnavailable(
+        raise DatabaseUnavailable(
             f"DATABASE_URL: its folder cannot be made: {error.strerror}"
         ) from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
+    connection.isolation_level = None  # BEGIN is explicit, see _begin_sqlite
     _use_write_ahead_log(connection)
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _use_write_ahead_log(connection: Any) -> None:
-    """Once per file; while somebody else is at it, SQLite says "locked" without waiting."""
+    """Switch once per file; while another process does so, SQLite says "locked" without waiting."""
     end = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
@@ -278,8 +331,32 @@ def _use_write_ahead_log(connection: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.get_execution_options().get("writes", False):
+        _lock_sqlite(connection.connection.driver_connection)
+    else:
+        connection.exec_driver_sql("BEGIN")
+
+
+def _lock_sqlite(connection: Any) -> None:
+    """Begin a transaction that writes.
+
+    While another process writes, SQLite itself tries again after up to 100 ms; a process that
+    writes all the time lets it in for moments only. So this tries every millisecond.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > deadline:
+                    raise
+            time.sleep(SQLITE_RETRY_S)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
 
 
 def insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
@@ -287,3 +364,9 @@ def insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.I
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+def chunked(rows: Sequence[Row], size: int = 500) -> Iterator[Sequence[Row]]:
+    """The rows in slices that stay under the databases' limit on bound values."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

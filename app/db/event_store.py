@@ -1,291 +1,405 @@
-"""The inbox: gathers what concurrent requests bring and commits it together.
+"""The event store: raw webhook events, inserted for many requests in one commit.
 
-There is no timer. A batch is whatever came in while the last one was written, and what keeps coming
-in right after; so an idle service answers after one commit, and a burst shares each commit's cost.
-A request is answered only after the commit that holds its event.
-
-On PostgreSQL a batch goes in two commits at once: while the database carries out one, the other is
-made. They share no company, whose rows a commit locks, so neither waits for the other.
+Group commit without a timer: a batch is whatever arrived while the last one was written. A request
+is answered only after the commit that holds its event. What an event means is worked out later, by
+the projector (`app.worker.projector`).
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import chain
-from typing import NamedTuple
-from zlib import crc32
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import logging as log
-from app.db.engine import Database
-from app.db.keep import Kept, keep_all, keep_raw
-from app.db.slices import first_within
-from app.domain.models import Delivery
-from app.errors import StorageAway, StorageRefused, StorageUnavailable
+from app import logging
+from app.db.engine import Database, translate_errors
+from app.db.tables import webhook_events
+from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable, Gone, NotFound
 
-MOST_AT_ONCE = 512
-LARGE = 2_000_000  # bytes of bodies, after which a batch takes no more: it would be too slow
-LANES = 2  # commits at once, where the database has more than one writer
-TOO_FEW = 16  # deliveries that are not worth two commits
-QUIET_TURNS = 6  # of the event loop; from the socket to the inbox a request takes two or three
-GATHER_WITHIN_S = 0.02  # where other work makes those turns long, nobody waits for six of them
-MOST_WAITING = 20_000
-KEEP_WITHIN_S = 10.0  # Codat stops waiting for our answer after 15 s
-LOOK_EVERY_S = 0.5  # how often the deadlines of those who wait are looked at
+MAX_BATCH = 512
+MAX_BATCH_BYTES = 2_000_000
+MAX_WAITING = 20_000
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+WRITE_WITHIN_S = 5.0  # Codat waits 15 s for an answer
 CLOSE_WITHIN_S = 2.0
-MOST_LINES = 4  # log lines per commit
-AWAY_AFTER = 2  # failures in a row that mean the database is away, not the event bad
+REDELIVER_WITHIN_MS = 100
+DOWN_AFTER = 2  # failures in a row that mean the database is down, not that an event is bad
+MAX_COUNTED = 100_000
+QUIET_TURNS = 4  # of the event loop without a new event, after which a burst is complete
 
-_log = log.get(__name__)
-_Fate = bool | StorageUnavailable
-_Done = tuple[list[_Fate], bool]
+_log = logging.get(__name__)
+# `inline`: no id is wanted back. `preserve_rowcount`: the number of rows that were new is.
+_INSERT = sqlite.insert(webhook_events).on_conflict_do_nothing().inline()
+# The one statement that is not built by SQLAlchemy: a batch as three binary arrays takes 6 µs of
+# processor time per event, as executemany 23 µs, of about 100 µs for a whole delivery.
+_INSERT_ARRAYS = """
+    INSERT INTO webhook_events (message_id, received_at, body)
+    SELECT * FROM unnest(%b::text[], %b::timestamptz[], %b::bytea[])
+    ON CONFLICT (message_id) DO NOTHING
+"""
+_STORED = select(webhook_events.c.message_id, webhook_events.c.received_at)
+# The projector then adds the redelivery to the timeline and restarts unfinished work.
+_REDELIVER = (
+    update(webhook_events)
+    .where(webhook_events.c.message_id == bindparam("redelivered"))
+    .values(
+        deliveries=webhook_events.c.deliveries + 1,
+        last_received_at=bindparam("at"),
+        processed_at=None,
+    )
+)
+
+
+Result = bool | DatabaseUnavailable
+"""Of one event: whether it is new, or why it is not stored."""
+
+
+class ReceivedEvent(NamedTuple):
+    """An authentic delivery: the message id of its signature headers, and the bytes of its body."""
+
+    message_id: str
+    received_at: datetime
+    body: bytes
 
 
 class _Waiting(NamedTuple):
-    """A delivery, who waits for its fate, and until when (the loop's clock, seconds)."""
-
-    delivery: Delivery
-    future: "asyncio.Future[bool]"
-    until: float
+    event: ReceivedEvent
+    stored: "asyncio.Future[bool]"
 
 
-class Inbox:
-    """Keeps deliveries for one process. Use it from one event loop; `close` when done."""
+class EventStore:
+    """Stores events for one process, from one event loop.
+
+    `on_stored` is called after each commit; `on_batch` with the number of events and the seconds
+    that their commit took.
+    """
 
     def __init__(
         self,
         database: Database,
         *,
-        on_owed: Callable[[], None] = lambda: None,
-        lanes: int = LANES,
+        on_stored: Callable[[], None] = lambda: None,
+        on_batch: Callable[[int, float], None] = lambda _rows, _seconds: None,
     ) -> None:
-        self._database = database if database.is_sqlite else database.in_loop(lanes)
-        self._on_owed = on_owed
+        self._writer = (
+            _SqliteWriter(database) if database.is_sqlite else _PostgresqlWriter(database)
+        )
+        self._on_stored = on_stored
+        self._on_batch = on_batch
         self._waiting: list[_Waiting] = []
-        self._in_hand: dict[int, list[_Waiting]] = {}
-        self._writing = False
-        self._looking = False
-        self._lanes = 1 if database.is_sqlite else lanes
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inbox")  # SQLite's
+        self._waiting_bytes = 0
+        self._in_hand: list[_Waiting] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._abandoned: set[asyncio.Task[None]] = set()
 
-    async def keep(self, delivery: Delivery) -> bool:
-        """Return once the delivery is committed: True when new, False when known already.
+    async def store(self, event: ReceivedEvent) -> bool:
+        """Return once the event is committed: True when it is new, False when it is a duplicate.
 
-        Raises StorageUnavailable when it is not kept within KEEP_WITHIN_S, whatever the database
-        does; Codat's retry will bring it back.
+        Raises DatabaseUnavailable when it cannot be, or not soon enough; Codat then sends the event
+        again.
         """
-        if len(self._waiting) >= MOST_WAITING:
-            raise StorageUnavailable("too many deliveries are waiting for the database")
+        size = self._waiting_bytes + len(event.body)
+        if len(self._waiting) >= MAX_WAITING or size > MAX_WAITING_BYTES:
+            raise DatabaseUnavailable("too many deliveries are waiting for the database")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(delivery, loop.create_future(), loop.time() + KEEP_WITHIN_S)
-        self._waiting.append(waiting)
-        if not self._writing:
-            self._begin()
-        if not self._looking:
-            self._look_later()
-        return await waiting.future
+        stored: asyncio.Future[bool] = loop.create_future()
+        self._waiting.append(_Waiting(event, stored))
+        self._waiting_bytes = size
+        if self._committing is None or self._committing.done():
+            self._committing = loop.create_task(self._commit_batches())
+        return await stored
 
     async def close(self) -> None:
-        """Wait until all that came in is written, but not for a database that hangs."""
+        """Wait for what has arrived to be written, but not for a database that hangs."""
+        if self._committing:
+            await asyncio.wait([self._committing], timeout=CLOSE_WITHIN_S)
+        self._give_up("the service is stopping")
+        if self._abandoned:
+            await asyncio.sleep(0)
+            for task in self._abandoned:
+                task.cancel()  # the second time, psycopg does not wait for the server
+            await asyncio.wait(self._abandoned, timeout=CLOSE_WITHIN_S)
+        await self._writer.close()
+
+    async def _commit_batches(self) -> None:
+        """Write what waits, batch by batch, until nothing does."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + CLOSE_WITHIN_S
-        while self._writing and loop.time() < end:
-            await asyncio.sleep(0.01)
-        self._free(self._everybody(), "the service is stopping")
-        self._waiting.clear()
-        self._thread.shutdown(wait=not self._writing)
-        if not self._database.is_sqlite and not self._writing:
-            await greenlet_spawn(self._database.close)
+        while self._waiting:
+            await self._gather()
+            batch = self._in_hand = self._next_batch()
+            started = time.perf_counter()
+            reason = "the database takes too long"
+            deadline = loop.call_later(WRITE_WITHIN_S, self._give_up, reason)
+            try:
+                results = await self._store_batch([waiting.event for waiting in batch])
+            finally:
+                deadline.cancel()
+            if self._committing is not asyncio.current_task():
+                return  # it was given up
+            for waiting, result in zip(batch, results, strict=True):
+                _resolve(waiting.stored, result)
+            self._after_batch(results, time.perf_counter() - started)
 
-    def _everybody(self) -> list[_Waiting]:
-        return [*chain(*self._in_hand.values()), *self._waiting]
+    def _after_batch(self, results: Sequence[Result], seconds: float) -> None:
+        if any(not isinstance(result, Exception) for result in results):
+            self._on_batch(len(results), seconds)
+            self._on_stored()
+        down = next((result for result in results if isinstance(result, DatabaseDown)), None)
+        if down:  # or the last ones would wait for many batches to fail
+            self._refuse_waiting(down)
 
-    def _begin(self) -> None:
-        self._writing = True
-        loop = asyncio.get_running_loop()
-        loop.call_soon(self._gather, loop.time() + GATHER_WITHIN_S, 0, 0)
+    def _give_up(self, reason: str) -> None:
+        """Answer all requests. The write is cancelled, and not waited for.
 
-    def _gather(self, until: float, seen: int, quiet: int) -> None:
-        """Let in what keeps coming in, then write: in a burst the first would go all alone."""
-        loop = asyncio.get_running_loop()
-        there = len(self._waiting)
-        quiet = quiet + 1 if there == seen else 0
-        if quiet < QUIET_TURNS and there < MOST_AT_ONCE and loop.time() < until:
-            loop.call_soon(self._gather, until, there, quiet)
-        else:
-            self._write()
+        psycopg asks the server to cancel, and waits up to 10 s for one that hangs.
+        """
+        error = DatabaseDown(reason)
+        for waiting in self._in_hand:
+            _resolve(waiting.stored, error)
+        self._refuse_waiting(error)
+        task, self._committing = self._committing, None
+        if task and not task.done():
+            _log.warning("could not store webhook events", count=len(self._in_hand), reason=reason)
+            task.cancel()
+            self._abandoned.add(task)
+            task.add_done_callback(self._abandoned.discard)
 
-    def _write(self) -> None:
-        batch = _first_of(self._waiting)
-        del self._waiting[: len(batch)]
-        self._in_hand = _parts(batch, self._lanes)
-        self._writing = bool(batch)
-        for lane, part in self._in_hand.items():
-            deliveries = [waiting.delivery for waiting in part]
-            work = self._carry_out(deliveries)
-            work.add_done_callback(partial(self._written, lane))
+    async def _gather(self) -> None:
+        """Let in what the sockets already hold, or the first of a burst would be a batch alone."""
+        seen = quiet = 0
+        while quiet < QUIET_TURNS and len(self._waiting) < MAX_BATCH:
+            quiet = quiet + 1 if len(self._waiting) == seen else 0
+            seen = len(self._waiting)
+            await asyncio.sleep(0)
 
-    def _carry_out(self, deliveries: Sequence[Delivery]) -> "asyncio.Future[_Done]":
-        """In the loop's own thread, which goes on while PostgreSQL works; SQLite needs another."""
-        loop = asyncio.get_running_loop()
-        if self._database.is_sqlite:
-            return loop.run_in_executor(self._thread, write, self._database, deliveries)
-        return loop.create_task(greenlet_spawn(write, self._database, deliveries))
+    def _next_batch(self) -> list[_Waiting]:
+        """As many as fit into a batch; requests that were cancelled are left out."""
+        size = 0
+        taken = 0
+        for taken, waiting in enumerate(self._waiting[:MAX_BATCH], 1):  # noqa: B007 # used after
+            size += len(waiting.event.body)
+            if size > MAX_BATCH_BYTES:
+                break
+        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        self._waiting_bytes -= sum([len(waiting.event.body) for waiting in batch])
+        return [waiting for waiting in batch if not waiting.stored.done()]
 
-    def _written(self, lane: int, work: "asyncio.Future[_Done]") -> None:
-        part = self._in_hand.pop(lane)
-        if work.cancelled():
-            self._free(part, "the service is stopping")
-            return
-        fates, owes = work.result()
-        for waiting, fate in zip(part, fates, strict=True):
-            _resolve(waiting.future, fate)
-        if owes:
-            self._on_owed()
-        if not self._in_hand:
-            self._writing = False
-            if self._waiting:
-                self._begin()
+    def _refuse_waiting(self, error: DatabaseUnavailable) -> None:
+        for waiting in self._waiting:
+            _resolve(waiting.stored, error)
+        self._waiting = []
+        self._waiting_bytes = 0
 
-    def _look_later(self) -> None:
-        self._looking = True
-        asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+    async def _store_batch(self, events: Sequence[ReceivedEvent]) -> Sequence[Result]:
+        """One result per event. Never raises."""
+        if not events:
+            return []
+        try:
+            return await self._writer.write(events)
+        except DatabaseDown as error:
+            _log.warning("could not store webhook events", count=len(events), reason=str(error))
+            return [error] * len(events)
+        except DatabaseUnavailable as error:
+            _log.warning("could not store a batch of webhook events", reason=str(error))
+        except Exception:
+            _log.exception("could not store a batch of webhook events")
+        return await self._store_one_by_one(events)
 
-    def _look(self) -> None:
-        """Free everybody whose time is over. What the database keeps after all is no harm."""
-        self._looking = False
-        now = asyncio.get_running_loop().time()
-        everybody = self._everybody()
-        late = [each for each in everybody if each.until <= now]
-        self._free(late, "the database does not answer")
-        self._waiting = [each for each in self._waiting if each.until > now]
-        if everybody:
-            self._look_later()
-
-    def _free(self, late: Sequence[_Waiting], reason: str) -> None:
-        still = [each for each in late if not each.future.done()]
-        if still:
-            _log.warning("deliveries were not kept in time", count=len(still), reason=reason)
-        for waiting in still:
-            _resolve(waiting.future, StorageUnavailable(reason))
-
-
-def _first_of(waiting: Sequence[_Waiting]) -> list[_Waiting]:
-    """Who is next. A commit of many long bodies would outlast the patience of all of them."""
-    return first_within(waiting[:MOST_AT_ONCE], LARGE, lambda each: len(each.delivery.body))
-
-
-def _parts(batch: Sequence[_Waiting], lanes: int) -> dict[int, list[_Waiting]]:
-    """The batch by lane. A company's deliveries are all in one."""
-    if len(batch) < TOO_FEW:
-        lanes = 1
-    parts: dict[int, list[_Waiting]] = {}
-    for waiting in batch:
-        company_id = waiting.delivery.event.company_id or ""
-        parts.setdefault(crc32(company_id.encode()) % lanes, []).append(waiting)
-    return parts
+    async def _store_one_by_one(self, events: Sequence[ReceivedEvent]) -> Sequence[Result]:
+        """One commit each, so that a bad event hurts only itself."""
+        results: list[Result] = []
+        failures = 0
+        for event in events:
+            if failures >= DOWN_AFTER:
+                results.append(DatabaseDown("the database is unavailable"))
+                continue
+            try:
+                results += await self._writer.write([event])
+                failures = 0
+            except Exception as error:
+                failures += not isinstance(error, DatabaseRejected)
+                _log.warning(
+                    "could not store a webhook event",
+                    message_id=event.message_id,
+                    reason=str(error),
+                )
+                if not isinstance(error, DatabaseUnavailable):
+                    error = DatabaseUnavailable(type(error).__name__)
+                results.append(error)
+        return results
 
 
-def _resolve(future: "asyncio.Future[bool]", fate: _Fate) -> None:
-    if future.done():
+def _resolve(stored: "asyncio.Future[bool]", result: Result) -> None:
+    if stored.done():
         return
-    if isinstance(fate, StorageUnavailable):
-        future.set_exception(fate)
+    if isinstance(result, bool):
+        stored.set_result(result)
     else:
-        future.set_result(fate)
+        stored.set_exception(result)
 
 
-def write(database: Database, deliveries: Sequence[Delivery]) -> tuple[list[_Fate], bool]:
-    """Commit these deliveries together, or one by one where together fails.
+def _in_order(events: Sequence[ReceivedEvent]) -> list[ReceivedEvent]:
+    """By message id: two replicas that insert the same ones must not deadlock."""
+    return sorted(events, key=lambda event: event.message_id)
 
-    Returns each one's fate, in order (True new, False known, or the error), and whether a fetch
-    is owed now. Never raises: a bad event must hurt nobody but itself. A database that is away
-    or locked is not asked again for each of them: they would wait in vain.
+
+def _results(
+    events: Sequence[ReceivedEvent], stored: dict[str, datetime]
+) -> tuple[list[bool], list[dict[str, Any]]]:
+    """Which events are new, and the parameters of `_REDELIVER` for the others.
+
+    An event is new when the stored row is its own; of copies in one batch the first one is.
     """
-    try:
-        kept = _commit(database, deliveries)
-    except StorageAway as error:
-        _log.warning("deliveries were not kept", count=len(deliveries), reason=_said(error))
-        return [error] * len(deliveries), False
-    except Exception as error:
-        _log.warning("a batch of events could not be kept together", reason=_said(error))
-        return _one_by_one(database, deliveries)
-    fates = _fates(deliveries, kept.new)
-    _tell(deliveries, fates)
-    return fates, kept.owes
+    results = []
+    redelivered = []
+    for event in events:
+        is_new = stored.get(event.message_id) == event.received_at
+        if is_new:
+            del stored[event.message_id]
+        else:
+            redelivered.append({"redelivered": event.message_id, "at": event.received_at})
+        results.append(is_new)
+    return results, sorted(redelivered, key=lambda row: row["redelivered"])
 
 
-def _tell(deliveries: Sequence[Delivery], fates: Sequence[_Fate]) -> None:
-    """A line per event while it is quiet, a line per commit in a burst."""
-    if len(deliveries) > MOST_LINES:
-        new = fates.count(True)
-        _log.info("events were kept", count=new, came_again=len(fates) - new)
-        return
-    for delivery, is_new in zip(deliveries, fates, strict=True):
-        event = delivery.event
-        _log.info(
-            "an event was kept" if is_new else "an event came again",
-            kind=event.event,
-            event_id=delivery.message_id,
-            sync_id=event.sync_id,
-            company_id=event.company_id,
-        )
+class _PostgresqlWriter:
+    """Writes from the event loop, over one connection that it holds.
+
+    In autocommit mode the statement is its own transaction: a batch costs one round trip. BEGIN
+    and COMMIT would cost two more, and a thread of its own a third of the time that a lone request
+    takes (measured: 0.39, 0.59 and 0.52 ms).
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._engine = database.autocommit_async_engine()
+        self._connection: AsyncConnection | None = None
+
+    async def write(self, events: Sequence[ReceivedEvent]) -> list[Result]:
+        # Taken while it is in use: a write that fails, or never ends, does not give it back.
+        connection, self._connection = self._connection, None
+        try:
+            with translate_errors():
+                connection = connection or await self._engine.connect()
+                results = await self._write(connection, events)
+        except BaseException:
+            await _close(connection)
+            raise
+        self._connection = connection
+        return results
+
+    async def _write(
+        self, connection: AsyncConnection, events: Sequence[ReceivedEvent]
+    ) -> list[Result]:
+        columns = zip(*_in_order(events), strict=True)
+        inserted = await connection.exec_driver_sql(_INSERT_ARRAYS, tuple(map(list, columns)))
+        if inserted.rowcount == len(events):
+            return [True] * len(events)
+        ids = {event.message_id for event in events}
+        found = await connection.execute(_STORED.where(webhook_events.c.message_id.in_(ids)))
+        results, redelivered = _results(events, {row.message_id: row.received_at for row in found})
+        return await self._redeliver(connection, results, redelivered)
+
+    async def _redeliver(
+        self, connection: AsyncConnection, results: list[bool], redelivered: list[dict[str, Any]]
+    ) -> list[Result]:
+        """Count the duplicates; they must come again when a projector holds one of them.
+
+        All deliveries wait meanwhile. The INSERT has no such limit: it waits for a migration only.
+        """
+        outcome: list[Result] = [*results]
+        await connection.exec_driver_sql(f"SET lock_timeout = {REDELIVER_WITHIN_MS}")
+        try:
+            with translate_errors():
+                await connection.execute(_REDELIVER, redelivered)
+        except (DatabaseDown, DatabaseRejected):
+            raise
+        except DatabaseUnavailable as error:
+            _log.info("a redelivered event is in use; it must come again", reason=str(error))
+            outcome = [is_new or error for is_new in results]
+        await connection.exec_driver_sql("RESET lock_timeout")
+        return outcome
+
+    async def close(self) -> None:
+        await _close(self._connection)
+        await self._engine.dispose()
 
 
-def _commit(database: Database, deliveries: Sequence[Delivery]) -> Kept:
-    with database.writing() as connection:
-        return keep_all(connection, deliveries)
+async def _close(connection: AsyncConnection | None) -> None:
+    if connection is not None:
+        with suppress(Exception):
+            await connection.invalidate()
+        with suppress(Exception):
+            await connection.close()
 
 
-def _fates(deliveries: Sequence[Delivery], new: set[str]) -> list[_Fate]:
-    """Of several deliveries of one message in a batch, the first is the new one."""
-    unseen = set(new)
-    fates: list[_Fate] = []
-    for delivery in deliveries:
-        fates.append(delivery.message_id in unseen)
-        unseen.discard(delivery.message_id)
-    return fates
+class _SqliteWriter:
+    """Writes in a thread, because SQLite's own calls block; its own, because others are busy."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="event-store")
+
+    async def write(self, events: Sequence[ReceivedEvent]) -> list[Result]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, events)
+
+    def _write(self, events: Sequence[ReceivedEvent]) -> list[Result]:
+        with self._database.writing(priority=True) as connection:
+            rows = [event._asdict() for event in _in_order(events)]
+            options = {"preserve_rowcount": True}
+            inserted = connection.execute(_INSERT, rows, execution_options=options)
+            if inserted.rowcount == len(events):
+                return [True] * len(events)
+            ids = {event.message_id for event in events}
+            found = connection.execute(_STORED.where(webhook_events.c.message_id.in_(ids)))
+            results, redelivered = _results(
+                events, {row.message_id: row.received_at for row in found}
+            )
+            connection.execute(_REDELIVER, redelivered)
+            return [*results]
+
+    async def close(self) -> None:
+        self._thread.shutdown(wait=False)
 
 
-def _one_by_one(database: Database, deliveries: Sequence[Delivery]) -> tuple[list[_Fate], bool]:
-    fates: list[_Fate] = []
-    owes = False
-    failures = 0
-    for delivery in deliveries:
-        if failures >= AWAY_AFTER:
-            fates.append(StorageUnavailable("the database is away"))
-            continue
-        fate, owed = _alone(database, delivery)
-        failures = failures + 1 if isinstance(fate, StorageUnavailable) else 0
-        owes |= owed
-        fates.append(fate)
-    return fates, owes
+@dataclass(frozen=True, slots=True)
+class PendingStats:
+    """Events that the projector has yet to apply; `count` is capped at MAX_COUNTED."""
+
+    count: int
+    oldest_received_at: datetime | None
 
 
-def _alone(database: Database, delivery: Delivery) -> tuple[_Fate, bool]:
-    """Commit one delivery; if only its meaning is refused, keep at least its bytes."""
-    try:
-        kept = _commit(database, [delivery])
-        return delivery.message_id in kept.new, kept.owes
-    except StorageRefused as error:
-        return _keep_bytes(database, delivery, error), False
-    except StorageUnavailable as error:
-        return error, False
-    except Exception as error:
-        _log.exception("an event could not be applied", event_id=delivery.message_id)
-        return _keep_bytes(database, delivery, error), False
+def pending_stats(connection: Connection) -> PendingStats:
+    """How far the projector is behind. Costs no more than MAX_COUNTED index entries."""
+    pending = webhook_events.c.processed_at.is_(None)
+    capped = select(webhook_events.c.id).where(pending).limit(MAX_COUNTED).subquery()
+    count = connection.execute(select(func.count()).select_from(capped)).scalar_one()
+    oldest = select(func.coalesce(webhook_events.c.last_received_at, webhook_events.c.received_at))
+    first = connection.execute(oldest.where(pending).order_by(webhook_events.c.id).limit(1))
+    return PendingStats(count, first.scalar())
 
 
-def _keep_bytes(database: Database, delivery: Delivery, error: Exception) -> _Fate:
-    try:
-        with database.writing() as connection:
-            keep_raw(connection, delivery, f"its meaning could not be stored: {_said(error)}")
-    except Exception as worse:
-        return StorageUnavailable(_said(worse))
-    return True
+def mark_pending(connection: Connection, message_id: str) -> None:
+    """Let the projector apply an event again.
 
-
-def _said(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    Raises NotFound, or Gone when retention has removed its body.
+    """
+    found = connection.execute(
+        select(webhook_events.c.body.is_not(None)).where(webhook_events.c.message_id == message_id)
+    ).first()
+    if found is None:
+        raise NotFound("no such event")
+    if not found[0]:
+        raise Gone("retention has removed the body of this event")
+    connection.execute(
+        update(webhook_events)
+        .where(webhook_events.c.message_id == message_id)
+        .values(processed_at=None, projection_error=None)
+    )

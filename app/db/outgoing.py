@@ -1,205 +1,329 @@
-"""The messages we owe others: owing, claiming, putting off, giving up.
+"""Outgoing messages: what other systems are sent, and when.
 
-As in `owed`: one column, `due`, is the time to start while a message waits, and the end of the
-lease while a worker has it; the attempt is counted at the claim; every later write is fenced by the
-claim's token. One row per recipient, so that one who is down delays nobody else.
+A message is written in the transaction that makes it true, one row per recipient, each with a job
+of its own; so a recipient that is down delays nobody else. A sync that ended is announced once
+Codat itself has answered, never because of a webhook alone, and again only when its outcome or its
+failed transactions have changed. Without recipients nothing is written.
 """
 
+import hashlib
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
-from app.db.tables_told import outgoing
-from app.domain.outgoing import NOBODY, Kind, Recipients, message
+from app.db import change_feed, jobs
+from app.db.engine import chunked, classifier_of, recipients_of
+from app.db.failed_transactions import ResolvedTransaction
+from app.db.jobs import Claim
+from app.db.queries import transactions as queries
+from app.db.queries.transactions import TransactionFilter, TransactionRecord
+from app.db.sync_rows import StoredSync, sync_row
+from app.db.tables import jobs as job_table
+from app.db.tables import outgoing_messages as messages
+from app.db.tables import syncs
+from app.domain.outgoing import MessageKind, message_body, to_json
+from app.domain.sync_state import JobState, Sync, errors_state
+from app.errors import Conflict
 
-_FORGET_AT_ONCE = 1000
+MAX_FAILED = 1000  # failed transactions in one `sync.failed`; the API has all of them
+SAME_REQUEST = timedelta(seconds=60)
+_FAILED = TransactionFilter(failed=True)
+_IS_MESSAGE = job_table.c.kind == "message"
+_ROW = ("transaction_id", "integration_type", "status", "message", "correlation_id")
+_CAUSE = ("key", "title", "owner", "next_step", "customer_message", "retry_advice")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A message that this worker, and nobody else, may deliver until its lease ends."""
+class OutgoingMessage:
+    """A message to one recipient. `message_id` is the same for all recipients."""
 
-    number: int
+    id: int
     message_id: str
     recipient: str
-    kind: Kind
+    kind: MessageKind
     body: str
-    sync: int | None
-    token: str
-    attempts: int
+    sync_pk: int | None
 
 
-def recipients(connection: Connection) -> Recipients:
-    """Whom this process tells; the database was opened with it."""
-    found: Recipients = connection.get_execution_options().get("recipients", NOBODY)
-    return found
+@dataclass(frozen=True, slots=True)
+class RetryRequest:
+    """A request to retry failed transactions; `already_requested` means just before, and once."""
+
+    message_id: str
+    transactions: int
+    already_requested: bool
 
 
-def owe(
-    connection: Connection,
-    kind: Kind,
-    told: Mapping[str, Any],
-    at: datetime,
-    *,
-    to: Sequence[str],
-    sync: int | None = None,
-    content: str | None = None,
-) -> str:
-    """Owe one message to each of these recipients, from now on; returns its id.
+class _Draft(NamedTuple):
+    """A message that is about to be sent; `digest` is of its content, to spot a repetition."""
 
-    `content` is a digest of what it says, by which a repetition can be known.
-    """
-    message_id = f"msg_{uuid.uuid4().hex}"
+    kind: MessageKind
+    data: Mapping[str, Any]
+    sync_pk: int | None = None
+    digest: str | None = None
+
+
+def _send(
+    connection: Connection, drafts: Sequence[_Draft], at: datetime, *, to: Sequence[str]
+) -> list[str]:
+    """Enqueue each of these messages to each of these recipients; returns their ids."""
+    ids = [f"msg_{uuid.uuid4().hex}" for _ in drafts]
     rows = [
         {
             "message_id": message_id,
             "recipient": recipient,
-            "kind": kind,
-            "company_id": told.get("company_id"),
-            "sync": sync,
-            "content": content,
-            "body": message(kind, at, told),
-            "owed_at": at,
-            "state": "owed",
-            "due": at,
-            "attempts": 0,
+            "kind": draft.kind,
+            "company_id": draft.data.get("company_id"),
+            "sync_pk": draft.sync_pk,
+            "digest": draft.digest,
+            "body": message_body(draft.kind, at, draft.data),
+            "created_at": at,
         }
+        for message_id, draft in zip(ids, drafts, strict=True)
         for recipient in to
     ]
     if rows:
-        connection.execute(outgoing.insert(), rows)
-    return message_id
+        connection.execute(messages.insert(), rows)
+        inserted = select(messages.c.id, messages.c.recipient)
+        for some in chunked(ids):
+            found = connection.execute(inserted.where(messages.c.message_id.in_(some)))
+            jobs.enqueue(connection, "message", found.all(), now=at)
+    return ids
 
 
-def said_lately(
-    connection: Connection, sync: int, kind: Kind, content: str, since: datetime
-) -> str | None:
-    """The id of the message of this kind and content that was owed since a time, if any."""
-    return connection.execute(
-        select(outgoing.c.message_id)
-        .where(outgoing.c.sync == sync, outgoing.c.kind == kind)
-        .where(outgoing.c.content == content, outgoing.c.owed_at > since)
-        .limit(1)
-    ).scalar()
+def sync_ended(connection: Connection, stored: StoredSync, job: JobState, at: datetime) -> None:
+    """Announce how a sync ended, when it is known and was not announced yet.
+
+    `job` is the state of its fetch job. Nothing is announced while Codat must still be asked; a
+    failure is announced when its fetch is given up.
+    """
+    sync, recipients = stored.sync, recipients_of(connection).webhooks
+    errors = errors_state(sync, job)
+    has_failed = sync.state == "failed" and errors in ("fetched", "incomplete", "given_up")
+    has_completed = sync.state == "completed" and errors == "not_needed"
+    if not recipients or not (has_failed or has_completed):
+        return
+    kind: MessageKind = "sync.failed" if has_failed else "sync.completed"
+    failed: list[TransactionRecord] = []
+    if has_failed:
+        page = queries.list_transactions(connection, stored.pk, _FAILED, limit=MAX_FAILED)
+        failed = page.items
+    digest = _digest([kind, errors, sync.outcome, sync.status_code], failed)
+    if stored.announced_digest == digest:
+        return
+    data = _sync_data(connection, sync, at) | {"errors": errors}
+    if has_failed:
+        data["failed_transactions"] = _listed(connection, failed) if sync.counts else None
+    _send(connection, [_Draft(kind, data, stored.pk, digest)], at, to=recipients)
+    connection.execute(update(syncs).where(syncs.c.id == stored.pk).values(announced_digest=digest))
 
 
-def are_due(connection: Connection, names: Collection[str], now: datetime) -> list[str]:
-    """Which of these recipients have a message that is due; a read, to spare the write."""
+def _sync_data(connection: Connection, sync: Sync, at: datetime) -> dict[str, Any]:
+    row = sync_row(sync, updated_at=at, classifier=classifier_of(connection))
+    payload = change_feed.sync_payload(row)
+    cause = _cause(connection, payload.pop("cause_key"))
+    return {"company_id": sync.company_id, "sync_id": sync.sync_id, **payload, "cause": cause}
+
+
+def _cause(connection: Connection, key: str | None) -> dict[str, Any] | None:
+    """A cause as callers see it; one that the rules no longer know has only its key."""
+    if key is None:
+        return None
+    known = classifier_of(connection).causes.get(key)
+    fields = asdict(known) if known else {"key": key, "title": key}
+    return {name: fields.get(name) for name in _CAUSE}
+
+
+def _listed(connection: Connection, records: Iterable[TransactionRecord]) -> list[dict[str, Any]]:
     return [
-        name
-        for name in names
-        if connection.execute(
-            select(outgoing.c.id)
-            .where(outgoing.c.recipient == name, outgoing.c.due <= now)
-            .limit(1)
-        ).first()
+        _fields(record, *_ROW)
+        | {"cause": _cause(connection, record.cause_key), "resolved_by": record.resolved_by}
+        for record in records
     ]
 
 
-def claim(
-    connection: Connection, recipient: str, *, now: datetime, lease: timedelta, limit: int
-) -> list[Message]:
-    """Take up to `limit` due messages to one recipient, those due longest first."""
-    token = uuid.uuid4().hex
-    due = (
-        select(outgoing.c.id)
-        .where(outgoing.c.recipient == recipient, outgoing.c.due <= now)
-        .order_by(outgoing.c.due, outgoing.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due_messages")
+def _fields(record: TransactionRecord, *names: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}
+
+
+def _digest(facts: Sequence[Any], failed: Iterable[TransactionRecord]) -> str:
+    content = [*facts, *(_fields(each, *_ROW[:4]) for each in failed)]
+    return hashlib.sha256(to_json(content).encode()).hexdigest()
+
+
+def transactions_resolved(
+    connection: Connection, resolved: Sequence[ResolvedTransaction], at: datetime
+) -> None:
+    """Announce each transaction that failed earlier and has been completed by a later sync."""
+    recipients = recipients_of(connection).webhooks
+    if not recipients or not resolved:
+        return
+    by_company: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for each in resolved:
+        by_company[each.company_id][each.transaction_id] = each.resolved_by
+    drafts = [
+        draft
+        for company_id, resolvers in sorted(by_company.items())
+        for draft in _resolved_drafts(connection, company_id, resolvers)
+    ]
+    _send(connection, drafts, at, to=recipients)
+
+
+def _resolved_drafts(
+    connection: Connection, company_id: str, resolvers: Mapping[str, str]
+) -> Iterator[_Draft]:
+    """One message per transaction; `resolvers` are the syncs that completed them, by its id."""
+    mine = select(syncs.c.sync_id, syncs.c.id).where(syncs.c.company_id == company_id)
+    pks: dict[str, int] = {}
+    for some in chunked(sorted(set(resolvers.values()))):
+        found = connection.execute(mine.where(syncs.c.sync_id.in_(some)))
+        pks |= {row.sync_id: row.id for row in found}
+    failed_in: defaultdict[str | None, list[dict[str, Any]]] = defaultdict(list)
+    for record in queries.failed_rows(connection, company_id, sorted(resolvers)):
+        if record.resolved_by == resolvers[record.transaction_id or ""]:
+            row = _fields(record, "sync_id", *_ROW[1:], "at")
+            row["cause"] = _cause(connection, record.cause_key)
+            failed_in[record.transaction_id].append(row)
+    for transaction_id, sync_id in sorted(resolvers.items()):
+        data = {
+            "company_id": company_id,
+            "transaction_id": transaction_id,
+            "resolved_by": sync_id,
+            "failed_in": failed_in[transaction_id],
+        }
+        yield _Draft("transaction.resolved", data, pks.get(sync_id))
+
+
+def request_retry(
+    connection: Connection, sync_pk: int, sync: Sync, at: datetime, *, to: str
+) -> RetryRequest:
+    """Send `retry.requested` with the failed transactions that no later sync has completed.
+
+    The same transactions requested again within a minute are one request. Raises Conflict when
+    there is nothing to retry.
+    """
+    locked = select(syncs.c.id).where(syncs.c.id == sync_pk).with_for_update(key_share=True)
+    connection.execute(locked).all()
+    failed = [each for each in _all_failed(connection, sync_pk) if not each.resolved_by]
+    if not failed and sync.counts and sync.counts.failed:
+        raise Conflict("All items of this sync have been recorded since.")
+    if not failed:
+        raise Conflict("No item of this sync failed.")
+    digest = _digest([], failed)
+    same = select(messages.c.message_id).where(
+        messages.c.sync_pk == sync_pk,
+        messages.c.kind == "retry.requested",
+        messages.c.digest == digest,
+        messages.c.created_at > at - SAME_REQUEST,
     )
-    names = ("message_id", "recipient", "kind", "body", "sync", "token", "attempts")
-    taken = connection.execute(
-        update(outgoing)
-        .where(outgoing.c.id.in_(select(due.c.id)))
-        .values(due=now + lease, token=token, attempts=outgoing.c.attempts + 1)
-        .returning(outgoing.c.id, *(outgoing.c[name] for name in names))
-    )
-    return [Message(*row) for row in sorted(taken.all(), key=lambda row: row.id)]
+    sent: str | None = connection.execute(same.limit(1)).scalar()
+    if sent:
+        return RetryRequest(sent, len(failed), already_requested=True)
+    data = _sync_data(connection, sync, at) | {"failed_transactions": _listed(connection, failed)}
+    draft = _Draft("retry.requested", data, sync_pk, digest)
+    (message_id,) = _send(connection, [draft], at, to=(to,))
+    return RetryRequest(message_id, len(failed), already_requested=False)
 
 
-def _mine(claimed: Message) -> ColumnElement[bool]:
-    return and_(outgoing.c.id == claimed.number, outgoing.c.token == claimed.token)
+def _all_failed(connection: Connection, sync_pk: int) -> Iterator[TransactionRecord]:
+    cursor, is_last = None, False
+    while not is_last:
+        page = queries.list_transactions(
+            connection, sync_pk, _FAILED, cursor=cursor, limit=MAX_FAILED
+        )
+        yield from page.items
+        cursor, is_last = page.next, page.next is None
 
 
-def _end(connection: Connection, claimed: Message, **values: Any) -> bool:
-    written = connection.execute(
-        update(outgoing).where(_mine(claimed)).values(token=None, **values).returning(outgoing.c.id)
-    )
-    return written.first() is not None
+def alert(
+    connection: Connection, kind: MessageKind, fields: Mapping[str, Any], at: datetime
+) -> None:
+    """Announce that an alert was opened or resolved: to webhooks and as notifications."""
+    recipients = recipients_of(connection)
+    data = {name: fields.get(name) for name in ("cause", "text", "opened_at", "resolved_at")}
+    data["company_id"] = fields["company_id"] or None
+    to = (*recipients.webhooks, *recipients.notifications)
+    _send(connection, [_Draft(kind, data)], at, to=to)
 
 
-def finish(connection: Connection, claimed: Message, now: datetime) -> bool:
-    """It was delivered; False when the claim was lost meanwhile."""
-    return _end(connection, claimed, state="sent", due=None, last_error=None, ended_at=now)
+def load(connection: Connection, message_pk: int) -> OutgoingMessage | None:
+    """A message; None when it was erased."""
+    columns = [messages.c[name] for name in OutgoingMessage.__slots__]
+    row = connection.execute(select(*columns).where(messages.c.id == message_pk)).first()
+    return OutgoingMessage(*row) if row else None
 
 
-def put_off(
-    connection: Connection, claimed: Message, *, until: datetime, error: str | None
-) -> bool:
-    """Give the message back until a time."""
-    return _end(connection, claimed, due=until, last_error=error)
+def end(connection: Connection, claim: Claim, now: datetime, *, failure: str | None = None) -> bool:
+    """Record that a claimed message was delivered, or is given up because of a failure.
+
+    False when the lease was lost. One that was given up can be redriven.
+    """
+    if failure is None:
+        is_ours = jobs.complete(connection, claim)
+    else:
+        is_ours = jobs.bury(connection, claim, failure)
+    if is_ours:
+        _set_ended(connection, [claim.key], now)
+    return is_ours
 
 
-def give_back(connection: Connection, claimed: Message, now: datetime) -> bool:
-    """Let another worker deliver it at once; the attempt was none."""
-    return _end(connection, claimed, due=now, attempts=outgoing.c.attempts - 1)
-
-
-def give_up(connection: Connection, claimed: Message, reason: str, now: datetime) -> bool:
-    """Stop trying, visibly; `redrive` brings it back."""
-    return _end(connection, claimed, state="dead", due=None, last_error=reason, ended_at=now)
+def _set_ended(connection: Connection, pks: Sequence[int], at: datetime) -> None:
+    for some in chunked(pks):
+        connection.execute(update(messages).where(messages.c.id.in_(some)).values(ended_at=at))
 
 
 def abandon(
     connection: Connection, known: Collection[str], *, before: datetime, now: datetime
 ) -> int:
-    """Give up what has long been owed to addresses that are no longer set; returns how many."""
-    gone = connection.execute(
-        update(outgoing)
-        .where(outgoing.c.state == "owed", outgoing.c.recipient.not_in(sorted(known)))
-        .where(outgoing.c.owed_at < before)
-        .values(state="dead", due=None, ended_at=now, last_error="its address is no longer set")
-        .returning(outgoing.c.id)
+    """Give up old messages to addresses that are no longer set; returns how many.
+
+    `known` are the recipients that are set; `before` is when the messages were created.
+    """
+    unknown = (
+        select(messages.c.id)
+        .join(job_table, job_table.c.key == messages.c.id)
+        .where(_IS_MESSAGE, jobs.IS_PENDING, job_table.c.group_key.not_in(sorted(known)))
+        .where(messages.c.created_at < before)
     )
-    return len(gone.scalars().all())
+    pks = connection.execute(unknown).scalars().all()
+    reason = "its address is no longer set"
+    buried = jobs.bury_waiting(connection, "message", pks, reason, now=now)
+    _set_ended(connection, buried, now)
+    return len(buried)
 
 
-def redrive(connection: Connection, now: datetime) -> int:
-    """Put given-up messages back to work; returns how many."""
-    back = connection.execute(
-        update(outgoing)
-        .where(outgoing.c.state == "dead")
-        .values(state="owed", due=now, attempts=0, ended_at=None)
-        .returning(outgoing.c.id)
+def redrive(connection: Connection, *, now: datetime) -> int:
+    """Put messages that were given up back to work; returns how many."""
+    revived = jobs.revive_dead(connection, "message", None, now=now)
+    pending = select(job_table.c.key).where(_IS_MESSAGE, jobs.IS_PENDING)
+    connection.execute(
+        update(messages)
+        .where(messages.c.ended_at.is_not(None), messages.c.id.in_(pending))
+        .values(ended_at=None)
     )
-    return len(back.scalars().all())
+    return revived
 
 
-def given_up(connection: Connection) -> dict[str, int]:
+def dead_by_recipient(connection: Connection) -> dict[str, int]:
     """How many messages were given up, by recipient."""
-    found = connection.execute(
-        select(outgoing.c.recipient, func.count())
-        .where(outgoing.c.state == "dead")
-        .group_by(outgoing.c.recipient)
-        .order_by(outgoing.c.recipient)
-    )
-    return {row[0]: row[1] for row in found}
+    recipient = job_table.c.group_key
+    counted = select(recipient, func.count()).where(_IS_MESSAGE, jobs.IS_DEAD).group_by(recipient)
+    return dict(connection.execute(counted.order_by(recipient)).all())
 
 
-def forget_messages(connection: Connection, before: datetime) -> int:
-    """Forget up to a thousand messages sent or given up before a time; returns how many."""
-    old = (
-        select(outgoing.c.id)
-        .where(outgoing.c.state.in_(("sent", "dead")), outgoing.c.ended_at < before)
-        .limit(_FORGET_AT_ONCE)
-    )
-    gone = connection.execute(
-        delete(outgoing).where(outgoing.c.id.in_(old)).returning(outgoing.c.id)
-    )
-    return len(gone.scalars().all())
+def prune(connection: Connection, before: datetime, limit: int) -> int:
+    """Remove up to `limit` messages that ended before a time, with their jobs; returns how many.
+
+    One that is redriven at the same moment stays.
+    """
+    old = select(messages.c.id).where(messages.c.ended_at < before)
+    pks = connection.execute(old.order_by(messages.c.ended_at).limit(limit)).scalars().all()
+    jobs.remove(connection, "message", pks, unless_pending=True)
+    has_job = select(job_table.c.key).where(_IS_MESSAGE, job_table.c.key.in_(pks))
+    ended = delete(messages).where(messages.c.id.in_(pks), messages.c.id.not_in(has_job))
+    return connection.execute(ended).rowcount

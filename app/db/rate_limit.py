@@ -1,95 +1,83 @@
-"""The gate: until when all calls to Codat rest, in every replica.
+"""The rate-limit pause: until when no replica calls Codat.
 
-It is closed by Codat's 429 and by its event `client.rateLimit.reached`, and opened by the event
-`client.rateLimit.reset` or by the time that was named. Closings and openings are joined by Codat's
-clock, so that the two events may come in any order and any number of times.
+A 429 or the event `client.rateLimit.reached` starts a pause; the event `client.rateLimit.reset` or
+the time that was named ends it. Pauses and resumptions are ordered by Codat's clock, so the two
+events may arrive in any order and any number of times.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, case, or_, select
 
 from app.db.engine import insert
-from app.db.tables import gates
-from app.domain.models import RATE_LIMIT_REACHED, RATE_LIMIT_RESET, Delivery
+from app.db.tables import rate_limit_pauses as pauses
+from app.domain.models import RATE_LIMIT_REACHED, RATE_LIMIT_RESET, WebhookEvent
 
 CODAT = "codat"
-LONGEST = timedelta(hours=25)
+MAX_PAUSE = timedelta(hours=25)
 
-
-# the condition on `gates` that says that the closing holds, until the time it has
-HOLDS: ColumnElement[bool] = and_(
-    gates.c.name == CODAT,
-    or_(gates.c.opened_as_of.is_(None), gates.c.closed_as_of > gates.c.opened_as_of),
+NOT_RESUMED: ColumnElement[bool] = and_(
+    pauses.c.name == CODAT,
+    or_(pauses.c.resumed_as_of.is_(None), pauses.c.paused_as_of > pauses.c.resumed_as_of),
 )
+"""The condition on `rate_limit_pauses` for a pause that holds until its time is over."""
 
 
-def is_closed(now: datetime) -> ColumnElement[bool]:
-    """The condition on `gates` that says that calls must rest now."""
-    return and_(HOLDS, gates.c.closed_until > now)
+def is_paused(now: datetime) -> ColumnElement[bool]:
+    """The condition on `rate_limit_pauses` for a pause that is in force."""
+    return and_(NOT_RESUMED, pauses.c.paused_until > now)
 
 
-def closed_until(connection: Connection, now: datetime) -> datetime | None:
-    """Until when calls must rest; None while they may be made."""
-    return connection.execute(select(gates.c.closed_until).where(is_closed(now))).scalar()
+def paused_until(connection: Connection, now: datetime) -> datetime | None:
+    """The end of the pause; None while calls are allowed."""
+    return connection.execute(select(pauses.c.paused_until).where(is_paused(now))).scalar()
 
 
-def close(connection: Connection, until: datetime, reason: str, as_of: datetime) -> None:
-    """Let all calls rest until a time. A closing never shortens the one that holds."""
-    statement = insert(connection, gates)
-    told = statement.excluded
-    over = and_(
-        gates.c.opened_as_of >= gates.c.closed_as_of, told.closed_as_of > gates.c.opened_as_of
+def pause(connection: Connection, until: datetime, reason: str, as_of: datetime) -> None:
+    """Pause all calls until a time; never shortens a pause that is in force."""
+    statement = insert(connection, pauses)
+    new = statement.excluded
+    is_over = and_(
+        pauses.c.resumed_as_of >= pauses.c.paused_as_of, new.paused_as_of > pauses.c.resumed_as_of
     )
-    unset_or_earlier = or_(gates.c.closed_until.is_(None), gates.c.closed_until < told.closed_until)
-    longer = or_(over, unset_or_earlier)
-    later = or_(gates.c.closed_as_of.is_(None), gates.c.closed_as_of < told.closed_as_of)
+    is_earlier = or_(pauses.c.paused_until.is_(None), pauses.c.paused_until < new.paused_until)
+    replaces = or_(is_over, is_earlier)
+    is_newer = or_(pauses.c.paused_as_of.is_(None), pauses.c.paused_as_of < new.paused_as_of)
+    changed = {
+        "paused_until": case((replaces, new.paused_until), else_=pauses.c.paused_until),
+        "paused_as_of": case((is_newer, new.paused_as_of), else_=pauses.c.paused_as_of),
+        "reason": case((replaces, new.reason), else_=pauses.c.reason),
+    }
+    row = {"name": CODAT, "paused_until": until, "paused_as_of": as_of, "reason": reason[:500]}
+    upsert = statement.on_conflict_do_update(index_elements=["name"], set_=changed)
+    connection.execute(upsert, row)
+
+
+def resume(connection: Connection, as_of: datetime) -> None:
+    """Allow calls again, unless a later pause is in force."""
+    is_later = or_(pauses.c.resumed_as_of.is_(None), pauses.c.resumed_as_of < as_of)
+    changed = {"resumed_as_of": as_of}
+    upsert = insert(connection, pauses).values(name=CODAT, **changed)
     connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["name"],
-            set_={
-                "closed_until": case((longer, told.closed_until), else_=gates.c.closed_until),
-                "closed_as_of": case((later, told.closed_as_of), else_=gates.c.closed_as_of),
-                "reason": case((longer, told.reason), else_=gates.c.reason),
-            },
-        ),
-        {"name": CODAT, "closed_until": until, "closed_as_of": as_of, "reason": reason[:500]},
+        upsert.on_conflict_do_update(index_elements=["name"], set_=changed, where=is_later)
     )
 
 
-def open_again(connection: Connection, as_of: datetime) -> None:
-    """Let calls be made again, unless a later closing holds."""
-    statement = insert(connection, gates)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"opened_as_of": as_of},
-            where=or_(gates.c.opened_as_of.is_(None), gates.c.opened_as_of < as_of),
-        ),
-        {"name": CODAT, "opened_as_of": as_of},
-    )
+def apply_event(connection: Connection, event: WebhookEvent) -> None:
+    """Pause or resume as a rate limit event says; other events change nothing.
 
-
-def heed(connection: Connection, delivery: Delivery) -> None:
-    """Close or open as a rate limit event says; other events change nothing.
-
-    Codat's quota is reset at midnight UTC (Codat docs, "Rate limits"); that is when the gate opens
-    by itself where the event names no time, or an impossible one. An old body has no time of its
-    own: if what it names is over, it came late, as a replay or an example does, and closes nothing.
+    Codat resets its quota at midnight UTC (Codat docs, "Rate limits"): the pause ends then if the
+    event names no time, or an impossible one. A body of the older generation has no time of its
+    own: if the time it names is over, it is late (a replay or Codat's sample) and is ignored.
     """
-    event = delivery.event
-    as_of = min(event.generated_at or delivery.received_at, delivery.received_at)
-    if event.event == RATE_LIMIT_RESET:
-        open_again(connection, as_of)
-    elif event.event == RATE_LIMIT_REACHED:
-        named = event.quota_expires_at
-        if named and not event.generated_at and named <= delivery.received_at:
+    payload, received_at = event.payload, event.received_at
+    as_of = min(payload.generated_at or received_at, received_at)
+    if payload.event_type == RATE_LIMIT_RESET:
+        resume(connection, as_of)
+    elif payload.event_type == RATE_LIMIT_REACHED:
+        expires = payload.quota_expires_at
+        if expires and not payload.generated_at and expires <= received_at:
             return
-        sound = named is not None and as_of < named <= as_of + LONGEST
-        until = named if named and sound else _next_midnight(as_of)
-        close(connection, until, "Codat says that its rate limit is reached", as_of)
-
-
-def _next_midnight(moment: datetime) -> datetime:
-    day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return day + timedelta(days=1)
+        if expires is None or not as_of < expires <= as_of + MAX_PAUSE:
+            expires = datetime.combine(as_of.astimezone(UTC) + timedelta(days=1), time(), UTC)
+        pause(connection, expires, "Codat reports that its rate limit is reached", as_of)

@@ -1,50 +1,38 @@
-"""What is forgotten: raw bodies, changes and messages that have grown old.
+"""Retention of webhook events: removes raw bodies that have grown old, in small batches.
 
-Of an event only the body goes. The event stays with its message id, so that a redelivery is still
-known, and so do the syncs, transactions and errors it told of.
+The event stays with its message id, so a redelivery is still recognized; so do the syncs and
+transactions that it reported.
 """
 
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
-from app.db.change_feed import forget_changes
-from app.db.outgoing import forget_messages
-from app.db.tables import events
+from app.db.tables import webhook_events
 
 
-def _old(before: datetime) -> ColumnElement[bool]:
-    return and_(events.c.body.is_not(None), events.c.received_at < before)
+def _is_old(before: datetime) -> ColumnElement[bool]:
+    """Events keep their body until it has been projected: pending ones, and those that failed."""
+    return and_(
+        webhook_events.c.body.is_not(None),
+        webhook_events.c.received_at < before,
+        webhook_events.c.processed_at.is_not(None),
+        webhook_events.c.projection_error.is_(None),
+    )
 
 
 def count_bodies(connection: Connection, before: datetime) -> int:
-    """How many events received before a time still have their body."""
-    old = select(func.count()).select_from(events).where(_old(before))
-    return connection.execute(old).scalar_one()
+    """Count the projected events received before a time that still have their body."""
+    return connection.execute(select(func.count()).where(_is_old(before))).scalar_one()
 
 
-def forget_bodies(connection: Connection, before: datetime, limit: int) -> int:
+def prune_bodies(connection: Connection, before: datetime, limit: int) -> int:
     """Remove up to `limit` bodies received before a time, the oldest first; returns how many.
 
-    Rows that another transaction holds are left to it.
+    Rows that another transaction holds are passed over.
     """
-    some = (
-        select(events.c.id)
-        .where(_old(before))
-        .order_by(events.c.received_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("old")
-    )
-    gone = connection.execute(
-        update(events)
-        .where(events.c.id.in_(select(some.c.id)))
-        .values(body=None)
-        .returning(events.c.id)
-    )
-    return len(gone.scalars().all())
-
-
-def forget_told(connection: Connection, before: datetime) -> tuple[int, int]:
-    """Forget some changes and some ended messages from before a time; returns how many of each."""
-    return forget_changes(connection, before), forget_messages(connection, before)
+    old = select(webhook_events.c.id).where(_is_old(before))
+    oldest = old.order_by(webhook_events.c.received_at).limit(limit)
+    ids = connection.execute(oldest.with_for_update(skip_locked=True)).scalars().all()
+    connection.execute(update(webhook_events).where(webhook_events.c.id.in_(ids)).values(body=None))
+    return len(ids)

@@ -1,65 +1,68 @@
-"""Syncs that are started here: one at a time per company, and known from the first moment."""
+"""Starting syncs: one at a time per company over all replicas, stored from the first moment."""
 
 import uuid
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, case, select
+from sqlalchemy import Connection, case, delete, select, update
 
-from app.db.bulk import insert_new, write
-from app.db.engine import insert, rules_of
-from app.db.journal import Entry
-from app.db.sync_rows import to_row
-from app.db.sync_writer import note
-from app.db.tables import companies, starts, syncs
+from app.db.engine import insert
+from app.db.sync_writer import LogEntry, SyncWrite, load_syncs, lock_companies, write_syncs
+from app.db.tables import start_locks, syncs
 from app.domain.sync_state import Sync
 
-REMEMBERED = timedelta(minutes=85)  # Codat remembers an idempotency key for 90 minutes
+KEY_LIFETIME = timedelta(minutes=85)  # Codat remembers an idempotency key for 90 minutes
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """The right to start a sync of a company; `key` is the idempotency key to do it with."""
+def acquire(
+    connection: Connection, company_id: str, request_digest: str, *, now: datetime, until: datetime
+) -> str | None:
+    """Lock a company for one caller, at the longest until a time; None while another holds it.
 
-    company_id: str
-    key: str
-
-
-def take_turn(
-    connection: Connection, company_id: str, wanted: str, *, now: datetime, until: datetime
-) -> Turn | None:
-    """A turn for one caller at a time per company, of all replicas; at the longest until a time.
-
-    A turn that ended without anybody knowing what became of it leaves its key to the next one that
-    wants the same, for as long as Codat remembers keys.
+    Returns the idempotency key for the start, which also identifies the lock. When nobody knows
+    what became of the last start, the next request of the same content gets its key again, for as
+    long as Codat remembers keys.
     """
-    statement = insert(connection, starts)
-    told = statement.excluded
-    same = (starts.c.wanted == told.wanted) & (starts.c.until > now - REMEMBERED)
-    taken = connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["company_id"],
-            set_={
-                "key": case((same, starts.c.key), else_=told.key),
-                "wanted": told.wanted,
-                "until": told.until,
-            },
-            where=starts.c.until <= now,
-        ).returning(starts.c.key),
-        {"company_id": company_id, "key": str(uuid.uuid4()), "wanted": wanted, "until": until},
-    ).first()
-    return Turn(company_id, taken.key) if taken else None
+    statement = insert(connection, start_locks)
+    new = statement.excluded
+    is_same = (start_locks.c.request_digest == new.request_digest) & (
+        start_locks.c.locked_until > now - KEY_LIFETIME
+    )
+    key = case((is_same, start_locks.c.idempotency_key), else_=new.idempotency_key)
+    changed = {"request_digest": new.request_digest, "locked_until": new.locked_until}
+    upsert = statement.on_conflict_do_update(
+        index_elements=["company_id"],
+        set_={"idempotency_key": key, **changed},
+        where=start_locks.c.locked_until <= now,
+    )
+    row = {
+        "company_id": company_id,
+        "idempotency_key": str(uuid.uuid4()),
+        "request_digest": request_digest,
+        "locked_until": until,
+    }
+    return connection.execute(upsert.returning(start_locks.c.idempotency_key), row).scalar()
 
 
-def end_turn(connection: Connection, turn: Turn, now: datetime, *, known: bool) -> None:
-    """Let the next caller have it; `known` says that it is known what became of the start."""
-    mine = (starts.c.company_id == turn.company_id) & (starts.c.key == turn.key)
-    ended = starts.delete() if known else starts.update().values(until=now)
-    connection.execute(ended.where(mine))
+def release(
+    connection: Connection,
+    company_id: str,
+    idempotency_key: str,
+    *,
+    now: datetime,
+    is_outcome_known: bool,
+) -> None:
+    """Let the next caller in; the key is remembered unless it is known what became of the start."""
+    mine = (start_locks.c.company_id == company_id) & (
+        start_locks.c.idempotency_key == idempotency_key
+    )
+    if is_outcome_known:
+        connection.execute(delete(start_locks).where(mine))
+    else:
+        connection.execute(update(start_locks).where(mine).values(locked_until=now))
 
 
-def running_since(connection: Connection, company_id: str, since: datetime) -> list[str]:
-    """The ids of the company's syncs in progress that were first heard of since a time."""
+def syncs_in_progress(connection: Connection, company_id: str, since: datetime) -> list[str]:
+    """The company's syncs in progress that were first seen since a time, newest first."""
     found = connection.execute(
         select(syncs.c.sync_id)
         .where(syncs.c.company_id == company_id, syncs.c.state == "started")
@@ -69,23 +72,17 @@ def running_since(connection: Connection, company_id: str, since: datetime) -> l
     return list(found.scalars())
 
 
-def keep_started(
-    connection: Connection, company_id: str, sync_id: str, reason: str, now: datetime
+def record_started(
+    connection: Connection, company_id: str, sync_id: str, reason: str, *, now: datetime
 ) -> None:
-    """Know a sync that Codat has just started for us, and say so in its timeline.
-
-    A webhook may have told of it already; then only the note is added.
-    """
-    known = insert(connection, companies).on_conflict_do_nothing()
-    connection.execute(known, {"company_id": company_id})
-    started = Sync(company_id=company_id, sync_id=sync_id, started_at=now, first_seen_at=now)
-    row = to_row(started, updated_at=now, rules=rules_of(connection))
-    key = ("company_id", "sync_id")
-    entry = Entry()
-    for (number,) in insert_new(connection, syncs, [row], unless=key, returning=("id",)):
-        entry.sync(number, None, None, row, now)
-    write(connection, entry.written())
-    number = connection.execute(
-        select(syncs.c.id).where(syncs.c.company_id == company_id, syncs.c.sync_id == sync_id)
-    ).scalar_one()
-    note(connection, number, "initiated", reason, now)
+    """Store a sync that Codat has just started; a webhook may have reported it already."""
+    key = (company_id, sync_id)
+    lock_companies(connection, [company_id])
+    stored = load_syncs(connection, {key}).get(key)
+    before = stored.sync if stored else Sync(company_id, sync_id)
+    after = before._replace(
+        codat_started_at=min(now, before.codat_started_at or now),
+        first_seen_at=min(now, before.first_seen_at or now),
+    )
+    write = SyncWrite(stored, after, log=[LogEntry(now, "initiated", reason)])
+    write_syncs(connection, [write], now=now)

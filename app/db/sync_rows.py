@@ -1,78 +1,130 @@
-"""A sync as a row, and a row as a sync. The one place that knows both shapes."""
+"""Syncs and transactions as rows, and rows as syncs. The one place that knows both shapes."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import RowMapping
 
-from app.db.why import because
-from app.domain.causes.classifier import Rules
+from app.domain.causes.classifier import Classifier
+from app.domain.causes.correlation import correlation_id
+from app.domain.causes.fingerprint import fingerprint
+from app.domain.models import Transaction
 from app.domain.sync_state import Sync, day_of
-from app.domain.transactions import Counts
+from app.domain.transactions import TransactionCounts, is_failed
 
-_SAME = (
-    "company_id",
-    "sync_id",
-    "failure_stage",
-    "started_at",
-    "ended_at",
-    "first_seen_at",
-    "status_code",
-    "status",
-    "error_message",
-    "exception_message",
-    "data_pushed",
-    "codat_utc",
-    "asked_at",
-    "items_from",
-    "items_key",
-    "items_complete",
-    "expected",
-    "fetched_at",
-)
-_COUNTED = ("total", "completed", "failed", "pending", "other")
-_UNCOUNTED = (None,) * len(_COUNTED)
-_same = attrgetter(*_SAME)
-_counted = attrgetter(*_COUNTED)
+_COUNTS = tuple(field.name for field in fields(TransactionCounts))
+Content = tuple[str | None, ...]
+"""What a transaction says, besides which it is: its status, message and integration type."""
+_PLAIN = tuple(name for name in Sync._fields if name != "counts")
+"""The fields of a sync that are columns of the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSync:
+    """A sync with what is stored beside it; `pk` is `syncs.id`."""
+
+    pk: int
+    sync: Sync
+    updated_at: datetime
+    announced_digest: str | None = None
 
 
 def to_sync(row: RowMapping) -> Sync:
-    """The sync a row of `syncs` stands for."""
-    counted = row["total"] is not None
-    return Sync(
-        **{name: row[name] for name in _SAME},
-        heard=row["heard"],
-        unsettled=row["unsettled"],
-        counts=Counts(**{name: row[name] for name in _COUNTED}) if counted else None,
-    )
+    """The sync in a row of `syncs`."""
+    counts = None
+    if row["total"] is not None:
+        counts = TransactionCounts(**{name: row[name] for name in _COUNTS})
+    return Sync(**{name: row[name] for name in _PLAIN}, counts=counts)
 
 
-def to_row(sync: Sync, *, updated_at: datetime, rules: Rules) -> dict[str, Any]:
-    """The column values of a sync, with what is derived from them for filters and sorting."""
-    values = dict(zip(_SAME, _same(sync), strict=True))
-    counted = _counted(sync.counts) if sync.counts else _UNCOUNTED
-    values |= zip(_COUNTED, counted, strict=True)
-    occurred_at = sync.occurred_at
+def to_stored(row: RowMapping) -> StoredSync:
+    """The sync in a row of `syncs`, with its key."""
+    return StoredSync(row["id"], to_sync(row), row["updated_at"], row["announced_digest"])
+
+
+def sync_row(sync: Sync, *, updated_at: datetime, classifier: Classifier) -> dict[str, Any]:
+    """The column values of a sync, with those that are derived for filters and sorting."""
+    values = {name: getattr(sync, name) for name in _PLAIN}
+    for name in _COUNTS:
+        values[name] = getattr(sync.counts, name) if sync.counts else None
+    occurred_at = sync.occurred_at or updated_at
     return (
         values
-        | why_as_a_whole(rules, sync)
+        | sync_cause(sync, classifier)
         | {
-            "heard": sync.heard,
-            "unsettled": sync.unsettled,
             "state": sync.state,
             "outcome": sync.outcome,
+            "started_at": sync.started_at,
             "finished_at": sync.finished_at,
             "occurred_at": occurred_at,
-            "day": day_of(occurred_at) or "",
+            "day": day_of(occurred_at),
             "updated_at": updated_at,
         }
     )
 
 
-def why_as_a_whole(rules: Rules, sync: Sync) -> dict[str, str | None]:
-    """The columns that say why a sync failed, where none of its transactions does."""
+def sync_cause(sync: Sync, classifier: Classifier) -> dict[str, str | None]:
+    """Why a sync failed as a whole; nulls where it did not, or its failed transactions say so."""
     if sync.counts and sync.counts.failed:
-        return because(rules, None, None)
-    cause = rules.of_sync(sync.status_code, sync.error_message, sync.exception_message)
-    return because(rules, cause, sync.error_message or sync.exception_message)
+        return cause_columns(None, None, classifier)
+    key = classifier.classify_sync(sync.status_code, sync.error_message, sync.exception_message)
+    return cause_columns(key, sync.error_message or sync.exception_message, classifier)
+
+
+def cause_columns(
+    key: str | None, message: str | None, classifier: Classifier
+) -> dict[str, str | None]:
+    """The columns of a cause, of a transaction or of a sync."""
+    if key is None:
+        return {"cause_key": None, "fingerprint": None, "rules_version": None}
+    return {
+        "cause_key": key,
+        "fingerprint": fingerprint(message),
+        "rules_version": classifier.version,
+    }
+
+
+class ContentValues(dict[Content, dict[str, Any]]):
+    """The column values of a transaction list's rows, by what they say; all but the keys.
+
+    Of thousands of transactions most say the same, which is worked out once. `status_code` is the
+    sync's: it is the cause where no message says more.
+    """
+
+    def __init__(self, status_code: int | None, classifier: Classifier) -> None:
+        self._status_code = status_code
+        self._classifier = classifier
+
+    def __missing__(self, content: Content) -> dict[str, Any]:
+        status, message, integration_type = content
+        key = self._classifier.classify_transaction(
+            message,
+            status=status,
+            integration_type=integration_type,
+            status_code=self._status_code,
+        )
+        values = {
+            "integration_type": integration_type,
+            "status": status,
+            "message": message,
+            "failed": is_failed(status),
+            "correlation_id": correlation_id(message),
+            **cause_columns(key, message, self._classifier),
+        }
+        self[content] = values
+        return values
+
+
+def transaction_rows(
+    sync_pk: int, transactions: Sequence[Transaction], values: ContentValues
+) -> Iterator[dict[str, Any]]:
+    """The rows of a sync's transaction list, in Codat's order."""
+    for position, transaction in enumerate(transactions):
+        yield {
+            "sync_pk": sync_pk,
+            "position": position,
+            "transaction_id": transaction.transaction_id,
+            **values[transaction[1:]],
+        }

@@ -1,144 +1,397 @@
-"""Other writes: what Codat answered, what we noted, who lives."""
+"""The one place that writes what is known about syncs.
 
-from dataclasses import dataclass
+Projector, fetcher, refresh, reconciliation, reclassification and rebuild end here. For each sync it
+takes the state before and after, and the new transaction list if there is one, and writes, in the
+caller's transaction: the row, the transactions, `failed_transactions`, the fetch job, the timeline,
+the outgoing messages and, last, the change feed.
+
+Every caller locks the companies first (`lock_companies`), then the syncs (`load_syncs`). Rows are
+locked in this order everywhere: webhook events, companies, syncs, rate-limit pause, jobs, outgoing
+messages, change feed; within a table by key. So writers wait for each other and do not deadlock.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, RowMapping, func, select, update
+from sqlalchemy import Connection, select
 
-from app.db import announcements as announce
-from app.db import change_feed as changes
-from app.db import jobs as owed
-from app.db.bulk import write
-from app.db.engine import insert, rules_of
+from app.db import change_feed, jobs, outgoing
+from app.db.change_feed import Change
+from app.db.engine import classifier_of, insert, recipients_of
+from app.db.failed_transactions import ResolvedTransaction
 from app.db.jobs import Claim
-from app.db.journal import Entry
-from app.db.sync_rows import to_row, to_sync
-from app.db.tables import heartbeats, notes, syncs
-from app.db.transaction_rows import replace_items
-from app.domain.models import CodatStatus, Item
-from app.domain.sync_state import Sync, settle, with_items
-from app.errors import Conflicting
+from app.db.many_rows import insert_many, is_any_of, update_many
+from app.db.sync_rows import StoredSync, sync_row, to_stored
+from app.db.tables import companies, sync_log, syncs
+from app.db.transaction_lists import ListWrite, load_lists, write_lists
+from app.domain.models import SyncStatus, Transaction
+from app.domain.sync_state import Sync, apply_status, with_transactions
+from app.errors import Conflict
+
+SyncKey = tuple[str, str]
+"""Company id and sync id."""
+
+MAX_REASON = 1000
+# Columns that no caller sees: a change in them alone leaves `updated_at` and the change feed alone.
+_INTERNAL = frozenset(
+    {
+        "updated_at",
+        "started_received_at",
+        "failed_received_at",
+        "completed_received_at",
+        "reported_started_at",
+        "reported_ended_at",
+        "codat_started_at",
+        "verified_at",
+        "events_verified_at",
+        "transactions_key",
+        "fingerprint",
+        "rules_version",
+    }
+)
+
+
+class LogEntry(NamedTuple):
+    """An entry of a sync's timeline; `message_id` names the webhook event that it was, if any."""
+
+    at: datetime
+    kind: str
+    reason: str
+    message_id: str | None = None
+
+
+@dataclass(slots=True)
+class SyncWrite:
+    """What becomes of one sync.
+
+    `before` is None for a new one. `transactions` is the whole new list, None where the list stays.
+    `fetch` says what becomes of its fetch job: `enqueue` it, or `restart` it if it is unfinished or
+    dead. `rewrite` writes the row and the list even where they are the same: what is derived is
+    wrong.
+    """
+
+    before: StoredSync | None
+    after: Sync
+    transactions: Sequence[Transaction] | None = None
+    log: list[LogEntry] = field(default_factory=list)
+    fetch: Literal["enqueue", "restart"] | None = None
+    rewrite: bool = False
+
+    @property
+    def is_moved(self) -> bool:
+        """True when the time changes that orders it among other syncs."""
+        before = self.before
+        return before is not None and before.sync.occurred_at != self.after.occurred_at
+
+    @property
+    def is_recoded(self) -> bool:
+        """True when its code changes: the cause of a transaction whose message says nothing."""
+        before = self.before
+        return before is not None and before.sync.status_code != self.after.status_code
+
+    @property
+    def needs_stored_list(self) -> bool:
+        """True when the stored list is replaced, or affected by a change of the sync."""
+        if self.before is None or self.before.sync.counts is None:
+            return False
+        return self.transactions is not None or self.is_recoded or self.is_moved
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What Codat said about one sync, asked for at `asked_at`.
+class CodatAnswer:
+    """What Codat's API answered about one sync, asked for at `asked_at`.
 
-    `items` is None when the list was not asked for (the sync is still running) or was refused.
+    `transactions` is None when the list was not requested (the sync is still running) or refused.
     """
 
-    status: CodatStatus
+    status: SyncStatus
     asked_at: datetime
-    items: tuple[Item, ...] | None = None
+    transactions: tuple[Transaction, ...] | None = None
     expected: int | None = None
     steady: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """What an answer made of the sync; `fresh` says that news came in while Codat was asked."""
+class RecordedAnswer:
+    """What an answer made of a sync; `has_newer_events`: events arrived while Codat was asked."""
 
     before: Sync
     after: Sync
-    fresh: bool
+    has_newer_events: bool
 
 
-def record(
-    connection: Connection, claimed: Claim, answer: Answer, *, now: datetime
-) -> Recorded | None:
-    """Make the sync what Codat says it is, item set and all; None when the claim was lost.
+def lock_companies(connection: Connection, company_ids: Iterable[str]) -> None:
+    """Lock these companies' rows until the transaction ends, and insert those that are missing.
 
-    The caller then says in the same transaction what becomes of the fetch.
+    Inserts come first: a transaction that waits for another's insert holds no locked row. A row
+    that an erasure deletes meanwhile is inserted once more.
     """
-    announce.take_turn(connection, claimed.company_id)
-    row = _locked(connection, claimed.sync)
-    wanted = owed.wanted_now(connection, claimed)
-    if row is None or wanted is None:
+    ids = sorted(set(company_ids))
+    while ids:
+        these = select(companies.c.company_id).where(
+            is_any_of(connection, companies.c.company_id, ids)
+        )
+        stored = set(connection.execute(these).scalars())
+        missing = [{"company_id": company_id} for company_id in ids if company_id not in stored]
+        if missing:
+            connection.execute(insert(connection, companies).on_conflict_do_nothing(), missing)
+        in_order = these.order_by(companies.c.company_id).with_for_update(key_share=True)
+        locked = set(connection.execute(in_order).scalars())
+        ids = [company_id for company_id in ids if company_id not in locked]
+
+
+def load_syncs(connection: Connection, keys: Collection[SyncKey]) -> dict[SyncKey, StoredSync]:
+    """These syncs, locked until the transaction ends; those that are not stored are left out."""
+    found: dict[SyncKey, StoredSync] = {}
+    if not keys:
+        return found
+    rows = connection.execute(
+        select(syncs)
+        .where(is_any_of(connection, syncs.c.sync_id, {sync_id for _, sync_id in keys}))
+        .order_by(syncs.c.id)
+        .with_for_update(key_share=True)
+    ).mappings()
+    for row in rows:
+        key = (row["company_id"], row["sync_id"])
+        if key in keys:
+            found[key] = to_stored(row)
+    return found
+
+
+def load_sync(connection: Connection, sync_pk: int) -> StoredSync | None:
+    """One sync by its key, locked until the transaction ends."""
+    row = (
+        connection.execute(
+            select(syncs).where(syncs.c.id == sync_pk).with_for_update(key_share=True)
+        )
+        .mappings()
+        .first()
+    )
+    return to_stored(row) if row else None
+
+
+def sync_id_of(connection: Connection, sync_pk: int) -> str | None:
+    """Codat's id of a sync; None when it was erased."""
+    return connection.execute(select(syncs.c.sync_id).where(syncs.c.id == sync_pk)).scalar()
+
+
+def write_syncs(connection: Connection, writes: Sequence[SyncWrite], *, now: datetime) -> list[int]:
+    """Write these syncs and everything derived from them; returns their keys, in order."""
+    if not writes:
+        return []
+    rows_before, rows = _rows(connection, writes, now)
+    pks = _write_rows(connection, writes, rows)
+    changes = _sync_changes(rows_before, rows, now)
+    list_changes, resolved = write_lists(connection, _list_writes(connection, writes, pks), now)
+    _write_jobs(connection, writes, pks, now)
+    _write_log(connection, writes, pks)
+    if recipients_of(connection).webhooks:
+        _send_messages(connection, writes, pks, resolved, now)
+    change_feed.append(connection, changes + list_changes)
+    return pks
+
+
+def _rows(
+    connection: Connection, writes: Sequence[SyncWrite], now: datetime
+) -> tuple[list[dict[str, Any] | None], list[dict[str, Any]]]:
+    """The rows before (None for a new sync) and after; `updated_at` moves only visibly."""
+    classifier = classifier_of(connection)
+    rows_before: list[dict[str, Any] | None] = []
+    rows = []
+    for write in writes:
+        row = sync_row(write.after, updated_at=now, classifier=classifier)
+        row_before = None
+        if write.before is not None:
+            updated_at = write.before.updated_at
+            row_before = sync_row(write.before.sync, updated_at=updated_at, classifier=classifier)
+            if not _visibly_differs(row_before, row):
+                row["updated_at"] = updated_at
+        rows_before.append(row_before)
+        rows.append(row)
+    return rows_before, rows
+
+
+def _visibly_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return any(before[name] != after[name] for name in after.keys() - _INTERNAL)
+
+
+def _write_rows(
+    connection: Connection, writes: Sequence[SyncWrite], rows: Sequence[dict[str, Any]]
+) -> list[int]:
+    new = [row for write, row in zip(writes, rows, strict=True) if write.before is None]
+    ids: dict[SyncKey, int] = {}
+    if new:
+        insert_many(connection, syncs, new)
+        found = connection.execute(
+            select(syncs.c.company_id, syncs.c.sync_id, syncs.c.id).where(
+                is_any_of(connection, syncs.c.sync_id, [row["sync_id"] for row in new])
+            )
+        )
+        ids = {(row.company_id, row.sync_id): row.id for row in found}
+    changed = [
+        {"id": write.before.pk} | row
+        for write, row in zip(writes, rows, strict=True)
+        if write.before is not None and (write.rewrite or write.before.sync != write.after)
+    ]
+    update_many(connection, syncs, changed)
+    return [
+        write.before.pk if write.before else ids[row["company_id"], row["sync_id"]]
+        for write, row in zip(writes, rows, strict=True)
+    ]
+
+
+def _sync_changes(
+    rows_before: Sequence[Mapping[str, Any] | None],
+    rows: Sequence[Mapping[str, Any]],
+    now: datetime,
+) -> list[Change]:
+    changes = []
+    for before, row in zip(rows_before, rows, strict=True):
+        payload = change_feed.sync_payload(row)
+        if before is None or change_feed.sync_payload(before) != payload:
+            changes.append(Change("sync", row["company_id"], row["sync_id"], None, now, payload))
+    return changes
+
+
+def _list_writes(
+    connection: Connection, writes: Sequence[SyncWrite], pks: Sequence[int]
+) -> list[ListWrite]:
+    """The transaction lists that are new, or are affected by what changes of their sync."""
+    by_pk = dict(zip(pks, writes, strict=True))
+    stored = load_lists(connection, [pk for pk, write in by_pk.items() if write.needs_stored_list])
+    lists = []
+    for pk, write in by_pk.items():
+        old = stored.get(pk, [])
+        new = old if write.transactions is None else list(write.transactions)
+        is_rewritten = write.rewrite and write.transactions is not None
+        is_replaced = new != old or is_rewritten or (bool(old) and write.is_recoded)
+        is_moved = bool(old) and write.is_moved
+        if is_replaced or is_moved:
+            lists.append(ListWrite(pk, write.after, old, new, is_replaced, is_moved))
+    return lists
+
+
+def _write_jobs(
+    connection: Connection, writes: Sequence[SyncWrite], pks: Sequence[int], now: datetime
+) -> None:
+    enqueue, restart = [], []
+    for write, pk in zip(writes, pks, strict=True):
+        if write.fetch == "enqueue":
+            enqueue.append((pk, write.after.company_id))
+        elif write.fetch == "restart":
+            restart.append(pk)
+    if enqueue:
+        jobs.enqueue(connection, "fetch", enqueue, now=now)
+    if restart:
+        jobs.restart(connection, "fetch", restart, now=now)
+
+
+def _send_messages(
+    connection: Connection,
+    writes: Sequence[SyncWrite],
+    pks: Sequence[int],
+    resolved: Sequence[ResolvedTransaction],
+    now: datetime,
+) -> None:
+    for write, pk in zip(writes, pks, strict=True):
+        digest = write.before.announced_digest if write.before else None
+        outgoing.sync_ended(connection, StoredSync(pk, write.after, now, digest), "pending", now)
+    outgoing.transactions_resolved(connection, resolved, now)
+
+
+def _write_log(connection: Connection, writes: Sequence[SyncWrite], pks: Sequence[int]) -> None:
+    rows = [
+        _log_row(pk, entry) for write, pk in zip(writes, pks, strict=True) for entry in write.log
+    ]
+    insert_many(connection, sync_log, rows)
+
+
+def _log_row(pk: int, entry: LogEntry) -> dict[str, Any]:
+    return {"sync_pk": pk, **entry._asdict(), "reason": entry.reason[:MAX_REASON]}
+
+
+def add_log(connection: Connection, sync_pk: int, entry: LogEntry) -> None:
+    """Add an entry to a sync's timeline."""
+    connection.execute(sync_log.insert(), _log_row(sync_pk, entry))
+
+
+def record_answer(
+    connection: Connection,
+    claim: Claim,
+    answer: CodatAnswer,
+    *,
+    now: datetime,
+    settle: Callable[[RecordedAnswer], Sequence[LogEntry]],
+) -> RecordedAnswer | None:
+    """Make the sync what Codat says it is; None when another worker holds the job by now.
+
+    `settle` completes or reschedules the job, in this transaction, and returns entries for the
+    timeline.
+    """
+    lock_companies(connection, [claim.group_key])
+    stored = load_sync(connection, claim.key)
+    generation = jobs.current_generation(connection, claim)
+    if stored is None or generation is None:
         return None
-    fresh = wanted != claimed.wanted
-    before = to_sync(row)
-    after = _answered(before, answer, fresh=fresh, now=now)
-    changed_at = now if after != before else row["updated_at"]
-    values = to_row(after, updated_at=changed_at, rules=rules_of(connection))
-    connection.execute(update(syncs).where(syncs.c.id == claimed.sync).values(values))
-    entry = Entry()
-    entry.sync(claimed.sync, before, row, values, now)
-    if answer.items is not None:
-        had = changes.kept_items(connection, claimed.sync)
-        code = after.status_code
-        replace_items(connection, claimed.sync, answer.items, status_code=code)
-        entry.items(after, had, answer.items, now)
-        listed = had if before.items_from == "codat" else []
-        announce.cured(connection, claimed.sync, after, listed, answer.items, now)
-    write(connection, entry.written())
-    announce.ended(connection, claimed.sync, after, "owed", now)
-    return Recorded(before, after, fresh)
-
-
-def _locked(connection: Connection, number: int) -> RowMapping | None:
-    statement = select(syncs).where(syncs.c.id == number).with_for_update(key_share=True)
-    return connection.execute(statement).mappings().first()
-
-
-def _answered(sync: Sync, answer: Answer, *, fresh: bool, now: datetime) -> Sync:
-    """Whoever holds the claim asked last, though another host's clock was ahead of its own."""
-    asked_at = max(answer.asked_at, sync.asked_at or answer.asked_at)
-    said = settle(sync, answer.status, asked_at=asked_at, fresh=fresh)
-    if answer.items is None:
-        return said
-    return with_items(
-        said,
-        answer.items,
-        source="codat",
-        expected=answer.expected,
-        steady=answer.steady,
-        at=now,
+    has_newer_events = generation != claim.generation
+    # The holder of the claim asked last, even where the clock of another host was ahead of its own.
+    asked_at = max(answer.asked_at, stored.sync.verified_at or answer.asked_at)
+    after = apply_status(
+        stored.sync, answer.status, asked_at=asked_at, has_newer_events=has_newer_events
     )
+    if answer.transactions is not None:
+        after = with_transactions(
+            after,
+            answer.transactions,
+            source="codat",
+            expected=answer.expected,
+            steady=answer.steady,
+            at=now,
+        )
+    recorded = RecordedAnswer(stored.sync, after, has_newer_events)
+    log = list(settle(recorded))
+    write_syncs(connection, [SyncWrite(stored, after, answer.transactions, log)], now=now)
+    return recorded
 
 
-def note(connection: Connection, sync: int, kind: str, reason: str, at: datetime) -> None:
-    """Say in the sync's timeline what was done and why."""
-    connection.execute(
-        notes.insert(), {"sync": sync, "at": at, "kind": kind, "reason": reason[:1000]}
-    )
+def give_up(
+    connection: Connection,
+    claim: Claim,
+    reason: str,
+    *,
+    now: datetime,
+    refused_at: datetime | None = None,
+) -> bool:
+    """Stop fetching a sync until it is revived; False when the claim was lost or enqueued again.
 
-
-def refresh(connection: Connection, sync_id: str, company_id: str | None, now: datetime) -> bool:
-    """Owe a fetch for a known sync; False when there is no such sync.
-
-    Raises Conflicting when two companies have a sync of this id and none was named.
+    Other systems now get what is known about a failed sync.
     """
-    found = _find(connection, sync_id, company_id)
-    if len(found) > 1:
-        raise Conflicting("several companies have a sync of this id: say which company_id")
-    for row in found:
-        owed.owe(connection, [row.id], now)
-        note(connection, row.id, "refresh", "somebody asked to ask Codat again", now)
-    return bool(found)
+    if sync_id_of(connection, claim.key) is None:  # erased: nothing of its company may come back
+        return False
+    lock_companies(connection, [claim.group_key])
+    stored = load_sync(connection, claim.key)
+    if stored is None or not jobs.bury(connection, claim, reason, refused_at=refused_at):
+        return False
+    add_log(connection, stored.pk, LogEntry(now, "fetch", f"stopped retrying: {reason}"))
+    outgoing.sync_ended(connection, stored, "dead", now)
+    return True
 
 
-def _find(connection: Connection, sync_id: str, company_id: str | None) -> list[Row[tuple[int]]]:
-    statement = select(syncs.c.id).where(syncs.c.sync_id == sync_id)
+def refresh(connection: Connection, sync_id: str, company_id: str | None, *, now: datetime) -> bool:
+    """Enqueue a fetch of a stored sync; False when there is none.
+
+    Raises Conflict when two companies have a sync of this id and none is named.
+    """
+    statement = select(syncs.c.id, syncs.c.company_id).where(syncs.c.sync_id == sync_id)
     if company_id is not None:
         statement = statement.where(syncs.c.company_id == company_id)
-    return list(connection.execute(statement).all())
-
-
-def beat(connection: Connection, worker: str, now: datetime) -> None:
-    """Say that this worker lives."""
-    statement = insert(connection, heartbeats)
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["worker"], set_={"seen_at": now}),
-        {"worker": worker, "seen_at": now},
-    )
-
-
-def workers_alive(connection: Connection, since: datetime) -> int:
-    """How many workers have said since a time that they live."""
-    seen = select(func.count()).select_from(heartbeats).where(heartbeats.c.seen_at >= since)
-    return connection.execute(seen).scalar_one()
-
-
-def forget_worker(connection: Connection, worker: str) -> None:
-    """Say that this worker has ended well."""
-    connection.execute(heartbeats.delete().where(heartbeats.c.worker == worker))
+    # locked before the job, as in every writer; a sync that is being erased is not found
+    found = connection.execute(statement.with_for_update(key_share=True)).all()
+    if len(found) > 1:
+        raise Conflict("several companies have a sync with this id; name the company_id")
+    for row in found:
+        jobs.enqueue(connection, "fetch", [(row.id, row.company_id)], now=now)
+        add_log(connection, row.id, LogEntry(now, "refresh", "From the page or the API"))
+    return bool(found)

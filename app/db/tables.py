@@ -1,20 +1,14 @@
-"""The tables, and nothing else.
+"""The tables, and nothing else; `docs/architecture.md` says what a row of each is.
 
-`events` keeps what Codat delivered, `syncs` what it adds up to, `transactions` each sync's whole
-item set, `fetches` what we owe ourselves to ask, `notes` why things were done, `companies` their
-names, `connections` their links to platforms, `alerts` what somebody must look at. What leaves us
-is in `tables_told`, what is counted in `tables_counted` and, by cause, in `tables_filed`; how work
-is shared in `tables_duties`.
-
-`cause` and `fingerprint` say why something failed; `cause_rules` is the version of the rules that
-said so, and empty where they must be asked anew. A sync has a cause of its own only where no failed
-transaction tells one.
-
-Ids from Codat are text: its schema types them as plain strings. A sync is known by company and
-sync id; `syncs.id` is ours and keeps the item rows narrow.
+Ids from Codat are text: its schema types them as plain strings. `sync_pk` refers to `syncs.id`,
+which is ours and keeps the rows narrow; `sync_id` is always Codat's.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     ForeignKey,
@@ -27,213 +21,214 @@ from sqlalchemy import (
     text,
 )
 
-from app.db.tables_counted import company_tallies as company_tallies
-from app.db.tables_counted import day_tallies as day_tallies
-from app.db.tables_counted import open_failures as open_failures
-from app.db.tables_counted import tally_changes as tally_changes
-from app.db.tables_duties import duties as duties
-from app.db.tables_duties import gates as gates
-from app.db.tables_duties import heartbeats as heartbeats
-from app.db.tables_duties import starts as starts
-from app.db.tables_filed import filed_days as filed_days
-from app.db.tables_filed import filed_failures as filed_failures
-from app.db.tables_filed import filed_spans as filed_spans
-from app.db.tables_filed import filed_totals as filed_totals
-from app.db.types import Folded, Key
-from app.db.types import UtcTime as UtcTime
+from app.db.types import Folded, Key, UtcTime
 from app.db.types import metadata as metadata
 
 
-def _index_of_known(name: str, *columns: str) -> Index:
-    """An index of the rows whose first column is known, on both databases."""
-    known = text(f"{columns[0]} IS NOT NULL")
-    return Index(name, *columns, postgresql_where=known, sqlite_where=known)
+def _partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index of some rows, on both databases."""
+    some = text(where)
+    return Index(name, *columns, unique=unique, postgresql_where=some, sqlite_where=some)
 
 
-events = Table(
-    "events",
+def _columns(kind: Any, *names: str, nullable: bool = True) -> Iterator[Column[Any]]:
+    return (Column(name, kind, nullable=nullable) for name in names)
+
+
+def _sync_reference(*, nullable: bool = False) -> Column[int]:
+    return Column("sync_pk", Key, ForeignKey("syncs.id", ondelete="CASCADE"), nullable=nullable)
+
+
+webhook_events = Table(
+    "webhook_events",
     metadata,
     Column("id", Key, primary_key=True),
     Column("message_id", Text, nullable=False, unique=True),
     Column("received_at", UtcTime, nullable=False),
-    Column("event", Text, nullable=False),
-    Column("event_type", Text),
-    Column("reading", Text, nullable=False),
-    Column("reason", Text),
-    Column("event_id", Text),
-    Column("company_id", Text),
-    Column("sync_id", Text),
+    Column("last_received_at", UtcTime),  # of the latest redelivery
+    Column("deliveries", Integer, nullable=False, server_default="1"),
+    Column("logged_deliveries", Integer, nullable=False, server_default="0"),  # in the timeline
+    Column("body", LargeBinary),  # null once retention has removed it
+    Column("processed_at", UtcTime),
+    *_columns(Text, "event_type", "raw_type", "parse_status", "parse_error", "projection_error"),
+    *_columns(Text, "body_id", "company_id", "sync_id"),
     Column("generated_at", UtcTime),
-    Column("body", LargeBinary),
-    Index("ix_events_sync", "company_id", "sync_id"),
-    Index(
-        "ix_events_odd",
-        "id",
-        postgresql_where=text("reading <> 'ok'"),
-        sqlite_where=text("reading <> 'ok'"),
-    ),
-    Index(
-        "ix_events_bodies",
-        "received_at",
-        postgresql_where=text("body IS NOT NULL"),
-        sqlite_where=text("body IS NOT NULL"),
-    ),
+    _partial_index("ix_webhook_events_pending", "id", where="processed_at IS NULL"),
+    _partial_index("ix_webhook_events_not_ok", "id", where="parse_status <> 'ok'"),
+    _partial_index("ix_webhook_events_failed", "id", where="projection_error IS NOT NULL"),
+    _partial_index("ix_webhook_events_bodies", "received_at", where="body IS NOT NULL"),
+    Index("ix_webhook_events_sync", "company_id", "sync_id"),
 )
 
 syncs = Table(
     "syncs",
     metadata,
     Column("id", Key, primary_key=True),
-    Column("company_id", Text, nullable=False),
-    Column("sync_id", Text, nullable=False),
+    *_columns(Text, "company_id", "sync_id", nullable=False),
+    # derived, for filters and sorting
     Column("state", Text, nullable=False),
     Column("outcome", Text, nullable=False),
-    Column("heard", Integer, nullable=False),
-    Column("unsettled", Integer, nullable=False),
-    Column("failure_stage", Text),
     Column("started_at", UtcTime),
-    Column("ended_at", UtcTime),
     Column("finished_at", UtcTime),
     Column("occurred_at", UtcTime, nullable=False),
-    Column("day", Text, nullable=False, server_default=""),
-    Column("first_seen_at", UtcTime, nullable=False),
+    Column("day", Text, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
+    # what webhooks reported
+    *_columns(UtcTime, "started_received_at", "failed_received_at", "completed_received_at"),
+    Column("failure_stage", Text),
+    *_columns(UtcTime, "reported_started_at", "reported_ended_at"),
+    Column("first_seen_at", UtcTime, nullable=False),
+    # what Codat's status endpoint answered
     Column("status_code", Integer),
-    Column("status", Text),
-    Column("error_message", Text),
-    Column("exception_message", Text),
+    *_columns(Text, "status", "error_message", "exception_message"),
     Column("data_pushed", Boolean),
-    Column("codat_utc", UtcTime),
-    Column("asked_at", UtcTime),
-    Column("items_from", Text),
-    Column("items_key", Text),
-    Column("items_complete", Boolean, nullable=False),
-    Column("total", Integer),
-    Column("completed", Integer),
-    Column("failed", Integer),
-    Column("pending", Integer),
-    Column("other", Integer),
-    Column("expected", Integer),
+    *_columns(UtcTime, "sync_utc", "codat_started_at", "verified_at", "events_verified_at"),
+    # the transaction list
+    *_columns(Text, "transactions_source", "transactions_key"),
+    Column("transactions_complete", Boolean, nullable=False),
+    *_columns(Integer, "total", "completed", "failed", "pending", "other", "expected"),
     Column("fetched_at", UtcTime),
-    Column("announced", Text),
-    Column("cause", Text),
-    Column("fingerprint", Text),
-    Column("cause_rules", Text),
+    # why it failed as a whole; null where its failed transactions say so
+    *_columns(Text, "cause_key", "fingerprint", "rules_version"),
+    Column("announced_digest", Text),  # of the last outgoing message about it
     UniqueConstraint("company_id", "sync_id"),
     Index("ix_syncs_sync_id", "sync_id"),
-    Index("ix_syncs_updated_at", "updated_at", "id"),
-    Index("ix_syncs_day_updated", "day", "updated_at", "id"),
-    Index("ix_syncs_started_at", "started_at", "id"),
-    Index("ix_syncs_finished_at", "finished_at", "id"),
-    Index("ix_syncs_occurred_at", "occurred_at", "id"),
-    Index("ix_syncs_company_occurred", "company_id", "occurred_at", "id"),
-    Index(
-        "ix_syncs_failed",
-        "occurred_at",
-        "id",
-        postgresql_where=text("failed > 0"),
-        sqlite_where=text("failed > 0"),
-    ),
-    Index(
-        "ix_syncs_company_failed",
-        "company_id",
-        "occurred_at",
-        "id",
-        postgresql_where=text("failed > 0"),
-        sqlite_where=text("failed > 0"),
-    ),
-    Index(
-        "ix_syncs_untold",
-        "occurred_at",
-        "company_id",
-        postgresql_where=text("heard = 0"),
-        sqlite_where=text("heard = 0"),
-    ),
-    Index(
-        "ix_syncs_successful",
-        "company_id",
-        "occurred_at",
-        "id",
-        postgresql_where=text("outcome IN ('all_written', 'nothing_to_write')"),
-        sqlite_where=text("outcome IN ('all_written', 'nothing_to_write')"),
-    ),
-    Index("ix_syncs_company_updated", "company_id", "updated_at", "id"),
-    Index("ix_syncs_status_code", "status_code", "id"),
-    Index("ix_syncs_status_updated", "status_code", "updated_at", "id"),
-    Index("ix_syncs_outcome", "outcome", "updated_at", "id"),
-    Index("ix_syncs_state", "state", "updated_at", "id"),
-    _index_of_known("ix_syncs_cause", "cause", "id"),
-    _index_of_known("ix_syncs_cause_rules", "cause_rules", "id"),
+    Index("ix_syncs_updated", "updated_at", "id"),
+    Index("ix_syncs_occurred", "occurred_at", "id"),
+    Index("ix_syncs_finished", "finished_at", "id"),
+    Index("ix_syncs_company_occurred", "company_id", "occurred_at", "id", "outcome"),
+    Index("ix_syncs_outcome_updated", "outcome", "updated_at", "id"),
+    Index("ix_syncs_status_code_updated", "status_code", "updated_at", "id"),
+    Index("ix_syncs_totals", "day", "outcome", "status_code"),
+    _partial_index("ix_syncs_cause", "cause_key", "occurred_at", where="cause_key IS NOT NULL"),
 )
 
 transactions = Table(
     "transactions",
     metadata,
     Column("id", Key, primary_key=True),
-    Column("sync", Key, ForeignKey("syncs.id", ondelete="CASCADE"), nullable=False),
+    _sync_reference(),
     Column("position", Integer, nullable=False),
-    Column("transaction_id", Text),
-    Column("integration_type", Text),
-    Column("status", Text),
-    Column("message", Text),
+    *_columns(Text, "transaction_id", "integration_type", "status", "message"),
     Column("failed", Boolean, nullable=False),
     Column("correlation_id", Text),
-    Column("cause", Text),
-    Column("fingerprint", Text),
-    Column("cause_rules", Text),
-    UniqueConstraint("sync", "position"),
+    *_columns(Text, "cause_key", "fingerprint", "rules_version"),
+    UniqueConstraint("sync_pk", "position"),
     Index("ix_transactions_transaction_id", "transaction_id"),
-    Index(
-        "ix_transactions_failed",
-        "transaction_id",
-        postgresql_where=text("failed IS true"),
-        sqlite_where=text("failed IS 1"),
+    _partial_index(
+        "ix_transactions_correlation_id", "correlation_id", where="correlation_id IS NOT NULL"
     ),
-    _index_of_known("ix_transactions_correlation_id", "correlation_id"),
-    _index_of_known("ix_transactions_cause", "cause", "sync"),
-    _index_of_known("ix_transactions_cause_rules", "cause_rules", "id"),
+    _partial_index("ix_transactions_cause", "cause_key", "sync_pk", where="cause_key IS NOT NULL"),
+    _partial_index(
+        "ix_transactions_rules_version", "rules_version", "id", where="rules_version IS NOT NULL"
+    ),
 )
 
-fetches = Table(
-    "fetches",
+failed_transactions = Table(
+    "failed_transactions",
     metadata,
-    Column(
-        "sync",
-        Key,
-        ForeignKey("syncs.id", ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
-    ),
-    Column("state", Text, nullable=False),
-    Column("due", UtcTime),
-    Column("token", Text),
-    Column("wanted", Integer, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("last_error", Text),
-    Column("refused_at", UtcTime),
+    # the transaction's id; of a row that names none, its sync and position
+    Column("transaction_key", Text, primary_key=True),
+    Column("company_id", Text, primary_key=True),
+    Column("transaction_id", Text),
+    _sync_reference(),  # of the latest failure, like all that follows
+    Column("position", Integer, nullable=False),
+    *_columns(Text, "cause_key", "fingerprint", nullable=False),
+    *_columns(UtcTime, "first_failed_at", "last_failed_at", nullable=False),
+    Column("resolved_by", Text),  # the sync_id of the first later sync that completed it
     Index(
-        "ix_fetches_due",
-        "due",
-        postgresql_where=text("due IS NOT NULL"),
-        sqlite_where=text("due IS NOT NULL"),
+        "ix_failed_transactions_totals",
+        "last_failed_at",
+        "cause_key",
+        "company_id",
+        "resolved_by",
+        "first_failed_at",
     ),
     Index(
-        "ix_fetches_dead",
-        "sync",
-        postgresql_where=text("state = 'dead'"),
-        sqlite_where=text("state = 'dead'"),
+        "ix_failed_transactions_cause",
+        "cause_key",
+        "company_id",
+        "last_failed_at",
+        "resolved_by",
+        "first_failed_at",
     ),
+    _partial_index(
+        "ix_failed_transactions_open", "company_id", "cause_key", where="resolved_by IS NULL"
+    ),
+    Index("ix_failed_transactions_company", "company_id", "last_failed_at"),
+    Index("ix_failed_transactions_sync", "sync_pk"),
 )
 
-notes = Table(
-    "notes",
+jobs = Table(
+    "jobs",
     metadata,
     Column("id", Key, primary_key=True),
-    Column("sync", Key, ForeignKey("syncs.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),  # fetch | message
+    Column("key", BigInteger, nullable=False),  # syncs.id | outgoing_messages.id
+    Column("group_key", Text, nullable=False),  # company | recipient: shares the places in hand
+    Column("state", Text, nullable=False),  # pending | done | dead
+    Column("run_at", UtcTime, nullable=False),
+    Column("lease_until", UtcTime),
+    Column("lease_token", Text),
+    Column("worker_id", Text),  # who holds the lease
+    Column("claimed_at", UtcTime),  # when its holder got it
+    Column("generation", Integer, nullable=False),  # how often it was enqueued
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", Text),
+    Column("refused_at", UtcTime),  # when the other side's refusal was final
+    UniqueConstraint("kind", "key"),
+    _partial_index("ix_jobs_pending", "kind", "run_at", "id", where="state = 'pending'"),
+    _partial_index("ix_jobs_leased", "worker_id", where="lease_token IS NOT NULL"),
+    _partial_index("ix_jobs_dead", "kind", "group_key", where="state = 'dead'"),
+)
+
+outgoing_messages = Table(
+    "outgoing_messages",
+    metadata,
+    Column("id", Key, primary_key=True),
+    *_columns(Text, "message_id", "recipient", "kind", nullable=False),
+    Column("company_id", Text),
+    _sync_reference(nullable=True),
+    Column("digest", Text),  # of what it says, to recognize a repetition
+    Column("body", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),  # delivered or given up
+    UniqueConstraint("message_id", "recipient"),
+    Index("ix_outgoing_messages_sync", "sync_pk", "kind"),
+    Index("ix_outgoing_messages_company", "company_id"),
+    _partial_index("ix_outgoing_messages_ended", "ended_at", where="ended_at IS NOT NULL"),
+    sqlite_autoincrement=True,  # an id is the key of a job and must not be used again
+)
+
+sync_log = Table(
+    "sync_log",
+    metadata,
+    Column("id", Key, primary_key=True),
+    _sync_reference(),
     Column("at", UtcTime, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Index("ix_notes_sync", "sync", "id"),
+    *_columns(Text, "kind", "reason", nullable=False),
+    Column("message_id", Text),  # of the webhook event, if it was one
+    Index("ix_sync_log_sync", "sync_pk", "at", "id"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("kind", Text, nullable=False),  # sync | transaction
+    *_columns(Text, "company_id", "sync_id", nullable=False),
+    Column("transaction_id", Text),
+    Column("payload", Text, nullable=False),  # JSON
+    Index("ix_changes_company", "company_id"),
+    sqlite_autoincrement=True,  # a reader's cursor is an id: none may be used again
+)
+
+change_feed_horizon = Table(
+    "change_feed_horizon",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # one row, 1
+    Column("pruned_through", BigInteger, nullable=False),
 )
 
 companies = Table(
@@ -244,8 +239,7 @@ companies = Table(
     Column("name_folded", Folded),
     Column("name_as_of", UtcTime),
     Column("reconciled_at", UtcTime),
-    Column("platform", Text),
-    Column("connection_state", Text),
+    *_columns(Text, "platform", "connection_state"),
     Index("ix_companies_name", "name"),
     Index("ix_companies_name_folded", "name_folded", "company_id"),
 )
@@ -255,9 +249,7 @@ connections = Table(
     metadata,
     Column("company_id", Text, primary_key=True),
     Column("connection_id", Text, primary_key=True),
-    Column("platform", Text),
-    Column("source_type", Text),
-    Column("state", Text),
+    *_columns(Text, "platform", "source_type", "state"),
     Column("as_of", UtcTime, nullable=False),
 )
 
@@ -265,17 +257,41 @@ alerts = Table(
     "alerts",
     metadata,
     Column("id", Key, primary_key=True),
-    Column("cause", Text, nullable=False),
-    Column("company_id", Text, nullable=False),
-    Column("text", Text, nullable=False),
+    *_columns(Text, "cause", "company_id", "text", nullable=False),
     Column("opened_at", UtcTime, nullable=False),
     Column("resolved_at", UtcTime),
-    Index(
-        "uq_alerts_open",
-        "cause",
-        "company_id",
-        unique=True,
-        postgresql_where=text("resolved_at IS NULL"),
-        sqlite_where=text("resolved_at IS NULL"),
+    _partial_index(
+        "uq_alerts_open", "cause", "company_id", where="resolved_at IS NULL", unique=True
     ),
+    _partial_index("ix_alerts_resolved", "resolved_at", where="resolved_at IS NOT NULL"),
+)
+
+rate_limit_pauses = Table(
+    "rate_limit_pauses",
+    metadata,
+    Column("name", Text, primary_key=True),
+    *_columns(UtcTime, "paused_until", "paused_as_of", "resumed_as_of"),
+    Column("reason", Text),
+)
+
+periodic_tasks = Table(
+    "periodic_tasks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("due_at", UtcTime, nullable=False),
+)
+
+start_locks = Table(
+    "start_locks",
+    metadata,
+    Column("company_id", Text, primary_key=True),
+    *_columns(Text, "idempotency_key", "request_digest", nullable=False),
+    Column("locked_until", UtcTime, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", Text, primary_key=True),
+    Column("seen_at", UtcTime, nullable=False),
 )

@@ -1,7 +1,8 @@
-"""What the tables are made of: their names' form, UTC times, keys that count up by themselves."""
+"""Column types and the naming convention of constraints."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, Integer, MetaData, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
@@ -17,33 +18,39 @@ metadata = MetaData(
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on both databases (SQLite itself keeps no zone)."""
+    """An aware UTC datetime on both databases.
+
+    PostgreSQL takes and returns aware times (every session's zone is UTC, `app.db.engine`) and
+    needs no conversion. SQLite itself stores no zone.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To UTC; without its zone where the database could not keep it."""
-        if value is None:
+    def bind_processor(self, dialect: Dialect) -> Any:
+        """Convert for SQLite only, once for the rows of a statement that have the same time."""
+        if dialect.name == "postgresql":
             return None
-        in_utc = value.astimezone(UTC)
-        return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
+        convert = super().bind_processor(dialect)
+        return lru_cache(maxsize=64)(convert) if convert else None
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        """Convert for SQLite only."""
+        if dialect.name == "postgresql":
+            return None
+        return super().result_processor(dialect, coltype)
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Convert to UTC, without the zone."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Always aware, always UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        """Return an aware UTC time."""
+        return None if value is None else value.replace(tzinfo=UTC)
 
 
-@lru_cache(maxsize=1024)
-def as_text(value: datetime) -> str:
-    """A time as SQLite keeps it. Kept, because one moment stands in many columns of a batch."""
-    return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
-
-
-# SQLite counts up by itself only on a plain INTEGER primary key.
+# SQLite generates ids only for a plain INTEGER primary key.
 Key = BigInteger().with_variant(Integer, "sqlite")
 
-# Ordered by code point on both databases, so that a word's beginning is a range of an index.
+# Ordered by code point on both databases, so that a prefix is a range of an index.
 Folded = Text().with_variant(Text(collation="C"), "postgresql")

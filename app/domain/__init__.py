@@ -1,1 +1,1 @@
-"""Rules that are true without any neighbour. Standard library only."""
+"""Domain rules: pure, no I/O, standard library only."""

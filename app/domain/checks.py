@@ -1,36 +1,36 @@
-"""What can be wrong with an installation, judged from plain values; each as one named finding.
+"""Checks of an installation, on plain values: each misconfiguration is one named finding.
 
-No finding ever contains a secret or a part of one.
+No finding contains a secret or a part of one.
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-MOST_SKEW = timedelta(seconds=60)
-FEWEST_CHARACTERS = 8  # different ones, in a key of at least sixteen
+MAX_CLOCK_SKEW = timedelta(seconds=60)
+MIN_DISTINCT_CHARACTERS = 8  # in an API key of at least sixteen
 _GUESSABLE = ("change", "example", "secret", "password", "your-", "your_", "123456", "qwerty")
-_NETWORK = frozenset(
+_NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs"}
 )
-_EPHEMERAL = frozenset({"tmpfs", "ramfs", "overlay", "aufs"})
-_SWEPT = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - names to warn of, not to write to
+_EPHEMERAL_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "overlay", "aufs"})
+_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - only compared, never written
 
 
 @dataclass(frozen=True, slots=True)
-class Misconfigured:
-    """One thing that is wrong: its name, what was seen, and what to do about it."""
+class Misconfiguration:
+    """One thing that is wrong: its name, what was found, and what to do about it."""
 
     name: str
     text: str
-    do: str
+    action: str
 
 
 def is_loopback(host: str) -> bool:
-    """True when only this machine reaches an address to listen on."""
+    """True when only this machine can reach an address to listen on."""
     if host.lower() == "localhost":
         return True
     try:
@@ -39,111 +39,102 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def keys_wrong(keys: Sequence[str], others: Sequence[str]) -> list[Misconfigured]:
-    """What is wrong with the keys of our own API; `others` are secrets they must differ from."""
-    found = []
-    if any(_is_weak(key) for key in keys):
-        found.append(
-            Misconfigured(
-                "api_key_weak",
-                "one of API_KEYS is easy to guess",
-                "make a random one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-            )
+def check_api_keys(keys: Sequence[str], other_secrets: Sequence[str]) -> Iterator[Misconfiguration]:
+    """Weak, repeated or reused API keys; `other_secrets` must differ from all of them."""
+    if any(map(_is_weak, keys)):
+        yield Misconfiguration(
+            "api_key_weak",
+            "One of API_KEYS is easy to guess.",
+            "Generate one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
         )
     if len(set(keys)) < len(keys):
-        found.append(
-            Misconfigured(
-                "api_key_repeated",
-                "API_KEYS has the same key twice",
-                "give each caller a key of its own, so that one can be taken away",
-            )
+        yield Misconfiguration(
+            "api_key_repeated",
+            "API_KEYS contains the same key twice.",
+            "Give each caller its own key, so that you can revoke one.",
         )
-    if set(keys) & set(others):
-        found.append(
-            Misconfigured(
-                "api_key_shared",
-                "one of API_KEYS is also used towards Codat",
-                "make a key of its own for our API",
-            )
+    if set(keys) & set(other_secrets):
+        yield Misconfiguration(
+            "api_key_shared",
+            "One of API_KEYS is also a Codat secret.",
+            "Generate a separate key for this API.",
         )
-    return found
 
 
 def _is_weak(key: str) -> bool:
-    told = key.lower()
-    return len(set(told)) < FEWEST_CHARACTERS or any(word in told for word in _GUESSABLE)
+    folded = key.lower()
+    return len(set(folded)) < MIN_DISTINCT_CHARACTERS or any(w in folded for w in _GUESSABLE)
 
 
-def place_wrong(path: str, mounts: str) -> Misconfigured | None:
-    """Why an absolute path is no place for SQLite's file; `mounts` is as in /proc/mounts."""
+def check_sqlite_location(path: str, mounts: str) -> Misconfiguration | None:
+    """Whether an absolute path is safe for the SQLite file; `mounts` is as in /proc/mounts."""
     kind = _file_system(path, mounts)
-    if kind in _NETWORK or kind.startswith("fuse.") or kind == "fuse":
-        return Misconfigured(
+    if kind in _NETWORK_FILE_SYSTEMS or kind.partition(".")[0] == "fuse":
+        return Misconfiguration(
             "sqlite_on_network",
-            f"DATABASE_URL is an SQLite file on a network file system ({kind})",
-            "put it on a local disk, or use PostgreSQL: locks are not safe there",
+            f"The SQLite file of DATABASE_URL is on a network file system ({kind}).",
+            "Move it to a local disk, or use PostgreSQL: file locks are not safe there.",
         )
-    if kind in _EPHEMERAL or any(_is_under(path, folder) for folder in _SWEPT):
-        return Misconfigured(
+    if kind in _EPHEMERAL_FILE_SYSTEMS or any(_is_in(path, each) for each in _TEMPORARY_FOLDERS):
+        return Misconfiguration(
             "sqlite_ephemeral",
-            "DATABASE_URL is an SQLite file that does not outlive a restart",
-            "put it on a volume or a folder that is kept",
+            "The SQLite file of DATABASE_URL is in a temporary location.",
+            "Move it to a persistent volume.",
         )
     return None
 
 
 def _file_system(path: str, mounts: str) -> str:
-    """The kind of the file system that holds a path; empty when not known."""
+    """The type of the file system that contains a path; empty when unknown."""
     lines = [line.split(" ") for line in mounts.splitlines() if line.count(" ") >= 3]
-    over = [(fields[1], fields[2]) for fields in lines if _is_under(path, fields[1])]
-    return max(over, key=lambda each: len(each[0]))[1] if over else ""
+    candidates = [(fields[1], fields[2]) for fields in lines if _is_in(path, fields[1])]
+    return max(candidates, key=lambda mount: len(mount[0]))[1] if candidates else ""
 
 
-def _is_under(path: str, folder: str) -> bool:
+def _is_in(path: str, folder: str) -> bool:
     return PurePosixPath(path).is_relative_to(PurePosixPath(folder))
 
 
-def exposed(host: str, addresses: Sequence[str]) -> Misconfigured | None:
-    """A finding when we listen to the network and nothing hints at TLS in front of us.
+def check_tls(host: str, endpoint_urls: Sequence[str]) -> Misconfiguration | None:
+    """A finding when we listen to the network and nothing indicates TLS in front of us.
 
-    The hint is one of `addresses`, our endpoints as Codat knows them, that is HTTPS.
+    The indication is one of `endpoint_urls`, our endpoints as configured at Codat, that is HTTPS.
     """
-    if is_loopback(host) or any(urlsplit(each).scheme == "https" for each in addresses):
+    if is_loopback(host) or any(urlsplit(url).scheme == "https" for url in endpoint_urls):
         return None
-    return Misconfigured(
+    return Misconfiguration(
         "host_exposed",
-        f"HOST is {host} and nothing shows that TLS ends in front of this service",
-        "put a proxy with TLS before it and enter its https:// address in the Codat Portal, "
-        "or set HOST=127.0.0.1",
+        f"HOST is {host}, and no https:// endpoint at Codat shows that a proxy terminates TLS.",
+        "Put a TLS proxy in front and enter its https:// URL in the Codat Portal, "
+        "or set HOST=127.0.0.1.",
     )
 
 
-def in_clear(base_url: str) -> Misconfigured | None:
-    """A finding when the key for Codat would travel unencrypted."""
+def check_codat_base_url(base_url: str) -> Misconfiguration | None:
+    """A finding when the API key would travel to Codat unencrypted."""
     parts = urlsplit(base_url)
     if parts.scheme == "https" or is_loopback(parts.hostname or ""):
         return None
-    return Misconfigured(
+    return Misconfiguration(
         "codat_in_clear",
-        "CODAT_BASE_URL is not https://: the key travels unencrypted",
-        "use https://api.codat.io",
+        "CODAT_BASE_URL is not https://, so the API key is sent unencrypted.",
+        "Use https://api.codat.io.",
     )
 
 
-def skewed(skew: timedelta | None) -> Misconfigured | None:
-    """A finding when our clock is off; `skew` is ours less Codat's."""
-    if skew is None or abs(skew) <= MOST_SKEW:
+def check_clock(skew: timedelta | None) -> Misconfiguration | None:
+    """A finding when this machine's clock is off; `skew` is its time minus Codat's."""
+    if skew is None or abs(skew) <= MAX_CLOCK_SKEW:
         return None
-    way = "ahead of" if skew > timedelta() else "behind"
-    return Misconfigured(
+    direction = "ahead of" if skew > timedelta() else "behind"
+    return Misconfiguration(
         "clock_skewed",
-        f"this machine's clock is {abs(int(skew.total_seconds()))} s {way} Codat's",
-        "let NTP set it: deliveries more than 5 minutes off are refused",
+        f"This machine's clock is {abs(int(skew.total_seconds()))} s {direction} Codat's.",
+        "Enable NTP. Webhooks are rejected when the clocks differ by more than 5 minutes.",
     )
 
 
-def shown(address: str) -> str:
-    """An address without the parts in which secrets travel: user, password, query."""
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+def redact_url(url: str) -> str:
+    """A URL without the parts that may carry secrets: user, password, query and fragment."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,10 +1,9 @@
-"""What reaches us about a sync, as values: an event, a status, an item.
+"""Values that the layers exchange: a webhook event, a sync status, a transaction.
 
-These are the words in which the walls (`app.codat`, `app.db`) talk to each other through
-the rooms above them. Nothing here knows HTTP, JSON or SQL.
+Nothing here knows HTTP, JSON or SQL. Times are aware and in UTC; `None` means unknown.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -17,15 +16,15 @@ UNKNOWN = "unknown"
 
 SYNC_EVENTS = frozenset({SYNC_STARTED, SYNC_FAILED, SYNC_COMPLETED})
 
-Reading = Literal["ok", "unknown", "unreadable"]
+ParseStatus = Literal["ok", "unknown", "unreadable"]
 
 
-class Item(NamedTuple):
-    """One row of a sync's transaction list, as Codat tells it.
+class Transaction(NamedTuple):
+    """One row of a sync's transaction list, as Codat returns it.
 
     Rows repeat: one transaction id may come once per integration type, and even twice the same.
-    Every text is open: an enum member unknown to us is kept as it is. A tuple, because a list has
-    thousands of them, and frozen dataclasses take three times as long to make and to compare.
+    Texts are open: an unknown enum member is stored as it is. A tuple, because a list has thousands
+    of them and a frozen dataclass takes three times as long to make and to compare.
     """
 
     transaction_id: str | None
@@ -35,10 +34,10 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class CodatStatus:
+class SyncStatus:
     """Codat's own status of a sync (`CompanySyncStatus`). Empty texts are None.
 
-    `sync_utc` is Codat's single time of the sync, in UTC; None where it is absent or unreadable.
+    `sync_utc` is Codat's single time of the sync; None where it is absent or unreadable.
     """
 
     company_id: str | None
@@ -52,8 +51,8 @@ class CodatStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """A company's link to a platform, as a connection event tells it."""
+class PlatformConnection:
+    """A company's connection to a platform, as a connection event or the companies list has it."""
 
     connection_id: str | None
     platform_name: str | None
@@ -62,41 +61,52 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """The meaning of one verified webhook body. Always made, never raised.
+class Company:
+    """A company as Codat's list of companies has it, with its platform connections."""
 
-    `event` is the canonical name (`sync.failed`, `connection.created`, …), `unknown` for a type
-    that is in no catalog; `event_type` is the spelling that came. `reading` is `unreadable` when
-    the body is no JSON object or a sync event without its ids, with the reason in `reason`.
-    `transactions` is None when the body did not list any: absent is not empty.
+    company_id: str
+    name: str | None
+    connections: tuple[PlatformConnection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookPayload:
+    """The parsed body of a webhook. Always made, never raised.
+
+    `event_type` is the canonical name (`sync.failed`, `connection.created`, …), `unknown` for a
+    type that is in no catalog; `raw_type` is the spelling in the body. `parse_status` is
+    `unreadable` when the body is no JSON object, or is a sync event without its ids; `parse_error`
+    has the reason. `transactions` is None when the body listed none: absent is not empty.
     """
 
-    event: str = UNKNOWN
-    reading: Reading = "unknown"
-    reason: str | None = None
-    event_type: str | None = None
-    event_id: str | None = None
+    event_type: str = UNKNOWN
+    parse_status: ParseStatus = "unknown"
+    parse_error: str | None = None
+    raw_type: str | None = None
+    body_id: str | None = None
     company_id: str | None = None
     company_name: str | None = None
     sync_id: str | None = None
     generated_at: datetime | None = None
     failure_stage: str | None = None
-    status: CodatStatus | None = None
-    transactions: tuple[Item, ...] | None = None
-    connection: Connection | None = None
+    status: SyncStatus | None = None
+    transactions: tuple[Transaction, ...] | None = None
+    connection: PlatformConnection | None = None
     quota_expires_at: datetime | None = None
 
     @property
-    def speaks_of_a_sync(self) -> bool:
-        """True when this event changes what we know of one sync."""
-        return self.reading == "ok" and self.event in SYNC_EVENTS
+    def is_sync_event(self) -> bool:
+        """True when the event changes what is known about one sync."""
+        return self.parse_status == "ok" and self.event_type in SYNC_EVENTS
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """One authentic HTTP delivery: the message id Codat keeps over its retries, and the bytes."""
+class WebhookEvent:
+    """A stored webhook event with its payload: what the projector applies.
+
+    `message_id` is the id from the signature headers; Codat repeats it over its retries.
+    """
 
     message_id: str
     received_at: datetime
-    body: bytes
-    event: Event = field(default_factory=Event)
+    payload: WebhookPayload

@@ -1,7 +1,7 @@
-"""What we tell others by ourselves: of which kinds, to whom, and in which form.
+"""Outgoing messages: their kinds, recipients and JSON form.
 
-A recipient is named by its way and a digest of its address: the name may be kept and logged, the
-address (which often holds a secret) may not.
+A recipient is named by its channel and a digest of its address. The name may be stored and logged;
+the address, which often contains a secret, may not.
 """
 
 import hashlib
@@ -11,47 +11,47 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-Kind = Literal[
+MessageKind = Literal[
     "sync.completed",
     "sync.failed",
-    "transaction.cured",
+    "transaction.resolved",
     "retry.requested",
     "alert.opened",
     "alert.resolved",
 ]
-Way = Literal["webhook", "retry", "words"]
+Channel = Literal["webhook", "retry", "notification"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """Names of those who are told: by webhook of everything, in words of alerts."""
+    """Names of recipients: `webhooks` get every message, `notifications` alerts in plain text."""
 
     webhooks: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    notifications: tuple[str, ...] = ()
 
 
-NOBODY = Recipients()
+NO_RECIPIENTS = Recipients()
 
 
-def name_of(way: Way, address: str) -> str:
-    """The name under which messages to this address are owed; it does not give the address away."""
-    return f"{way}:{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+def recipient_name(channel: Channel, address: str) -> str:
+    """The name of the recipient at this address; does not reveal the address."""
+    return f"{channel}:{hashlib.sha256(address.encode()).hexdigest()[:16]}"
 
 
-def message(kind: Kind, at: datetime, told: Mapping[str, Any]) -> str:
-    """The body of a message, as Standard Webhooks advises: type, timestamp, data."""
-    return as_json({"type": kind, "timestamp": at, "data": told})
+def message_body(kind: MessageKind, at: datetime, data: Mapping[str, Any]) -> str:
+    """The body of a message in the form of Standard Webhooks: type, timestamp, data."""
+    return to_json({"type": kind, "timestamp": at, "data": data})
 
 
-def _said(value: Any) -> str:
+def to_json(value: Any) -> str:
+    """Compact JSON in ASCII, which every database stores; times as RFC 3339 in UTC."""
+    return _ENCODER.encode(value)
+
+
+def _encode_time(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()[:-6] + "Z"
-    raise TypeError(f"{type(value).__name__} has no place in a message")
+    raise TypeError(f"{type(value).__name__} cannot be part of a message")
 
 
-_ENCODER = json.JSONEncoder(default=_said, separators=(",", ":"))
-
-
-def as_json(told: Any) -> str:
-    """Compact JSON in plain ASCII, which every database keeps; times as RFC 3339 in UTC."""
-    return _ENCODER.encode(told)
+_ENCODER = json.JSONEncoder(default=_encode_time, separators=(",", ":"))

@@ -23,18 +23,14 @@ STATUS_TEXTS: dict[int, str] = {
     5130: "Data write error",
 }
 
-NOTHING_WRITTEN = 2040
+NO_DATA_WRITTEN = 2040
 
 _PHASES: dict[int, Phase] = {1: "running", 2: "completed", 4: "failed", 5: "failed"}
-_CLASS_TEXTS: dict[Phase, str] = {
-    "running": "In progress",
-    "completed": "Success",
-    "failed": "Failed",
-}
+_PHASE_TEXTS = {"running": "In progress", "completed": "Success", "failed": "Failed"}
 
 
 def phase_of(status_code: int | None) -> Phase | None:
-    """The phase a status code means, by its thousands; None where it means nothing to us."""
+    """The phase a status code means, by its thousands; None for an unknown code."""
     return None if status_code is None else _PHASES.get(status_code // 1000)
 
 
@@ -42,13 +38,10 @@ def status_text(status_code: int | None) -> str | None:
     """The table's text; for an unknown code its class and the code; None without a code."""
     if status_code is None:
         return None
-    known = STATUS_TEXTS.get(status_code)
-    if known:
-        return known
-    phase = phase_of(status_code)
-    return f"{_CLASS_TEXTS[phase] if phase else 'Unknown status'} (code {status_code})"
+    phase_text = _PHASE_TEXTS.get(phase_of(status_code) or "", "Unknown status")
+    return STATUS_TEXTS.get(status_code, f"{phase_text} (code {status_code})")
 
 
-def seen_stage(state: str, told: str | None) -> str | None:
+def visible_failure_stage(state: str, failure_stage: str | None) -> str | None:
     """The stage at which a sync failed, while it counts as failed: Codat may withdraw that."""
-    return told if state == "failed" else None
+    return failure_stage if state == "failed" else None

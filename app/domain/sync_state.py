@@ -1,292 +1,325 @@
-"""What a sync is, and how two pieces of news about it merge.
+"""The state of a sync, and how webhook events and Codat's answers combine into it.
 
-A sync is known from two sides. What webhooks *tell* only accumulates: flags are joined, times go
-to the earliest, so the order, number and timing of deliveries cannot matter. What Codat's status
-endpoint *says* (the verdict) replaces the verdict before it. News that came after the verdict was
-asked for is *unsettled*: it is believed, failure first, until Codat is asked again.
+A sync has two sources. *Webhook events* only accumulate: for each kind of event the latest time at
+which one was received, for the sync's own times the earliest; so order, number and timing of
+deliveries do not matter. *Codat's status endpoint* replaces its earlier answer and covers every
+event received up to then. An event received later is *unverified*: it counts, failure first, until
+Codat is asked again.
 
-    told:     nothing → started → completed → failed          (never back)
-    verdict:  running | completed | failed                    (as Codat says, at `asked_at`)
-    state:    unsettled failure > verdict > unsettled completion > started
+    received:  nothing → started → completed → failed        (never back)
+    verified:  running | completed | failed                  (Codat's status, at `verified_at`)
+    state:     unverified failure > verified status > unverified completion > started
 """
 
+from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from app.domain.models import SYNC_COMPLETED, SYNC_FAILED, SYNC_STARTED, CodatStatus, Event, Item
-from app.domain.status_codes import NOTHING_WRITTEN, Phase, phase_of
-from app.domain.transactions import Counts, count
+from app.domain.models import (
+    SYNC_COMPLETED,
+    SYNC_FAILED,
+    SYNC_STARTED,
+    SyncStatus,
+    Transaction,
+    WebhookEvent,
+)
+from app.domain.status_codes import NO_DATA_WRITTEN, Phase, phase_of
+from app.domain.transactions import TransactionCounts, count
 
 State = Literal["started", "completed", "failed"]
 Outcome = Literal[
     "in_progress", "all_written", "nothing_to_write", "partly_failed", "failed", "unknown"
 ]
 ErrorsState = Literal["not_needed", "waiting", "fetched", "incomplete", "given_up"]
-FetchState = Literal["owed", "settled", "dead"]
-ItemsFrom = Literal["webhook", "codat"]
+JobState = Literal["pending", "done", "dead"]
+TransactionsSource = Literal["webhook", "codat"]
 
-
-class Heard:
-    """Which of the three sync events have been heard, as bits of a number.
-
-    Plain numbers: an enumeration of flags makes an object for every `&` and `|`.
-    """
-
-    NOTHING = 0
-    STARTED = 1
-    FAILED = 2
-    COMPLETED = 4
-
-
-TERMINAL = Heard.FAILED | Heard.COMPLETED
-ENDINGS = frozenset({SYNC_FAILED, SYNC_COMPLETED})
-_FLAGS = {
-    SYNC_STARTED: Heard.STARTED,
-    SYNC_FAILED: Heard.FAILED,
-    SYNC_COMPLETED: Heard.COMPLETED,
+TERMINAL_EVENTS = frozenset({SYNC_FAILED, SYNC_COMPLETED})
+STATUS_FIELDS = tuple(f.name for f in fields(SyncStatus) if not f.name.endswith("_id"))
+"""What a `SyncStatus` says of a sync: fields of both."""
+_RECEIVED_AND_REPORTED = {
+    SYNC_STARTED: ("started_received_at", "reported_started_at"),
+    SYNC_FAILED: ("failed_received_at", "reported_ended_at"),
+    SYNC_COMPLETED: ("completed_received_at", "reported_ended_at"),
 }
+_NEVER = datetime.min.replace(tzinfo=UTC)
+T = TypeVar("T", datetime, str)
 
 
 class Sync(NamedTuple):
-    """Everything known of one sync. Times are UTC; None is "not known".
+    """Everything known about one sync, as values. Derived facts are properties.
 
-    A tuple, because every delivery makes several: a frozen dataclass takes four times as long.
+    A tuple, because every event makes several: a frozen dataclass takes four times as long.
+    `…_received_at` is when the latest event of that kind was received; `reported_…_at` the earliest
+    start and end that events report. `events_verified_at` is the time up to which received events
+    are covered by Codat's answer; `codat_started_at` is the start by Codat's API: the time of a
+    running status, or of a start that it accepted. `transactions_key` orders the lists that
+    webhooks carry.
     """
 
     company_id: str
     sync_id: str
-    heard: int = Heard.NOTHING
-    unsettled: int = Heard.NOTHING
+    started_received_at: datetime | None = None
+    failed_received_at: datetime | None = None
+    completed_received_at: datetime | None = None
     failure_stage: str | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    reported_started_at: datetime | None = None
+    reported_ended_at: datetime | None = None
     first_seen_at: datetime | None = None
     status_code: int | None = None
     status: str | None = None
     error_message: str | None = None
     exception_message: str | None = None
     data_pushed: bool | None = None
-    codat_utc: datetime | None = None
-    asked_at: datetime | None = None
-    items_from: ItemsFrom | None = None
-    items_key: str | None = None
-    items_complete: bool = False
-    counts: Counts | None = None
+    sync_utc: datetime | None = None
+    codat_started_at: datetime | None = None
+    verified_at: datetime | None = None
+    events_verified_at: datetime | None = None
+    transactions_source: TransactionsSource | None = None
+    transactions_key: str | None = None
+    transactions_complete: bool = False
+    counts: TransactionCounts | None = None
     expected: int | None = None
     fetched_at: datetime | None = None
 
     @property
-    def verdict(self) -> Phase | None:
-        """The phase Codat's status endpoint gave, None before it was asked or when unreadable."""
-        return phase_of(self.status_code) if self.asked_at else None
+    def events_received_at(self) -> list[datetime]:
+        """When the latest event of each kind was received; empty when no webhook reported it."""
+        times = (self.started_received_at, self.failed_received_at, self.completed_received_at)
+        return [at for at in times if at]
+
+    @property
+    def was_reported(self) -> bool:
+        """True when any webhook reported this sync."""
+        return bool(self.events_received_at)
+
+    @property
+    def codat_counts(self) -> TransactionCounts | None:
+        """The counts of Codat's own list; a webhook's list proves nothing."""
+        return self.counts if self.transactions_source == "codat" else None
+
+    @property
+    def verified_phase(self) -> Phase | None:
+        """The phase that Codat's status endpoint gave; None before it answered or when unknown."""
+        return phase_of(self.status_code) if self.verified_at else None
+
+    @property
+    def has_unverified_failure(self) -> bool:
+        """True when a failed event was received that no answer of Codat covers."""
+        return self._is_unverified(self.failed_received_at)
+
+    @property
+    def has_unverified_completion(self) -> bool:
+        """True when a completed event was received that no answer of Codat covers."""
+        return self._is_unverified(self.completed_received_at)
+
+    def _is_unverified(self, received_at: datetime | None) -> bool:
+        covered = self.events_verified_at
+        return received_at is not None and (covered is None or received_at > covered)
 
     @property
     def state(self) -> State:
-        """Failed beats completed until Codat's own status, asked later, says otherwise.
+        """Failed beats completed until Codat's own status, asked for later, says otherwise.
 
-        A sync with any failed item counts as failed (Codat docs, "Monitor sync health").
+        A sync with any failed transaction counts as failed (Codat docs, "Monitor sync health").
         """
-        verdict = self.verdict
-        if self.unsettled & Heard.FAILED or verdict == "failed" or self._has_failed_items:
+        phase = self.verified_phase
+        has_failed_transactions = self.codat_counts is not None and self.codat_counts.failed > 0
+        if self.has_unverified_failure or phase == "failed" or has_failed_transactions:
             return "failed"
-        if self.unsettled & Heard.COMPLETED or verdict == "completed":
+        if self.has_unverified_completion or phase == "completed":
             return "completed"
         return "started"
 
     @property
-    def _has_failed_items(self) -> bool:
-        """By Codat's own list; what a webhook lists is only believed as long as it is news."""
-        return self.items_from == "codat" and self.counts is not None and self.counts.failed > 0
+    def started_at(self) -> datetime | None:
+        """The earliest start that is known; None where it would lie after Codat's own end.
+
+        A body of the older generation has no time of its own, so a late one gets the time at which
+        it was received.
+        """
+        started_at = _earliest(self.reported_started_at, self.codat_started_at)
+        finished_at = self.finished_at if self.verified_at else None
+        return None if started_at and finished_at and started_at > finished_at else started_at
 
     @property
     def finished_at(self) -> datetime | None:
-        """Codat's own time once its verdict is final, else the earliest terminal event's."""
+        """Codat's time once its status is final, else that of the earliest terminal event."""
         if self.state == "started":
             return None
-        if self.verdict in ("completed", "failed") and self.codat_utc:
-            return self.codat_utc
-        return self.ended_at
+        if self.verified_phase in ("completed", "failed") and self.sync_utc:
+            return self.sync_utc
+        return self.reported_ended_at
 
     @property
     def occurred_at(self) -> datetime | None:
-        """When it happened, as well as we know: its start, else its end, else when we heard."""
+        """The time that orders syncs: the start, else the end, else when it was first seen."""
         return self.started_at or self.finished_at or self.first_seen_at
 
     @property
-    def day(self) -> str | None:
-        """The UTC day on which it happened, as `2026-01-31`."""
-        return day_of(self.occurred_at)
-
-    @property
     def outcome(self) -> Outcome:
-        """What a person wants to know. Nothing unproved is ever shown as written."""
+        """The result for people. Nothing unproved is ever shown as written."""
         if self.state == "started":
-            odd = self.asked_at is not None and self.verdict is None
-            return "unknown" if odd else "in_progress"
+            has_unknown_code = self.verified_at is not None and self.verified_phase is None
+            return "unknown" if has_unknown_code else "in_progress"
         if self.state == "failed":
-            return _failed_outcome(self.counts)
-        return _completed_outcome(self)
+            some_written = self.counts is not None and self.counts.failed and self.counts.completed
+            return "partly_failed" if some_written else "failed"
+        return self._completed_outcome()
+
+    def _completed_outcome(self) -> Outcome:
+        if self.verified_phase != "completed":
+            return "unknown"
+        if self.status_code == NO_DATA_WRITTEN:
+            return "nothing_to_write"
+        counts = self.codat_counts if self.transactions_complete else None
+        return "all_written" if counts and counts.completed == counts.total else "unknown"
 
 
-def day_of(at: datetime | None) -> str | None:
+def day_of(at: datetime) -> str:
     """The UTC day of a moment, as `2026-01-31`."""
-    return at.astimezone(UTC).date().isoformat() if at else None
+    return at.astimezone(UTC).date().isoformat()
 
 
-def _failed_outcome(counts: Counts | None) -> Outcome:
-    partly = counts is not None and counts.failed > 0 and counts.completed > 0
-    return "partly_failed" if partly else "failed"
-
-
-def _completed_outcome(sync: Sync) -> Outcome:
-    if sync.verdict != "completed":
-        return "unknown"
-    counts = sync.counts if sync.items_from == "codat" else None
-    if sync.status_code == NOTHING_WRITTEN:
-        return "nothing_to_write"
-    proved = counts is not None and sync.items_complete and counts.completed == counts.total
-    return "all_written" if proved else "unknown"
-
-
-def tell(sync: Sync, event: Event, received_at: datetime) -> Sync:
-    """The sync after one event about it. Idempotent, and the order of events does not matter."""
-    flag = _FLAGS[event.event]
-    at = event.generated_at or (event.status and event.status.sync_utc) or received_at
-    told = sync._replace(
-        heard=sync.heard | flag,
-        unsettled=sync.unsettled | (flag & TERMINAL),
-        failure_stage=_greatest(sync.failure_stage, event.failure_stage),
-        started_at=_earliest(sync.started_at, at if flag == Heard.STARTED else None),
-        ended_at=_earliest(sync.ended_at, at if flag & TERMINAL else None),
+def apply_event(sync: Sync, event: WebhookEvent) -> Sync:
+    """The sync after one event about it. Idempotent and commutative."""
+    payload, received_at = event.payload, event.received_at
+    status = payload.status
+    at = payload.generated_at or (status and status.sync_utc) or received_at
+    received, reported = _RECEIVED_AND_REPORTED[payload.event_type]
+    times: dict[str, Any] = {
+        received: _latest(getattr(sync, received), received_at),
+        reported: _earliest(getattr(sync, reported), at),
+    }
+    after = sync._replace(
+        failure_stage=_latest(sync.failure_stage, payload.failure_stage),
         first_seen_at=_earliest(sync.first_seen_at, received_at),
+        **times,
     )
-    return _in_order(_hinted(told, event.status) if event.status else told)
+    if status is not None:
+        after = _apply_reported_status(after, status)
+    if payload.transactions is not None:
+        key = inline_key(event)
+        if inline_list_wins(after, key):
+            after = with_transactions(after, payload.transactions, source="webhook", key=key)
+    return after
 
 
-def _in_order(sync: Sync) -> Sync:
-    """An old body has no time of its own, and a late one says nothing of when the sync started.
-
-    Only once Codat has said when it ended: what webhooks tell of that may still change.
-    """
-    started, finished = sync.started_at, sync.finished_at if sync.asked_at else None
-    late = started is not None and finished is not None and started > finished
-    return sync._replace(started_at=None) if late else sync
-
-
-def _hinted(sync: Sync, status: CodatStatus) -> Sync:
-    """A status that came by webhook counts only while Codat itself has not been asked."""
-    if sync.asked_at or _hint_key(status) <= _hint_key(sync):
+def _apply_reported_status(sync: Sync, status: SyncStatus) -> Sync:
+    """A status in a webhook's body counts only while Codat itself has not been asked."""
+    if sync.verified_at or _rank(status) <= _rank(sync):
         return sync
     return _with_status(sync, status)
 
 
-def _hint_key(told: CodatStatus | Sync) -> tuple[datetime, int]:
-    at = told.codat_utc if isinstance(told, Sync) else told.sync_utc
-    return (at or datetime.min.replace(tzinfo=UTC), told.status_code or 0)
+def _rank(status: SyncStatus | Sync) -> tuple[object, ...]:
+    """Orders reported statuses: the latest wins, then the higher code; all else breaks ties."""
+    others = (repr(getattr(status, name)) for name in STATUS_FIELDS)
+    return (status.sync_utc or _NEVER, status.status_code or 0, *others)
 
 
-def _with_status(sync: Sync, status: CodatStatus) -> Sync:
-    return sync._replace(
-        status_code=status.status_code,
-        status=status.status,
-        error_message=status.error_message,
-        exception_message=status.exception_message,
-        data_pushed=status.data_pushed,
-        codat_utc=status.sync_utc,
-    )
+def _with_status(sync: Sync, status: SyncStatus) -> Sync:
+    return sync._replace(**{name: getattr(status, name) for name in STATUS_FIELDS})
 
 
-def settle(sync: Sync, status: CodatStatus, *, asked_at: datetime, fresh: bool) -> Sync:
-    """The sync after Codat's own status, asked for at `asked_at`.
+def apply_status(
+    sync: Sync, status: SyncStatus, *, asked_at: datetime, has_newer_events: bool
+) -> Sync:
+    """The sync after the answer of Codat's status endpoint, asked for at `asked_at`.
 
-    `fresh` says that an event came in after the question was put: then nothing is settled by the
-    answer. An answer older than the verdict we have changes nothing.
+    `has_newer_events` is true when an event was projected after the question was put: then the
+    answer covers only the events received before. Otherwise it covers all of them, even where the
+    clock of another host stamped one later. An answer older than the one at hand changes nothing.
     """
-    if sync.asked_at and asked_at < sync.asked_at:
+    if sync.verified_at and asked_at < sync.verified_at:
         return sync
-    said = _with_status(sync, status)._replace(asked_at=asked_at)
-    if said.verdict == "running":
-        return said._replace(started_at=_earliest(said.started_at, status.sync_utc))
-    settled = said.verdict is not None and not fresh
-    return _in_order(said._replace(unsettled=Heard.NOTHING) if settled else said)
+    after = _with_status(sync, status)._replace(verified_at=asked_at)
+    phase = after.verified_phase
+    if phase == "running":
+        return after._replace(codat_started_at=_earliest(after.codat_started_at, status.sync_utc))
+    if phase is None:
+        return after
+    received = [] if has_newer_events else after.events_received_at
+    return after._replace(events_verified_at=max([asked_at, *received]))
 
 
-def with_items(
+def with_transactions(
     sync: Sync,
-    items: tuple[Item, ...],
+    transactions: Sequence[Transaction],
     *,
-    source: ItemsFrom,
+    source: TransactionsSource,
     key: str | None = None,
     expected: int | None = None,
     steady: bool = True,
     at: datetime | None = None,
 ) -> Sync:
-    """The sync with this whole item set in place of the one before.
+    """The sync with this whole list in place of the one before.
 
-    A set from Codat is complete when the list held still, has as many rows as Codat counts, and
-    none of them is still pending.
+    A list from Codat is complete when it did not change while its pages were read (`steady`), has
+    as many rows as Codat counts (`expected`), and none of them is still pending.
     """
-    counts = count(items)
+    counts = count(transactions)
     whole = source == "codat" and steady and expected in (None, counts.total)
     return sync._replace(
-        items_from=source,
-        items_key=key,
-        items_complete=whole and counts.pending == 0,
+        transactions_source=source,
+        transactions_key=key,
+        transactions_complete=whole and counts.pending == 0,
         counts=counts,
         expected=expected,
         fetched_at=at,
     )
 
 
-def inline_key(event: Event, message_id: str) -> str:
-    """Orders the item lists that webhooks carry: the latest told wins, a failure among equals."""
-    at = event.generated_at.isoformat() if event.generated_at else ""
-    return f"{at}|{int(event.event == SYNC_FAILED)}|{message_id}"
+def inline_key(event: WebhookEvent) -> str:
+    """Orders the lists that webhooks carry: the latest wins, a failure among equals."""
+    at = event.payload.generated_at.isoformat() if event.payload.generated_at else ""
+    return f"{at}|{int(event.payload.event_type == SYNC_FAILED)}|{event.message_id}"
 
 
-def inline_wins(sync: Sync, key: str) -> bool:
-    """True when a webhook's item list with this key should stand in for the one we have."""
-    return sync.items_from != "codat" and (sync.items_key or "") < key
+def inline_list_wins(sync: Sync, key: str) -> bool:
+    """True when a webhook's list with this key replaces the one at hand."""
+    return sync.transactions_source != "codat" and (sync.transactions_key or "") < key
 
 
-def still_owed(sync: Sync) -> str | None:
-    """Why Codat must be asked again about this sync, or None when its truth is known."""
-    if sync.unsettled & TERMINAL and sync.verdict not in ("completed", "failed"):
-        return f"Codat still says {sync.status or sync.status_code}, a webhook said it finished"
-    if sync.state == "started" or sync.items_complete:
+def reason_to_fetch_again(sync: Sync) -> str | None:
+    """Why Codat must be asked about this sync again, or None when its truth is known."""
+    has_unverified_end = sync.has_unverified_failure or sync.has_unverified_completion
+    if has_unverified_end and sync.verified_phase not in ("completed", "failed"):
+        status = sync.status or sync.status_code
+        return f"Codat's status is still {status}, a webhook reported the end"
+    if sync.state == "started" or sync.transactions_complete:
         return None
-    if sync.counts is None or sync.items_from != "codat":
-        return "its list of items has not been read yet"
-    if sync.counts.pending:
-        return f"{sync.counts.pending} of {sync.counts.total} items are still pending"
-    if sync.expected == sync.counts.total:
-        return "its list of items moved while it was read"
-    return f"Codat counts {sync.expected} items and listed {sync.counts.total}"
+    counts = sync.codat_counts
+    if counts is None:
+        return "the transaction list has not been read yet"
+    if counts.pending:
+        return f"{counts.pending} of {counts.total} transactions are still pending"
+    if sync.expected == counts.total:
+        return "the transaction list changed while it was read"
+    return f"Codat counts {sync.expected} transactions and listed {counts.total}"
 
 
-def errors_state(sync: Sync, fetch: FetchState | None) -> ErrorsState:
-    """How much is known about a sync's item errors, for people who must not be misled."""
+def errors_state(sync: Sync, job: JobState | None) -> ErrorsState:
+    """How much is known about the errors of a sync's transactions; `job` is its fetch job."""
     if sync.state == "started":
         return "not_needed"
-    if sync.items_from == "codat" and sync.items_complete and _agrees(sync):
-        clean = sync.state == "completed" and not (sync.counts and sync.counts.failed)
-        return "not_needed" if clean else "fetched"
-    if fetch == "dead":
+    if sync.verified_phase == "failed":
+        agrees = not sync.has_unverified_completion
+    else:  # no unverified event may contradict Codat's status
+        agrees = sync.verified_phase == "completed" and not sync.has_unverified_failure
+    is_listed = agrees and sync.transactions_source == "codat"
+    if is_listed and sync.transactions_complete:
+        is_clean = sync.state == "completed" and not (sync.counts and sync.counts.failed)
+        return "not_needed" if is_clean else "fetched"
+    if job == "dead":
         return "given_up"
-    return "incomplete" if sync.items_from == "codat" and _agrees(sync) else "waiting"
-
-
-def _agrees(sync: Sync) -> bool:
-    """True when no unsettled news contradicts Codat's verdict."""
-    if sync.verdict not in ("completed", "failed"):
-        return False
-    contrary = Heard.COMPLETED if sync.verdict == "failed" else Heard.FAILED
-    return not sync.unsettled & contrary
+    return "incomplete" if is_listed else "waiting"
 
 
 def _earliest(a: datetime | None, b: datetime | None) -> datetime | None:
     return min(a, b) if a and b else a or b
 
 
-def _greatest(a: str | None, b: str | None) -> str | None:
+def _latest(a: T | None, b: T | None) -> T | None:
     return max(a, b) if a and b else a or b

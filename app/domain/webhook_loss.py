@@ -1,8 +1,8 @@
-"""Is it quiet, or are webhooks being lost? And until when can the Portal bring them back?
+"""Are webhooks being lost, or is it just quiet? And until when can the Portal replay them?
 
-Judged by Codat's clock: a sync that Codat lists and no webhook told, long after it ended, was lost;
-no sync at all is only quiet. Codat retries a delivery for 27 h 35 min, disables an endpoint after
-five days of failures, and replays two weeks (Codat docs, "Webhooks: troubleshooting").
+Judged by Codat's clock: a sync that Codat lists and no webhook reported, long after it ended, is a
+loss; no sync at all is quiet. Codat retries a delivery for 27 h 35 min, disables an endpoint after
+five days of failures, and replays up to two weeks (Codat docs, "Webhooks: troubleshooting").
 """
 
 from collections.abc import Sequence
@@ -12,120 +12,123 @@ from itertools import pairwise
 from typing import Literal
 from urllib.parse import urlsplit
 
-LATE = timedelta(minutes=30)  # a webhook may be that late and is not lost yet
-SHORTEST_HABIT = timedelta(hours=1)
-MARKS = (
+MAX_DELAY = timedelta(minutes=30)  # a webhook may be this late without being lost
+SHORTEST_GAP = timedelta(hours=1)
+REPLAY_DEADLINES = (
     ("Codat's own retries end", timedelta(hours=27, minutes=35)),
     ("Codat disables the endpoint", timedelta(days=5)),
-    ("the Portal's replay no longer reaches back", timedelta(days=14)),
+    ("the Portal can no longer replay from then", timedelta(days=14)),
 )
-OUR_PATH = "/webhooks/codat"
+WEBHOOK_PATH = "/webhooks/codat"
 _FAILED = frozenset({"syncfailed", "expensessyncunsuccessful"})
 _COMPLETED = frozenset({"synccompleted", "synccomplete", "expensessyncsuccessful"})
 
-Cause = Literal["webhooks_lost", "endpoint_missing", "endpoint_disabled", "event_types_missing"]
+AlertCause = Literal[
+    "webhooks_lost", "endpoint_missing", "endpoint_disabled", "event_types_missing"
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """One finished sync: when it happened by Codat's clock, and whether a webhook told it."""
+class FinishedSync:
+    """When a sync happened, by Codat's clock, and whether a webhook reported it."""
 
     at: datetime
-    told: bool
+    was_reported: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that somebody must look at. One is open per cause and company at a time."""
+    """Something that needs attention. One alert is open per cause and company at a time.
 
-    cause: Cause | str
+    `company_id` is empty for a finding that is about no company.
+    """
+
+    cause: AlertCause | str
     company_id: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A webhook endpoint as Codat knows it."""
+    """A webhook endpoint as configured at Codat. No event types means all of them."""
 
     url: str
     disabled: bool
     event_types: tuple[str, ...]
 
 
-def habit(told: Sequence[datetime]) -> timedelta:
-    """How long a company is usually silent: three times its middle gap, at least an hour."""
-    ordered = sorted(told)
+def usual_gap(reported: Sequence[datetime]) -> timedelta:
+    """How long a company is usually quiet: three times its median gap, at least an hour."""
+    ordered = sorted(reported)
     gaps = sorted(later - earlier for earlier, later in pairwise(ordered))
-    return max(SHORTEST_HABIT, 3 * gaps[len(gaps) // 2]) if gaps else SHORTEST_HABIT
+    return max(SHORTEST_GAP, 3 * gaps[len(gaps) // 2]) if gaps else SHORTEST_GAP
 
 
-def lost_webhooks(company_id: str, recent: Sequence[Heard], now: datetime) -> Finding | None:
+def find_lost_webhooks(
+    company_id: str, recent: Sequence[FinishedSync], now: datetime
+) -> Finding | None:
     """A finding when webhooks of this company are being lost now; None when it is just quiet.
 
-    Lost means: syncs that ended over half an hour ago were told by nobody, and since the last one
-    that was told the company has been silent for longer than is its habit.
+    Lost means: syncs that ended more than `MAX_DELAY` ago were never reported, and the company has
+    been quiet for longer than usual since its last reported sync.
     """
-    told = [each.at for each in recent if each.told]
-    last = max(told, default=None)
-    lost = sorted(each.at for each in recent if not each.told and (last is None or each.at > last))
-    if not lost or lost[0] > now - LATE:
-        return None
-    if last is not None and now - last <= habit(told):
+    reported = [sync.at for sync in recent if sync.was_reported]
+    last = max(reported, default=None)
+    lost = sorted(
+        sync.at for sync in recent if not sync.was_reported and (last is None or sync.at > last)
+    )
+    is_late = bool(lost) and lost[0] <= now - MAX_DELAY
+    if not is_late or (last is not None and now - last <= usual_gap(reported)):
         return None
     since = last or lost[0]
-    number = f"{len(lost)} sync{'s' if len(lost) > 1 else ''}"
-    return Finding(
-        "webhooks_lost",
-        company_id,
-        f"no webhook since {_said(since)}, while Codat lists {number} that nobody told; "
-        f"replay from {_said(since)} in the Portal: {next_mark(since, now)}",
+    number = f"{len(lost)} newer sync{'s' if len(lost) > 1 else ''}"
+    text = (
+        f"No webhooks since {_format(since)}, but Codat lists {number}. "
+        f"Replay from {_format(since)} in the Codat Portal: {next_deadline(since, now)}."
     )
+    return Finding("webhooks_lost", company_id, text)
 
 
-def next_mark(since: datetime, now: datetime) -> str:
-    """The next of Codat's three limits for a gap that began at `since`, in words."""
-    for what, after in MARKS:
+def next_deadline(since: datetime, now: datetime) -> str:
+    """The next of Codat's three limits for a gap that began at `since`, as text."""
+    for event, after in REPLAY_DEADLINES:
         if now < since + after:
-            return f"{what} at {_said(since + after)}"
-    return "too late for a replay; reconciliation has what Codat's API still lists"
+            return f"{event} at {_format(since + after)}"
+    return "it is too late for a replay; reconciliation adds what Codat's API still lists"
 
 
-def _path(url: str) -> str:
-    """Empty for an address that is none: what Codat lists there is not checked by anybody."""
-    try:
-        return urlsplit(url).path
-    except ValueError:
-        return ""
-
-
-def endpoint_findings(endpoints: Sequence[Endpoint]) -> list[Finding]:
-    """What is wrong with our endpoints at Codat: missing, disabled, or deaf to an outcome."""
-    ours = [each for each in endpoints if _path(each.url).rstrip("/").endswith(OUR_PATH)]
+def check_endpoints(endpoints: Sequence[Endpoint]) -> list[Finding]:
+    """What is wrong with our endpoints at Codat: missing, disabled, or not fully subscribed."""
+    ours = [endpoint for endpoint in endpoints if _is_ours(endpoint)]
     if not ours:
-        return [Finding("endpoint_missing", "", f"Codat has no endpoint that ends in {OUR_PATH}")]
-    found = [
-        Finding("endpoint_disabled", "", f"Codat has disabled {each.url}: enable it and replay")
-        for each in ours
-        if each.disabled
-    ][:1]
-    return found + _deaf([each for each in ours if not each.disabled])
+        text = f"Codat has no webhook endpoint that ends in {WEBHOOK_PATH}"
+        return [Finding("endpoint_missing", "", text)]
+    disabled = [endpoint.url for endpoint in ours if endpoint.disabled]
+    enabled = [endpoint for endpoint in ours if not endpoint.disabled]
+    findings = []
+    if disabled:
+        text = f"Codat has disabled the endpoint {disabled[0]}"
+        findings.append(Finding("endpoint_disabled", "", text))
+    if enabled and all(endpoint.event_types for endpoint in enabled):
+        subscribed = {_fold(name) for endpoint in enabled for name in endpoint.event_types}
+        required = {"sync failed": _FAILED, "sync completed": _COMPLETED}
+        missing = [event for event, names in required.items() if not subscribed & names]
+        if missing:
+            text = f"The Codat endpoint is not subscribed to: {', '.join(missing)}"
+            findings.append(Finding("event_types_missing", "", text))
+    return findings
 
 
-def _deaf(listening: Sequence[Endpoint]) -> list[Finding]:
-    if not listening or any(not each.event_types for each in listening):
-        return []
-    names = {_fold(name) for each in listening for name in each.event_types}
-    missing = [what for what, known in (("failed", _FAILED), ("completed", _COMPLETED))
-               if not names & known]  # fmt: skip
-    if not missing:
-        return []
-    told = f"our endpoints do not listen to syncs that {' or '.join(missing)}"
-    return [Finding("event_types_missing", "", told)]
+def _is_ours(endpoint: Endpoint) -> bool:
+    try:
+        return urlsplit(endpoint.url).path.rstrip("/").endswith(WEBHOOK_PATH)
+    except ValueError:  # Codat lists what somebody typed
+        return False
 
 
 def _fold(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def _said(moment: datetime) -> str:
+def _format(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"

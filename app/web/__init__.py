@@ -1,1 +1,1 @@
-"""Doors: everything HTTP that comes in."""
+"""HTTP: the webhook endpoint, the REST API, Codat's read paths, the pages."""

@@ -1,145 +1,137 @@
-"""The platform's door: is the process alive, can it serve, what does it count. No key needed.
+"""Endpoints for the platform: is the process alive, can it serve, and its metrics.
 
-No answer here says more than an orchestrator must know: no address, no user, no message of the
-database.
+They need no key, so their answers contain no address, user or message of the database.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from sqlalchemy import Connection
 
-from app.db import migrations as schema
+from app.db import migrations, workers
 from app.db.engine import Database
-from app.db.queries import events as queries_events
-from app.errors import SchemaError, StorageUnavailable
+from app.errors import DatabaseUnavailable, SchemaError
+from app.web.dependencies import MetricsDep
+from app.web.openapi import operation_id
+from app.web.shared_call import SharedCall
 
 STALE_AFTER = timedelta(seconds=60)
-SCHEMA_TRUSTED_S = 60.0
+SCHEMA_CHECK_EVERY_S = 60.0
 ANSWER_WITHIN_S = 3.0
 OK = "ok"
-_BROKEN = "the database cannot be reached"
+_UNREACHABLE = "the database cannot be reached"
 _HANGS = "the database does not answer"
-_NOT_ASKED = "not asked: the database cannot be reached"
+_SKIPPED = "not checked"
 
 
-class Alive(BaseModel):
+class Liveness(BaseModel):
     """The process answers."""
 
     status: str = OK
 
 
 class Readiness(BaseModel):
-    """Whether requests can be served, and of each check `ok` or what is wrong."""
+    """Whether requests can be served. Each check is `ok` or the reason why not."""
 
     ready: bool
     checks: dict[str, str]
 
 
-class Checks:
-    """The checks of one process. The schema's version is asked for once a minute while it is right.
+class ReadinessProbe:
+    """The checks of one process. The database must answer within ANSWER_WITHIN_S."""
 
-    To compare it means to read the migrations from disk, which a probe every second must not do.
-    """
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._monotonic = monotonic
+        self._schema_ok_until = float("-inf")
+        self._check = SharedCall(self.check, ANSWER_WITHIN_S)
 
-    def __init__(self, now: Callable[[], datetime], ticks: Callable[[], float]) -> None:
-        """Tell the time by `now` (aware, UTC), and measure spans by `ticks` (seconds)."""
-        self._now = now
-        self._ticks = ticks
-        self._schema_until = float("-inf")
-        self._asking: asyncio.Future[Readiness] | None = None
-
-    async def ask(self, database: Database) -> Readiness:
-        """What `run` says, or "not ready" when that takes too long: a frozen database.
-
-        Probes share one question, so that a database that hangs holds one thread and no more.
-        """
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.ensure_future(asyncio.to_thread(self.run, database))
-        asking = self._asking
-        answered, _ = await asyncio.wait({asking}, timeout=ANSWER_WITHIN_S)
-        return asking.result() if answered else _not_ready(_HANGS)
-
-    def run(self, database: Database) -> Readiness:
-        """Ask the database, the schema and the worker. Never raises for what it looks for."""
+    async def __call__(self) -> Readiness:
+        """Run the checks; concurrent probes share them."""
         try:
-            with database.reading() as connection:
-                queries_events.answers(connection)
-                checks = {"database": OK, "schema": self._schema(connection)}
-                checks["worker"] = self._worker(connection, checks["schema"])
-        except StorageUnavailable:
-            return _not_ready(_BROKEN)
-        return Readiness(ready=set(checks.values()) == {OK}, checks=checks)
+            return await self._check()
+        except TimeoutError:
+            return _not_ready(_HANGS)
 
-    def _schema(self, connection: Connection) -> str:
-        if self._ticks() < self._schema_until:
-            return OK
+    def check(self) -> Readiness:
+        """Check the database, the schema and the worker's heartbeat."""
         try:
-            schema.check(connection)
+            with self._database.reading(priority=True) as connection:
+                if self._monotonic() >= self._schema_ok_until:
+                    # at most once a minute: a probe runs every few seconds
+                    migrations.check(connection)
+                    self._schema_ok_until = self._monotonic() + SCHEMA_CHECK_EVERY_S
+                worker = self._worker_state(workers.last_seen(connection))
         except SchemaError as error:
-            return str(error)
-        self._schema_until = self._ticks() + SCHEMA_TRUSTED_S
-        return OK
+            checks = {"database": OK, "schema": str(error), "worker": _SKIPPED}
+            return Readiness(ready=False, checks=checks)
+        except DatabaseUnavailable:
+            return _not_ready(_UNREACHABLE)
+        checks = {"database": OK, "schema": OK, "worker": worker}
+        return Readiness(ready=worker == OK, checks=checks)
 
-    def _worker(self, connection: Connection, of_schema: str) -> str:
-        if of_schema != OK:
-            return "not asked: the schema is not right"
-        seen = queries_events.last_heartbeat(connection)
-        if seen is None:
-            return "no worker has been seen"
-        silent = self._now() - seen
-        if silent > STALE_AFTER:
-            return f"no worker has been seen for {int(silent.total_seconds())} s"
+    def _worker_state(self, seen_at: datetime | None) -> str:
+        if seen_at is None:
+            return "no worker has ever been seen"
+        silence = self._clock() - seen_at
+        if silence > STALE_AFTER:
+            return f"no worker has been seen for {int(silence.total_seconds())} s"
         return OK
 
 
 def _not_ready(reason: str) -> Readiness:
-    checks = {"database": reason, "schema": _NOT_ASKED, "worker": _NOT_ASKED}
+    checks = {"database": reason, "schema": _SKIPPED, "worker": _SKIPPED}
     return Readiness(ready=False, checks=checks)
 
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["Health"], generate_unique_id_function=operation_id)
 
 
-@router.get("/livez", summary="Is the process alive?")
-async def livez() -> Alive:
-    """200 as long as the process answers; looks at nothing else."""
-    return Alive()
+@router.get("/livez", summary="Check that the process is alive")
+async def livez() -> Liveness:
+    """200 while the process answers. Checks nothing else."""
+    return Liveness()
 
 
 @router.get(
     "/readyz",
-    summary="Can requests be served?",
+    summary="Check that requests can be served",
     response_model=Readiness,
-    responses={503: {"model": Readiness, "description": "not ready; `checks` says why"}},
+    responses={503: {"model": Readiness, "description": "Not ready. `checks` has the reason."}},
 )
 async def readyz(request: Request) -> Response:
-    """200 when the database answers, its schema is right and a worker lives; else 503."""
-    checks: Checks = request.app.state.checks
-    found = await checks.ask(request.app.state.database)
+    """200 if the database answers, its schema is current and a worker is alive; else 503.
+
+    Webhook events that are still to be projected do not matter here.
+    """
+    probe: ReadinessProbe = request.app.state.readiness_probe
+    readiness = await probe()
     headers = {"Cache-Control": "no-store"}
-    return JSONResponse(found.model_dump(), 200 if found.ready else 503, headers)
+    return JSONResponse(readiness.model_dump(), 200 if readiness.ready else 503, headers)
 
 
 @router.get(
     "/metrics",
-    summary="Counters for Prometheus",
+    summary="Get metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}},
 )
-def metrics(request: Request) -> Response:
-    """What the service has counted since it began; asks the database nothing."""
-    registry: CollectorRegistry = request.app.state.registry
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+async def get_metrics(metrics: MetricsDep) -> Response:
+    """Counters of this process, and capped numbers from the database."""
+    return Response(await metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 def install(app: FastAPI) -> None:
-    """Add `/livez`, `/readyz` and `/metrics` to the application."""
-    app.state.checks = Checks(lambda: datetime.now(UTC), time.monotonic)
+    """Add the endpoints to the application."""
+    app.state.readiness_probe = ReadinessProbe(app.state.database, app.state.clock)
     app.include_router(router)

@@ -1,47 +1,116 @@
-"""What a connection may cost before, around and after its request: bytes, time, a queue.
+"""Every bound on what a connection may cost: number, headers, bodies, time.
 
-uvicorn's parser sets no such bounds: headers without end would fill the memory, and a connection
-that says half a word would stay open for ever. Here they are, for each connection:
+uvicorn's parser has no such bounds: endless headers would fill the memory, and a connection that
+sends half a request would stay open forever. `BoundedProtocol` adds them per connection:
 
-    431  64 KiB without an end of the headers (or of the trailers behind a chunked body)
-    408  20 seconds without an end of the headers
+    431  64 KiB without the end of the headers, or of the trailers after a chunked body
+    408  20 seconds without the end of the headers
     400  more than 16 requests sent ahead of their answers
     503  more than 2000 connections at once
 
-A body that takes over 30 seconds, and a reader who takes nothing for 60, are hung up on. Codat's
-door is stricter with bodies and answers first.
+The connection is closed when a body takes longer than 30 seconds, and when a client reads nothing
+of an answer for 60. `BodyBudget` bounds the memory of bodies over all connections, and `BodyLimit`
+the bodies of all routes but the webhook endpoint, which has its own limit and time.
 """
 
 import asyncio
 import resource
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
+from fastapi import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MOST_HEAD_BYTES = 65_536
+MAX_HEAD_BYTES = 65_536
 HEAD_WITHIN_S = 20.0
 BODY_WITHIN_S = 30.0
 READ_WITHIN_S = 60.0
-MOST_AHEAD = 16
-MOST_CONNECTIONS = 2000
-FILES_OF_OUR_OWN = 100
-WHOLE = "app.whole"  # in the scope of a request whose body has come: `receive` does not wait
+MAX_PIPELINED = 16
+MAX_CONNECTIONS = 2000
+OTHER_FILES = 100  # open files besides connections: database, log
+MAX_API_BODY_BYTES = 1_048_576
+RETRY_AFTER_S = 5
+BODY_COMPLETE = "app.body_complete"
+"""In the scope of a request whose whole body has arrived: `receive` does not wait."""
 
 
-def most_connections() -> int:
-    """How many may be open at once; all the files that the system lets us open are made use of."""
+def max_connections() -> int:
+    """The connections that may be open at once. Raises the limit on open files where it can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_CONNECTIONS + FILES_OF_OUR_OWN
+    wanted = MAX_CONNECTIONS + OTHER_FILES
     if soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return min(MOST_CONNECTIONS, max(1, soft - FILES_OF_OUR_OWN))
+    return min(MAX_CONNECTIONS, max(1, soft - OTHER_FILES))
 
 
-class TooMuch(Exception):
-    """Ends the parsing of what came; uvicorn then calls `send_400_response`."""
+@dataclass
+class BodyBudget:
+    """The bytes of bodies that all requests together may hold in memory before they are verified.
+
+    For one event loop. Acquire the size of each piece as it arrives, and release the sum when the
+    body is verified, refused or abandoned.
+    """
+
+    limit: int
+    used: int = 0
+
+    def acquire(self, size: int) -> bool:
+        """Take `size` bytes; False, and nothing taken, when that is more than is left."""
+        if self.used + size > self.limit:
+            return False
+        self.used += size
+        return True
+
+    def release(self, size: int) -> None:
+        """Give back what was acquired."""
+        self.used -= size
+
+
+class BodyLimit:
+    """ASGI middleware: bounds each body, and takes its bytes from the budget until the answer.
+
+    `receive` raises HTTPException, which every framework above turns into its own answer: 413 for
+    a body that is too large, 503 when the budget is used up.
+    """
+
+    def __init__(
+        self, app: ASGIApp, budget: BodyBudget, max_bytes: int = MAX_API_BODY_BYTES
+    ) -> None:
+        self._app = app
+        self._budget = budget
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a bounded `receive`."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        size = 0
+
+        async def bounded_receive() -> Message:
+            nonlocal size
+            message = await receive()
+            arrived = len(message.get("body", b""))
+            if size + arrived > self._max_bytes:
+                raise HTTPException(413, "The body is too large.")
+            if not self._budget.acquire(arrived):
+                detail = "Too many request bodies are in memory. Try again later."
+                raise HTTPException(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
+            size += arrived
+            return message
+
+        try:
+            await self._app(scope, bounded_receive, send)
+        finally:
+            self._budget.release(size)
+
+
+class LimitExceeded(Exception):
+    """Ends the parsing of a message; uvicorn then calls `send_400_response`."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -49,119 +118,119 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._stalled = 0  # bytes since the message last got on
-        self._got_on = False
-        self._in_body = False
-        self._whole = False
-        self._why = HTTPStatus.BAD_REQUEST
+        self._bytes_without_progress = 0
+        self._has_progressed = False
+        self._is_in_body = False
+        self._is_complete = False
+        self._refusal = HTTPStatus.BAD_REQUEST
         self._deadline: asyncio.TimerHandle | None = None
-        self._reader: asyncio.TimerHandle | None = None
-        self._unread = 0
+        self._read_check: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Begin to wait for the first request."""
+        """Start the deadline of the first request."""
         super().connection_made(transport)
-        self._arm()
+        self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
-        self._disarm()
+        """Stop all timers."""
+        self._stop_deadline()
         self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; afterwards only a whole message leaves no deadline behind."""
-        self._got_on = self._whole = False
+        """Parse the data; a deadline runs afterwards unless a message is complete."""
+        self._has_progressed = self._is_complete = False
         super().data_received(data)
         if self.transport.is_closing():
             return
-        self._stalled = 0 if self._got_on else self._stalled + len(data)
-        if self._stalled > MOST_HEAD_BYTES:
+        self._bytes_without_progress += len(data)
+        if self._has_progressed:
+            self._bytes_without_progress = 0
+        if self._bytes_without_progress > MAX_HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._whole:
-            self._disarm()
+        elif self._is_complete:
+            self._stop_deadline()
         elif self._deadline is None:
-            self._arm()
+            self._start_deadline()
 
     def on_message_begin(self) -> None:
-        """A request's first byte."""
-        self._in_body = self._whole = False
+        """Handle a request's first byte."""
+        self._is_in_body = self._is_complete = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Hand the request on, unless what came in one piece is too much."""
-        self._in_body = self._got_on = True
-        self._disarm()
-        if len(self.pipeline) >= MOST_AHEAD:
-            raise TooMuch
+        """Pass the request on, unless its head or the requests before it are too much."""
+        self._is_in_body = self._has_progressed = True
+        self._stop_deadline()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise LimitExceeded
         size = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
-        if size > MOST_HEAD_BYTES:
-            self._why = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            raise TooMuch
+        if size > MAX_HEAD_BYTES:
+            self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise LimitExceeded
         super().on_headers_complete()
-        self.headers = []  # what comes now are trailers, which nobody here reads
+        self.headers = []  # headers from here on are trailers, which are ignored
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
-        self._got_on = True
+        """Handle a piece of the body."""
+        self._has_progressed = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here as a whole."""
-        self._whole = self._got_on = True
-        self._in_body = False
-        self.scope[WHOLE] = True  # type: ignore[literal-required]  # ASGI allows more
+        """Mark the request as complete."""
+        self._is_complete = self._has_progressed = True
+        self._is_in_body = False
+        self.scope[BODY_COMPLETE] = True  # type: ignore[literal-required]  # ASGI allows more
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # the same few words for every cause
-        """Turn away what cannot be read as HTTP."""
-        self._refuse(self._why)
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # the same answer for every cause
+        """Refuse what cannot be parsed as HTTP."""
+        self._refuse(self._refusal)
 
     def pause_writing(self) -> None:
-        """The reader takes less than is there for him; he is waited for, within bounds."""
+        """Start to watch a client that reads more slowly than the answer is written."""
         super().pause_writing()
-        self._wait_for_reader()
+        self._schedule_read_check()
 
-    def _wait_for_reader(self) -> None:
-        self._unread = self.transport.get_write_buffer_size()
-        self._reader = self.loop.call_later(READ_WITHIN_S, self._look_at_reader)
+    def _schedule_read_check(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._read_check = self.loop.call_later(READ_WITHIN_S, self._check_reader)
 
-    def _look_at_reader(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unread:
-            self._wait_for_reader()
+    def _check_reader(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread_bytes:
+            self._schedule_read_check()
         else:
             self.transport.abort()
 
     def resume_writing(self) -> None:
-        """The reader reads."""
-        if self._reader is not None:
-            self._reader.cancel()
-            self._reader = None
+        """Stop watching: the client has read enough."""
+        if self._read_check is not None:
+            self._read_check.cancel()
+            self._read_check = None
         super().resume_writing()
 
-    def _arm(self) -> None:
-        seconds = BODY_WITHIN_S if self._in_body else HEAD_WITHIN_S
-        self._deadline = self.loop.call_later(seconds, self._too_late)
+    def _start_deadline(self) -> None:
+        seconds = BODY_WITHIN_S if self._is_in_body else HEAD_WITHIN_S
+        self._deadline = self.loop.call_later(seconds, self._time_out)
 
-    def _disarm(self) -> None:
+    def _stop_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _too_late(self) -> None:
+    def _time_out(self) -> None:
         self._deadline = None
-        if self.flow.read_paused:  # it is we who do not read: an earlier answer is under way
-            self._arm()
-        elif self._in_body:
+        if self.flow.read_paused:  # the server has stopped reading: an earlier answer is under way
+            self._start_deadline()
+        elif self._is_in_body:
             self.transport.close()
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Say why, unless an earlier request's answer is under way, and hang up."""
+        """Close the connection; answer first unless an earlier request's answer is under way."""
         if self.cycle is None or self.cycle.response_complete:
-            head = f"HTTP/1.1 {status} {status.phrase}"
-            self.transport.write(
-                f"{head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
-            )
+            head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-length: 0\r\nconnection: close"
+            self.transport.write(f"{head}\r\n\r\n".encode())
         self.transport.close()

@@ -1,30 +1,51 @@
-"""Codat's door in `/openapi.json`: it stands in front of the application, which cannot see it."""
+"""`/openapi.json` with real examples, and `/docs`: Swagger UI with files served from here.
 
-from http import HTTPStatus
+FastAPI's own page loads its files from other hosts, which a network without internet access cannot
+reach. Its `/openapi.json` is generated for each request; everybody may request it, so this one is
+generated once.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
+from pydantic.alias_generators import to_camel
+from starlette.staticfiles import StaticFiles
 
-from app.web.problems import MEDIA_TYPE, amend
+from app.web.problems import MEDIA_TYPE, Problem, extend_openapi
 
-PATH = "/webhooks/codat"
-_ANSWERS = {
-    204: "authentic and committed; also a duplicate, an unknown type, or one nobody can read",
-    401: "not provably Codat's; the same answer for every cause",
-    405: "neither POST nor PUT",
-    408: "the body came too slowly",
-    413: "larger than `MAX_BODY_BYTES`",
-    503: "authentic, but it cannot be kept now: send it again",
+EXAMPLES = Path(__file__).parent / "openapi_examples.json"
+"""Responses of the application by operation id. `tests/web/test_openapi.py` makes and checks it."""
+WEBHOOK_PATH = "/webhooks/codat"
+SWAGGER_PACKAGE = ("fastapi_swagger", "resources")
+SWAGGER_FILES = "docs-files"
+
+_WEBHOOK_RESPONSES = {
+    204: "Verified and committed. Also for duplicates, unknown types and bodies that are not JSON.",
+    401: "The signature is missing or invalid. The body is the same for every cause.",
+    405: "The method is neither POST nor PUT.",
+    408: "The body arrived too slowly.",
+    413: "The body is larger than `MAX_BODY_BYTES`.",
+    503: "The event cannot be stored now. Send it again.",
 }
-_FAMILY = {
-    "webhook-id": "the message's id, the same on every attempt; `svix-id` in the older family",
-    "webhook-timestamp": "seconds since 1970 of this attempt; at most 5 minutes off",
-    "webhook-signature": "`v1,` and the base64 of the signature; several, separated by blanks",
+_WEBHOOK_RESPONSE_HEADERS = {
+    405: {"Allow": {"schema": {"type": "string"}}},
+    503: {"Retry-After": {"schema": {"type": "integer"}}},
 }
-_BODY = {
+_WEBHOOK_HEADERS = {
+    "webhook-id": "The message ID, the same for every attempt. `svix-id` in the older family.",
+    "webhook-timestamp": "The time of this attempt in Unix seconds, at most 5 minutes off.",
+    "webhook-signature": "`v1,` and the signature in base64. Several are separated by spaces.",
+}
+_WEBHOOK_BODY = {
     "type": "object",
     "additionalProperties": True,
-    "description": "any of Codat's events, old or new; kept byte for byte",
+    "description": "Any of Codat's events, in the older or the newer form. Stored unchanged.",
     "examples": [
         {
             "id": "ba29118f-5406-4e59-b05c-ba307ca38d01",
@@ -38,51 +59,106 @@ _BODY = {
     ],
 }
 
+router = APIRouter(include_in_schema=False)
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of the call in generated clients: `list_syncs` → `listSyncs`."""
+    return to_camel(route.name)
+
+
+@router.get("/docs")
+async def get_docs(request: Request) -> HTMLResponse:
+    """Swagger UI. Its addresses are relative, because a proxy may serve it under another path."""
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=request.app.title,
+        swagger_js_url=f"{SWAGGER_FILES}/swagger-ui-bundle.js",
+        swagger_css_url=f"{SWAGGER_FILES}/swagger-ui.css",
+        swagger_favicon_url=f"{SWAGGER_FILES}/favicon-32x32.png",
+    )
+
 
 def install(app: FastAPI) -> None:
-    """Add Codat's door to what the application says of itself."""
-    amend(app, _add_the_door)
+    """Serve the description and the page. All other routes must have been added."""
+    extend_openapi(app, _add_webhook_endpoint)
+    extend_openapi(app, _add_examples)
+
+    @cache
+    def description() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def get_openapi(_request: Request) -> Response:
+        return Response(description(), media_type="application/json")
+
+    app.add_route("/openapi.json", get_openapi, include_in_schema=False)
+    app.include_router(router)
+    app.mount(f"/{SWAGGER_FILES}", StaticFiles(packages=[SWAGGER_PACKAGE]))
 
 
-def _add_the_door(told: dict[str, Any]) -> None:
-    told["paths"].setdefault(PATH, {method: _call(method) for method in ("post", "put")})
+def _add_webhook_endpoint(description: dict[str, Any]) -> None:
+    """Describe the endpoint, which stands in front of FastAPI and is no route of it."""
+    description["paths"].setdefault(
+        WEBHOOK_PATH, {method: _webhook_call(method) for method in ("post", "put")}
+    )
 
 
-def _call(method: str) -> dict[str, Any]:
+def _webhook_call(method: str) -> dict[str, Any]:
     return {
-        "tags": ["webhooks"],
-        "summary": "Codat delivers an event",
-        "description": "Verified over its exact bytes; answered once it is committed. It takes no "
-        "API key: the signature is the proof. With and without a slash at the end.",
-        "operationId": f"deliver_{method}",
+        "tags": ["Webhooks"],
+        "summary": "Deliver a webhook event",
+        "description": "Codat sends its events here, with or without a trailing slash. The "
+        "signature over the exact bytes of the body authenticates the request; it needs no API "
+        "key. The response is sent after the event has been committed.",
+        "operationId": f"deliverWebhook{method.capitalize()}",
         "security": [],
-        "parameters": [_header(name, said) for name, said in _FAMILY.items()],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}},
-        "responses": {str(status): _answer(status) for status in _ANSWERS},
-    }
-
-
-def _header(name: str, said: str) -> dict[str, Any]:
-    schema = {"type": "string"}
-    return {"name": name, "in": "header", "required": True, "description": said, "schema": schema}
-
-
-def _answer(status: int) -> dict[str, Any]:
-    told: dict[str, Any] = {"description": _ANSWERS[status]}
-    if status == HTTPStatus.NO_CONTENT:
-        return told
-    problem = {
-        "type": "object",
-        "required": ["type", "title", "status"],
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": True,
+                "description": text,
+                "schema": {"type": "string"},
+            }
+            for name, text in _WEBHOOK_HEADERS.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _WEBHOOK_BODY}},
+        },
+        "responses": {
+            str(status): _webhook_response(status, text)
+            for status, text in _WEBHOOK_RESPONSES.items()
         },
     }
-    told["content"] = {MEDIA_TYPE: {"schema": problem}}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        told["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        told["headers"] = {"Allow": {"schema": {"type": "string"}}}
-    return told
+
+
+def _webhook_response(status: int, text: str) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": text}
+    if status >= 400:
+        schema = Problem.model_json_schema()
+        names = ("type", "title", "status")
+        response["content"] = {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": list(names),
+                    "properties": {name: schema["properties"][name] for name in names},
+                }
+            }
+        }
+    if status in _WEBHOOK_RESPONSE_HEADERS:
+        response["headers"] = _WEBHOOK_RESPONSE_HEADERS[status]
+    return response
+
+
+def _add_examples(description: dict[str, Any]) -> None:
+    examples = json.loads(EXAMPLES.read_text(encoding="utf-8"))
+    for calls in description["paths"].values():
+        for call in calls.values():
+            example = examples.get(call["operationId"])
+            for status, response in call["responses"].items():
+                content = response.get("content", {}).get("application/json")
+                if example is not None and content and status.startswith("2"):
+                    content["example"] = example
+    description["components"]["schemas"]["Problem"]["examples"] = [examples["problem"]]

@@ -1,7 +1,7 @@
-"""Ids in paths: any text, also with slashes in it, as long as they are percent-encoded.
+"""IDs in paths: any text, also with slashes, as long as they are percent-encoded.
 
-A server decodes a path before a route sees it, so that `%2F` inside an id looks like the end of
-the id. These routes match on the path as it came and decode each segment by itself.
+A server decodes a path before a route sees it, and then `%2F` inside an ID looks like the end of
+the ID. These routes match the path as it was sent and decode each segment separately.
 """
 
 import re
@@ -10,55 +10,53 @@ from urllib.parse import unquote
 
 from fastapi import Path
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from starlette.routing import Match
 from starlette.types import Scope
 
-LONGEST_ID = 1000
+MAX_ID_LENGTH = 1000
 _SLASH = "\udc2f"  # stands for an encoded slash while matching; no decoded path contains it
 
 
-def plain_text(value: str) -> str:
-    """The value, unless it holds a NUL, which no database text can. Raises ValueError."""
+def reject_nul(value: str) -> str:
+    """Return the value. Raises ValueError for a NUL, which no database text can contain."""
     if "\0" in value:
         raise ValueError("must not contain a NUL character")
     return value
 
 
-Id = Annotated[str, Path(max_length=LONGEST_ID), AfterValidator(plain_text)]
+REJECT_NUL = AfterValidator(reject_nul)
+NO_NUL_PATTERN = Field(json_schema_extra={"pattern": "^[^\\u0000]*$"})
+Id = Annotated[str, Path(max_length=MAX_ID_LENGTH), REJECT_NUL, NO_NUL_PATTERN]
 
 
 class IdRoute(APIRoute):
-    """A route whose ids may hold encoded slashes."""
+    """A route whose IDs may contain encoded slashes."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As any route, on whole segments."""
+        """Match the segments of the path as it was sent."""
         raw: bytes = scope.get("raw_path") or b""
-        if scope["type"] == "http" and b"%2f" in raw.lower():
-            scope = {**scope, "path": self.tidy(_by_segment(raw))}
-        else:
-            scope = {**scope, "path": self.tidy(scope["path"])}
-        match, child = super().matches(scope)
-        params = child.get("path_params", {})
+        path = _decode_segments(raw) if b"%2f" in raw.lower() else scope["path"]
+        match, child = super().matches({**scope, "path": self.normalize_path(path)})
         child["path_params"] = {
             name: value.replace(_SLASH, "/") if isinstance(value, str) else value
-            for name, value in params.items()
+            for name, value in child.get("path_params", {}).items()
         }
         return match, child
 
-    def tidy(self, path: str) -> str:
-        """The path this route is matched against."""
+    def normalize_path(self, path: str) -> str:
+        """Return the path to match."""
         return path
 
 
 class LenientRoute(IdRoute):
-    """A route that also forgives doubled slashes, as Codat's SDKs write them."""
+    """A route that also accepts repeated slashes, which Codat's SDKs send."""
 
-    def tidy(self, path: str) -> str:
-        """The path with each run of slashes as one."""
+    def normalize_path(self, path: str) -> str:
+        """Return the path with each run of slashes as one."""
         return re.sub("/{2,}", "/", path)
 
 
-def _by_segment(raw: bytes) -> str:
-    segments = raw.split(b"?")[0].decode("latin-1").split("/")
+def _decode_segments(raw_path: bytes) -> str:
+    segments = raw_path.split(b"?")[0].decode("latin-1").split("/")
     return "/".join(unquote(segment).replace("/", _SLASH) for segment in segments)

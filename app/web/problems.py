@@ -1,8 +1,8 @@
-"""How errors leave: one table from our errors to HTTP, one shape for all of them.
+"""Error responses: one table from the service's errors to HTTP, one format for all of them.
 
-The shape is RFC 9457's `application/problem+json`. A part of the service that must speak another
-shape (the mirror speaks Codat's) names its path in `app.state.problem_shapes`. What the database
-or Codat said is for the log, never for the answer.
+The format is RFC 9457's `application/problem+json`. A part of the service with another format (the
+Codat-compatible API, the pages) registers it for its path in `app.state.problem_shapes`. The texts
+of the database and of Codat are logged and never returned.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,74 +17,75 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from app import errors
-from app import logging as log
+from app import errors, logging
 from app.web.api.responses import prefers
 
 MEDIA_TYPE = "application/problem+json"
 HTML = "text/html"
-NOWHERE = "*"
-"""In `app.state.problem_shapes`: the shape for people, at a path that is no part's own."""
-FOR_PROGRAMS = ("api", "webhooks", "livez", "readyz", "metrics", "openapi.json")
+UNKNOWN_PATH = "*"
+"""The key in `app.state.problem_shapes` for people's requests to a path that does not exist."""
+PROGRAM_PATHS = ("api", "webhooks", "livez", "readyz", "metrics", "openapi.json")
 RETRY_AFTER_S = 5
-_HIDDEN = "an unforeseen error; it is in the log"
-_log = log.get(__name__)
+_DEFAULT_DETAILS = {404: "Not found", 405: "Method not allowed"}
+_log = logging.get(__name__)
 
 
-class WrongParameter(BaseModel):
-    """One parameter that is wrong, and why."""
+class InvalidParameter(BaseModel):
+    """A parameter that is invalid, and the reason."""
 
     name: str
     reason: str
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 words it."""
+    """An error (RFC 9457)."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
-    instance: str = Field(description="the path that was asked for")
-    errors: list[WrongParameter] | None = Field(default=None, description="each wrong parameter")
+    instance: str = Field(description="The path of the request.")
+    errors: list[InvalidParameter] | None = Field(
+        default=None, description="Each invalid parameter."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is to be said of an error, before it has a shape."""
+    """The content of an error response, in no particular format."""
 
     status: int
     detail: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    wrong: Sequence[WrongParameter] = ()
+    wrong: Sequence[InvalidParameter] = ()
 
 
 Shape = Callable[[Request, Fault], Response]
 
-# Error, status, and what to say of it; None where the error's own text may be shown.
+# Error, status, detail. Without a detail, the error's own text is returned.
 TABLE: tuple[tuple[type[errors.ServiceError], int, str | None], ...] = (
-    (errors.NotKnown, 404, None),
-    (errors.NoLongerKept, 410, None),
+    (errors.NotFound, 404, None),
+    (errors.Gone, 410, None),
     (errors.BadRequest, 422, None),
-    (errors.Conflicting, 409, None),
-    (errors.Declined, 502, None),
-    (errors.StorageRefused, 422, "the database refuses a value of this request"),
-    (errors.StorageUnavailable, 503, "the database cannot answer now; ask again later"),
-    (errors.SchemaError, 503, "the database schema is not the one this version needs"),
-    (errors.CodatRateLimited, 503, "Codat's rate limit is reached; ask again later"),
-    (errors.CodatRefused, 502, "Codat refused to answer"),
-    (errors.CodatError, 502, "Codat cannot answer now; ask again later"),
+    (errors.Conflict, 409, None),
+    (errors.UpstreamRefused, 502, None),
+    (errors.DatabaseRejected, 422, "The database cannot store a value of this request."),
+    (errors.DatabaseUnavailable, 503, "The database is unavailable. Try again later."),
+    (errors.SchemaError, 503, "The database schema does not match this version."),
+    (errors.CodatRateLimited, 503, "Codat's rate limit is reached. Try again later."),
+    (errors.CodatRefused, 502, "Codat refused the request."),
+    (errors.CodatError, 502, "Codat is unavailable. Try again later."),
 )
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of this application leave in its proper shape, and document it."""
+    """Register the handlers of all errors, and describe their format in OpenAPI."""
     app.state.problem_shapes = {}
-    app.add_exception_handler(errors.ServiceError, _service_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unforeseen)
-    amend(app, _document)
+    app.add_exception_handler(errors.ServiceError, _handle_service_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
+    extend_openapi(app, _add_schemas)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -96,108 +97,105 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def amend(app: FastAPI, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change what `/openapi.json` says, after all that changed it before."""
-    plain = app.openapi
+def extend_openapi(app: FastAPI, change: Callable[[dict[str, Any]], None]) -> None:
+    """Apply a change to the OpenAPI description, after the earlier ones."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        described = plain()
-        change(described)
-        return described
+        description = generate()
+        change(description)
+        return description
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
-def _document(described: dict[str, Any]) -> None:
-    known = described.setdefault("components", {}).setdefault("schemas", {})
-    for model in (Problem, WrongParameter):
+def _add_schemas(description: dict[str, Any]) -> None:
+    schemas = description.setdefault("components", {}).setdefault("schemas", {})
+    for model in (Problem, InvalidParameter):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
-        known[model.__name__] = schema
+        schemas[model.__name__] = schema
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own format of a 422
+        schemas.pop(unused, None)
 
 
-async def _service_error(request: Request, error: Exception) -> Response:
+async def _handle_service_error(request: Request, error: Exception) -> Response:
     for kind, status, detail in TABLE:
         if isinstance(error, kind):
             if status >= 500:
-                _log.warning("a request failed", path=_path(request), reason=str(error))
-            return _answer(request, _fault(error, status, detail))
-    return await _unforeseen(request, error)
+                _log.warning("request failed", path=_path(request), reason=str(error))
+            return _respond(request, _to_fault(error, status, detail))
+    return await _handle_unexpected_error(request, error)
 
 
-def _fault(error: errors.ServiceError, status: int, detail: str | None) -> Fault:
-    wrong: tuple[WrongParameter, ...] = ()
+def _to_fault(error: errors.ServiceError, status: int, detail: str | None) -> Fault:
+    wrong: tuple[InvalidParameter, ...] = ()
     if isinstance(error, errors.BadRequest):
-        wrong = (WrongParameter(name=error.name, reason=error.reason),)
-    headers = {"Retry-After": str(_wait(error))} if status == 503 else {}
+        wrong = (InvalidParameter(name=error.name, reason=error.reason),)
+    headers = {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        retry_after = getattr(error, "retry_after", None)
+        seconds = max(1, int(retry_after.total_seconds())) if retry_after else RETRY_AFTER_S
+        headers["Retry-After"] = str(seconds)
     return Fault(status, detail or str(error), headers, wrong)
 
 
-def _wait(error: errors.ServiceError) -> int:
-    asked = getattr(error, "retry_after", None)
-    return max(1, int(asked.total_seconds())) if asked else RETRY_AFTER_S
+async def _handle_validation_error(request: Request, error: Exception) -> Response:
+    """A 422 that names each invalid parameter and repeats none of their values."""
+    details = error.errors() if isinstance(error, RequestValidationError) else []
+    wrong = [
+        InvalidParameter(name=_parameter_name(detail["loc"]), reason=_reason(detail))
+        for detail in details
+    ]
+    names = ", ".join(dict.fromkeys(parameter.name for parameter in wrong))
+    return _respond(request, Fault(422, f"Invalid parameters: {names}", wrong=wrong))
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
-    """A 422 that names each wrong parameter and repeats none of their values."""
-    told = error.errors() if isinstance(error, RequestValidationError) else []
-    wrong = [WrongParameter(name=_name(each["loc"]), reason=_reason(each)) for each in told]
-    names = ", ".join(dict.fromkeys(each.name for each in wrong))
-    return _answer(request, Fault(422, f"wrong parameters: {names}", wrong=wrong))
+def _parameter_name(location: Sequence[Any]) -> str:
+    """The name of a parameter; an error in one of its values is an error of the parameter."""
+    names = [part for part in location[1:] if isinstance(part, str)]
+    return ".".join(names) or str(location[0])
 
 
-def _name(place: Sequence[Any]) -> str:
-    """The parameter's own name; a place inside a list of values is still that parameter."""
-    inside = [part for part in place[1:] if isinstance(part, str)]
-    return ".".join(inside) or str(place[0])
-
-
-def _reason(told: Mapping[str, Any]) -> str:
-    if told["type"] == "extra_forbidden":
+def _reason(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "extra_forbidden":
         return "is not a parameter of this call"
-    return str(told["msg"]).removeprefix("Value error, ")
+    return str(detail["msg"]).removeprefix("Value error, ")
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
-        return await _unforeseen(request, error)
+        return await _handle_unexpected_error(request, error)
     phrase = HTTPStatus(error.status_code).phrase
-    detail = str(error.detail) if error.detail and error.detail != phrase else _usual(error)
-    return _answer(request, Fault(error.status_code, detail, dict(error.headers or {})))
+    detail = str(error.detail or phrase)
+    if detail == phrase:
+        detail = _DEFAULT_DETAILS.get(error.status_code, phrase)
+    return _respond(request, Fault(error.status_code, detail, dict(error.headers or {})))
 
 
-def _usual(error: HTTPException) -> str:
-    usual = {404: "there is nothing at this path", 405: "this path does not take this method"}
-    return usual.get(error.status_code, HTTPStatus(error.status_code).phrase.lower())
+async def _handle_unexpected_error(request: Request, error: Exception) -> Response:
+    _log.error("unexpected error", path=_path(request), kind=type(error).__name__)
+    return _respond(request, Fault(500, "Unexpected error. It has been logged."))
 
 
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    _log.error("an unforeseen error", path=_path(request), kind=type(error).__name__)
-    return _answer(request, Fault(500, _HIDDEN))
-
-
-def _answer(request: Request, fault: Fault) -> Response:
+def _respond(request: Request, fault: Fault) -> Response:
     shapes: dict[str, Shape] = request.app.state.problem_shapes
     segments = [segment for segment in _path(request).split("/") if segment]
-    usual = shapes[NOWHERE] if _is_lost(request, segments, fault) else problem
-    return shapes.get(f"/{segments[0]}" if segments else "/", usual)(request, fault)
-
-
-def _is_lost(request: Request, segments: Sequence[str], fault: Fault) -> bool:
-    """Whether a person with a browser came to where nothing is, and pages can say so."""
-    known = request.app.state.problem_shapes
-    programs = segments[:1] and segments[0] in FOR_PROGRAMS
-    return fault.status == 404 and NOWHERE in known and not programs and prefers(request, HTML)
+    default: Shape = problem
+    is_for_programs = segments[:1] and segments[0] in PROGRAM_PATHS
+    if fault.status == HTTPStatus.NOT_FOUND and not is_for_programs and prefers(request, HTML):
+        default = shapes.get(UNKNOWN_PATH, problem)
+    return shapes.get(f"/{segments[0]}" if segments else "/", default)(request, fault)
 
 
 def _path(request: Request) -> str:
-    """The path as it came, also where no address can be made of an odd Host header."""
+    """The path as it was sent; `request.url` fails for a malformed Host header."""
     return str(request.scope["path"])
 
 
 def problem(request: Request, fault: Fault) -> Response:
     """The fault as a problem document."""
-    told = Problem(
+    document = Problem(
         title=HTTPStatus(fault.status).phrase,
         status=fault.status,
         detail=fault.detail,
@@ -205,7 +203,7 @@ def problem(request: Request, fault: Fault) -> Response:
         errors=list(fault.wrong) or None,
     )
     return JSONResponse(
-        told.model_dump(exclude_none=True),
+        document.model_dump(exclude_none=True),
         fault.status,
         headers={**fault.headers, "Cache-Control": "no-store"},
         media_type=MEDIA_TYPE,

@@ -1,65 +1,64 @@
-"""The HTTP server as this service wants it: uvicorn, with an end that comes in time."""
+"""The HTTP server: uvicorn with our bounds, and a shutdown within ten seconds."""
 
-import multiprocessing
+import errno
 import os
 import signal
-from collections.abc import Callable
+import socket
 from types import FrameType
-from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from app import logging as log
+from app.errors import ServiceError
 from app.settings import Settings
-from app.web import http_limits as wire
-from app.web.listening import BACKLOG
-from app.web.shutdown import end_for_certain
+from app.web.http_limits import BoundedProtocol, max_connections
+from app.web.shutdown import force_exit_later
 
-GRACE_S = 4  # for requests in hand, once a signal came; then the server answers for them
-
-_log = log.get(__name__)
+GRACE_S = 4  # for requests in hand after a signal; then the server cancels them
+BACKLOG = 2048
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which ends within ten seconds of a signal even when the database hangs."""
+    """Serves an application until SIGTERM or SIGINT."""
 
-    def __init__(self, config: uvicorn.Config, beat: Callable[[], None] = lambda: None) -> None:
-        """`beat` is called as long as requests are served."""
-        super().__init__(config)
-        self._beat = beat
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                workers=1,  # uvicorn would read WEB_CONCURRENCY: run more containers instead
+                http=BoundedProtocol,
+                ws="none",
+                limit_concurrency=max_connections(),
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,  # `app.web.app` reads them, behind the webhook endpoint
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_S,
+                backlog=BACKLOG,
+            )
+        )
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve; return after an orderly shutdown. Raises ServiceError when it cannot start."""
+        for number in SIGNALS:
+            # uvicorn's own handlers are set later, and it raises the signal again after its
+            # shutdown, where the default action would make the exit code -15
+            signal.signal(number, self.handle_exit)
+        try:
+            super().run(sockets)
+        except SystemExit as error:  # raised by uvicorn when it cannot start
+            cause = error.__context__
+            if not isinstance(cause, OSError):
+                raise ServiceError("the application could not start; see the log") from None
+            code = cause.errno or 0
+            reason = os.strerror(code) if code in errno.errorcode else cause.strerror or str(cause)
+            place = f"{self.config.host}:{self.config.port}"
+            raise ServiceError(f"cannot listen on {place}: {reason}") from None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to shut down, and start the clock that ends the process for certain.
-
-        A child gets a terminal's SIGINT and then its parent's SIGTERM: twice is not "at once".
-        """
-        end_for_certain()
-        super().handle_exit(signal.SIGTERM if multiprocessing.parent_process() else sig, frame)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second; as the child of another process, live no longer than that."""
-        self._beat()
-        parent = multiprocessing.parent_process()
-        if parent and parent.pid != os.getppid() and not self.should_exit:
-            _log.warning("the parent of this process is gone; it ends too")
-            self.handle_exit(signal.SIGTERM, None)
-        return await super().on_tick(counter)
-
-
-def make_config(app: Any, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves this ASGI application."""
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        workers=1,  # or it would read WEB_CONCURRENCY; `app.cli.serve` has several
-        http=wire.BoundedProtocol,
-        ws="none",
-        limit_concurrency=wire.most_connections(),
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # `web.service` reads them, behind the door
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-        backlog=BACKLOG,
-    )
+        """Start the shutdown, and the timer that ends the process if it hangs."""
+        force_exit_later()
+        super().handle_exit(sig, frame)

@@ -1,37 +1,32 @@
-"""How a process of ours ends: by itself when it can, and in time whatever hangs.
+"""The forced end of a process whose orderly shutdown takes too long.
 
 A thread that waits for a frozen database cannot be interrupted, and Python waits for its threads.
-So the first signal starts a clock, and when it runs out the process ends. Nothing acknowledged is
-lost by that: what was answered is committed, and a lease that is not given back runs out.
+So the first signal starts a timer, and when it runs out the process exits. Nothing is lost by that:
+webhooks are acknowledged after the commit, and another worker takes over the leases. So the exit
+code is that of an orderly shutdown, and the log says what happened.
 """
 
 import logging
 import os
 import threading
-from collections.abc import Callable
 
 from app import logging as log
 
-END_WITHIN_S = 9.0  # an orchestrator usually kills after ten
+EXIT_WITHIN_S = 9.0  # orchestrators usually kill after ten
 
 _log = log.get(__name__)
 
 
-def end_for_certain(last: Callable[[], int] = lambda: 0) -> None:
-    """From now on this process lives for END_WITHIN_S seconds at most.
-
-    Its exit code is then what `last` says, which is called right before.
-    """
-    clock = threading.Timer(END_WITHIN_S, _end, (last,))
-    clock.daemon = True
-    clock.start()
+def force_exit_later() -> None:
+    """Exit with code 0 in EXIT_WITHIN_S seconds, unless the process has ended by then."""
+    timer = threading.Timer(EXIT_WITHIN_S, _exit)
+    timer.daemon = True
+    timer.start()
 
 
-def _end(last: Callable[[], int]) -> None:
-    _log.warning("something hangs; the process ends without it", after_s=END_WITHIN_S)
-    code = 1
+def _exit() -> None:
+    _log.warning("shutdown timed out; the process exits", seconds=EXIT_WITHIN_S)
     try:
-        code = last()
         logging.shutdown()
     finally:
-        os._exit(code)
+        os._exit(0)

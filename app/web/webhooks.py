@@ -1,164 +1,197 @@
-"""Codat's door: one address, hot and public.
+"""The webhook endpoint: verify the signature, store the raw event, answer.
 
-A plain ASGI endpoint in front of the rest of the application, because this is the one place where
-the cost of a request matters: read the body, verify it, understand it, keep it, answer.
+A plain ASGI endpoint in front of the rest of the application, because here the cost of a request
+matters.
 
     204  authentic and committed     401  not provably Codat's     413  too large
-    405  neither POST nor PUT        408  the body came too slowly 503  cannot be kept now,
-                                                                       or the service is stopping
+    405  neither POST nor PUT        408  the body came too slowly 503  cannot be stored now
 
 Codat counts any 2xx within 15 seconds as delivered and everything else, redirects included, as
-failed (Codat docs, "Webhooks: retry policy"); so a failure to store must never look like success.
+failed (Codat docs, "Webhooks: retry policy"), so a failure to store must never look like success.
 """
 
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from typing import Protocol
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import logging as log
-from app.codat.webhooks import payloads as events
+from app import logging
 from app.codat.webhooks.signature import Verifier
-from app.db.event_store import Inbox
-from app.domain.models import Delivery
-from app.errors import SignatureError, StorageUnavailable
-from app.web.http_limits import WHOLE
-from app.web.metrics import Counted
+from app.db.event_store import EventStore, ReceivedEvent
+from app.errors import DatabaseUnavailable, ServiceError, SignatureError
+from app.web.http_limits import BODY_COMPLETE, BodyBudget
 
 PATHS = frozenset({b"/webhooks/codat", b"/webhooks/codat/"})  # as sent: no other spelling
 METHODS = frozenset({"POST", "PUT"})
 BODY_WITHIN_S = 20.0
-RETRY_AFTER = b"30"
+RETRY_AFTER = (b"retry-after", b"30")
 
-_log = log.get(__name__)
-_PROBLEM = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
-
-
-class TooLarge(Exception):
-    """The body is larger than an operator allows."""
+_log = logging.get(__name__)
+_HEADERS = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
 
 
-class ClientGone(Exception):
-    """The sender hung up before its body was complete: there is nobody to answer."""
+class EndpointMetrics(Protocol):
+    """What the endpoint counts."""
+
+    def delivery(self, result: str) -> None:
+        """One delivery ended with this result."""
+
+    def secret_matched(self, index: int, at: datetime) -> None:
+        """A delivery was signed with the secret at this place of the setting."""
 
 
-class Door:
-    """ASGI middleware: answers Codat's deliveries itself and passes everything else on."""
+class _Rejected(ServiceError):
+    """A body that is not read to its end: the result for metrics, and the answer, if any."""
+
+    def __init__(
+        self, result: str, status: int | None, title: str = "", *headers: tuple[bytes, bytes]
+    ) -> None:
+        super().__init__(result)
+        self.result = result
+        self.status = status
+        self.title = title
+        self.headers = headers
+
+
+class WebhookEndpoint:
+    """ASGI middleware: answers Codat's deliveries and passes every other request on."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
         verifier: Verifier,
-        inbox: Callable[[], Inbox],
+        store: Callable[[], EventStore],
         max_body_bytes: int,
         clock: Callable[[], datetime],
-        counted: Counted,
+        metrics: EndpointMetrics,
+        body_budget: BodyBudget,
     ) -> None:
         self._app = app
         self._verifier = verifier
-        self._inbox = inbox
+        self._store = store
         self._max_body_bytes = max_body_bytes
         self._clock = clock
-        self._counted = counted
+        self._metrics = metrics
+        self._budget = body_budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a delivery, by no 5xx but 503; hand everything else on."""
-        if scope["type"] != "http" or _spelling(scope) not in PATHS:
+        """Answer a delivery, by no 5xx but 503."""
+        if scope["type"] != "http" or _raw_path(scope) not in PATHS:
             await self._app(scope, receive, send)
-            return
-        if scope["method"] not in METHODS:
-            await _refuse(send, 405, "Method Not Allowed", (b"allow", b"POST, PUT"))
-            return
-        try:
-            body = await self._body(scope, receive)
-        except TooLarge:
-            await self._turned_away(send, "too_large", 413, "Content Too Large")
-        except TimeoutError:
-            await self._turned_away(send, "too_slow", 408, "Request Timeout")
-        except ClientGone:
-            self._counted.delivery("hung_up")
-        except asyncio.CancelledError:
-            await self._not_now(send)
+        elif scope["method"] not in METHODS:
+            await _answer(send, 405, "Method Not Allowed", (b"allow", b"POST, PUT"))
         else:
-            await self._accept(scope, body, send)
+            await self._respond(scope, receive, send)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        if WHOLE in scope:  # nothing to wait for, and a timer costs half as much as the signature
-            return await self._read(scope, receive)
-        async with asyncio.timeout(BODY_WITHIN_S):
-            return await self._read(scope, receive)
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            result = await self._receive(scope, receive)
+        except SignatureError:
+            self._metrics.delivery("invalid_signature")
+            await _answer(send, 401, "Unauthorized")
+        except _Rejected as rejected:
+            self._metrics.delivery(rejected.result)
+            if rejected.status is not None:
+                await _answer(send, rejected.status, rejected.title, *rejected.headers)
+        except (DatabaseUnavailable, asyncio.CancelledError) as error:
+            # Also when the server cancels because it stops: Codat is asked to come again.
+            _log.debug("a webhook event was not stored", reason=str(error))
+            self._metrics.delivery("unavailable")
+            await _answer(send, 503, "Service Unavailable", RETRY_AFTER)
+        else:
+            self._metrics.delivery(result)
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        for name, value in scope["headers"]:
-            if name == b"content-length" and _number(value) > self._max_body_bytes:
-                raise TooLarge
-        chunks, size, more = [], 0, True
+    async def _receive(self, scope: Scope, receive: Receive) -> str:
+        """Read, verify and store one delivery; returns `stored` or `duplicate`."""
+        if BODY_COMPLETE in scope:  # nothing to wait for, and a timer is not for free
+            body = await self._read(scope, receive, None)
+            verified = self._verifier.verify(scope["headers"], body)
+        else:
+            with _BudgetShare(self._budget) as share:
+                try:
+                    async with asyncio.timeout(BODY_WITHIN_S):
+                        body = await self._read(scope, receive, share)
+                except TimeoutError:
+                    raise _Rejected("timeout", 408, "Request Timeout") from None
+                verified = self._verifier.verify(scope["headers"], body)
+        now = self._clock()
+        self._metrics.secret_matched(verified.secret_index, now)
+        is_new = await self._store().store(ReceivedEvent(verified.message_id, now, body))
+        return "stored" if is_new else "duplicate"
+
+    async def _read(self, scope: Scope, receive: Receive, share: "_BudgetShare | None") -> bytes:
+        self._require_size(_content_length(scope))
+        chunks: list[bytes] = []
+        size = 0
+        more = True
         while more:
-            message: Message = await receive()
+            message = await receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
+                raise _Rejected("disconnected", None)
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > self._max_body_bytes:
-                raise TooLarge
+            self._require_size(size)
+            if share is not None:
+                share.acquire(len(chunk))
             chunks.append(chunk)
             more = message.get("more_body", False)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _accept(self, scope: Scope, body: bytes, send: Send) -> None:
-        try:
-            verified = self._verifier.verify(scope["headers"], body)
-        except SignatureError as error:
-            await self._turned_away(send, f"refused_{error}", 401, "Unauthorized")
-            return
-        now = self._clock()
-        self._counted.match(verified.secret_index, now)
-        delivery = Delivery(verified.message_id, now, body, events.read(body))
-        try:
-            new = await self._inbox().keep(delivery)
-        except (StorageUnavailable, asyncio.CancelledError) as error:
-            _log.debug("a delivery was not kept", event_id=delivery.message_id, why=str(error))
-            await self._not_now(send)
-            return
-        self._counted.delivery("new" if new else "duplicate")
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
-
-    async def _not_now(self, send: Send) -> None:
-        """Even to whom the server cancels because it stops: Codat is asked to come again."""
-        self._counted.delivery("not_kept")
-        await _refuse(send, 503, "Service Unavailable", (b"retry-after", RETRY_AFTER))
-
-    async def _turned_away(self, send: Send, fate: str, status: int, title: str) -> None:
-        self._counted.delivery(fate)
-        await _refuse(send, status, title)
+    def _require_size(self, size: int) -> None:
+        if size > self._max_body_bytes:
+            raise _Rejected("too_large", 413, "Content Too Large")
 
 
-def _spelling(scope: Scope) -> bytes:
+class _BudgetShare:
+    """What one request holds of the budget for bodies; released however it ends."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._held = 0
+
+    def __enter__(self) -> "_BudgetShare":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.release(self._held)
+
+    def acquire(self, size: int) -> None:
+        if not self._budget.acquire(size):
+            raise _Rejected("unavailable", 503, "Service Unavailable", RETRY_AFTER)
+        self._held += size
+
+
+def _raw_path(scope: Scope) -> bytes:
     """The path as it was sent, without the query: an encoded spelling is not this address."""
     raw: bytes | None = scope.get("raw_path")
     return scope["path"].encode() if raw is None else raw
 
 
-def _number(value: bytes) -> int:
-    """A Content-Length; one that is no number is left to the count of what really comes.
+def _content_length(scope: Scope) -> int:
+    """The announced length; 0 where it is absent or no number: then what arrives is counted.
 
-    Digits beyond twenty only say "more than anybody allows"; reading them all would cost time.
+    Digits beyond twenty only mean "more than anybody allows"; reading them all would cost time.
     """
-    return int(value[:20]) if value.isdigit() else 0
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:20])
+    return 0
 
 
-async def _refuse(send: Send, status: int, title: str, *headers: tuple[bytes, bytes]) -> None:
-    """The same few words for every cause: a forger learns nothing from the answer."""
+async def _answer(send: Send, status: int, title: str, *headers: tuple[bytes, bytes]) -> None:
+    """The same body for every cause: a forger learns nothing from it."""
     body = b'{"type":"about:blank","title":"%s","status":%d}' % (title.encode(), status)
     length = (b"content-length", str(len(body)).encode())
     await send(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [*_PROBLEM, length, *headers],
+            "headers": [*_HEADERS, length, *headers],
         }
     )
     await send({"type": "http.response.body", "body": body})

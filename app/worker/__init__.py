@@ -1,1 +1,1 @@
-"""What happens later: owed fetches and whatever else runs without a request."""
+"""The background work: projecting events, fetching, delivering messages, periodic tasks."""

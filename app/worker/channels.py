@@ -1,32 +1,32 @@
-"""How one message leaves: signed, by HTTP; or in words, by Apprise.
+"""Channels: how an outgoing message leaves, as a signed webhook or as a notification.
 
-A sender returns when the message has arrived and raises NotDelivered otherwise. Neither ever shows
-an address: it may hold a secret.
+A channel's `label` says where it goes in logs and timelines; the address itself is never shown,
+because it may contain a secret.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import httpx
 
-from app.db.outgoing import Message
+from app.db.outgoing import OutgoingMessage
 from app.errors import ServiceError, SettingsError
 
 ANSWER_WITHIN_S = 15.0
 CONNECT_WITHIN_S = 5.0
-SHORT_BODY = 4096  # read, so that the connection can be used again; a longer one is not
+MAX_BODY_READ = 4096  # so that the connection can be used again; a longer body is not read
 GONE = 410
 
-Send = Callable[[Message, datetime], Awaitable[None]]
 
-
-class NotDelivered(ServiceError):
-    """The message did not arrive. `final` means that trying again is not wanted."""
+class DeliveryFailed(ServiceError):
+    """The message did not arrive. `final` means that the receiver wants no further attempts."""
 
     def __init__(
         self, text: str, *, final: bool = False, retry_after: timedelta | None = None
@@ -36,93 +36,95 @@ class NotDelivered(ServiceError):
         self.retry_after = retry_after
 
 
-class WebhookSender:
-    """Posts to one address, signed as Standard Webhooks say, with each of the secrets."""
+class Channel(Protocol):
+    """Delivers messages to one recipient."""
 
-    def __init__(self, http: httpx.AsyncClient, address: str, secrets: Sequence[str]) -> None:
-        from svix.webhooks import Webhook  # heavy, and only for who is told anything
+    @property
+    def label(self) -> str:
+        """Where it goes, without secrets."""
 
+    async def send(self, message: OutgoingMessage, now: datetime) -> None:
+        """Return once the recipient has the message. Raises DeliveryFailed."""
+
+
+class WebhookChannel:
+    """Posts to one URL, signed by the Standard Webhooks scheme with each of the secrets."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str, secrets: Sequence[str]) -> None:
+        from svix.webhooks import Webhook  # slow to import, and only needed with recipients
+
+        self.label = urlsplit(url).hostname or "webhook"
         self._http = http
-        self._address = address
-        self._keys = [Webhook(secret) for secret in secrets]
+        self._url = url
+        self._signers = [Webhook(secret) for secret in secrets]
 
-    async def __call__(self, message: Message, now: datetime) -> None:
-        """Return once the receiver answered 2xx. A redirect is not followed: it is a failure."""
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                await self._post(message, now)
-        except TimeoutError:
-            raise NotDelivered(f"no answer within {ANSWER_WITHIN_S:.0f} s") from None
-        except httpx.HTTPError as error:
-            raise NotDelivered(f"could not be reached: {type(error).__name__}") from None
-
-    async def _post(self, message: Message, now: datetime) -> None:
+    async def send(self, message: OutgoingMessage, now: datetime) -> None:
+        """Return once the receiver answered 2xx. A redirect is a failure and is not followed."""
+        signatures = [each.sign(message.message_id, now, message.body) for each in self._signers]
         request = self._http.stream(
             "POST",
-            self._address,
+            self._url,
             content=message.body.encode(),
-            headers=self._headers(message, now),
+            headers={
+                "content-type": "application/json",
+                "user-agent": "codat-sync-receiver",
+                "webhook-id": message.message_id,
+                "webhook-timestamp": str(int(now.timestamp())),
+                "webhook-signature": " ".join(signatures),
+            },
             timeout=httpx.Timeout(ANSWER_WITHIN_S, connect=CONNECT_WITHIN_S),
             follow_redirects=False,
         )
-        async with request as answer:
-            if _number(answer.headers.get("content-length")) <= SHORT_BODY:
-                await answer.aread()
-            if not answer.is_success:
-                raise NotDelivered(
-                    f"answered {answer.status_code}",
-                    final=answer.status_code == GONE,
-                    retry_after=_seconds(answer.headers.get("retry-after")),
-                )
-
-    def _headers(self, message: Message, now: datetime) -> dict[str, str]:
-        signatures = [key.sign(message.message_id, now, message.body) for key in self._keys]
-        return {
-            "content-type": "application/json",
-            "user-agent": "codat-sync-receiver",
-            "webhook-id": message.message_id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(signatures),
-        }
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S), request as response:
+                size = _digits(response.headers.get("content-length"))
+                if size is not None and size <= MAX_BODY_READ:
+                    await response.aread()
+        except TimeoutError:
+            raise DeliveryFailed(f"no answer within {ANSWER_WITHIN_S:.0f} s") from None
+        except httpx.HTTPError as error:
+            raise DeliveryFailed(f"could not connect ({type(error).__name__})") from None
+        status, seconds = response.status_code, _digits(response.headers.get("retry-after"))
+        if not response.is_success:
+            retry_after = None if seconds is None else timedelta(seconds=seconds)
+            raise DeliveryFailed(
+                f"answered {status}", final=status == GONE, retry_after=retry_after
+            )
 
 
-def _number(told: str | None) -> int:
-    """A body of unknown length counts as long."""
-    return int(told) if told and told.isdigit() and len(told) < 10 else SHORT_BODY + 1
+def _digits(value: str | None) -> int | None:
+    """A header's number; None for anything else, such as a date, where our own schedule applies."""
+    return int(value) if value and value.isdigit() and len(value) < 10 else None
 
 
-def _seconds(told: str | None) -> timedelta | None:
-    """Retry-After in seconds; its form as a date is left to our own schedule."""
-    return timedelta(seconds=int(told)) if told and told.isdigit() and len(told) < 10 else None
+class NotificationChannel:
+    """Sends alerts as text through one Apprise address, off the event loop's thread."""
 
-
-class WordsSender:
-    """Tells an alert to people through one Apprise address, off the event loop's thread."""
-
-    def __init__(self, address: str) -> None:
-        """Raises SettingsError when Apprise can make nothing of the address."""
-        import apprise  # only where it is wanted: it brings a hundred services along
+    def __init__(self, url: str) -> None:
+        """Raises SettingsError when Apprise does not support the address."""
+        import apprise  # only when needed: it brings a hundred services along
 
         for name in ("apprise", "urllib3", "requests"):
-            # These name addresses, which hold secrets, in what they log.
+            # They log addresses, which contain secrets.
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        # A thread of its own: a service that hangs must not take those the worker claims with.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="words")
+        self.label = url.partition("://")[0]
+        # a thread of its own: a service that hangs must not block the worker's other threads
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="notification")
         self._apprise = apprise.Apprise()
-        if not self._apprise.add(address):
-            raise SettingsError("NOTIFY_URLS: Apprise does not know one of these addresses")
+        if not self._apprise.add(url):
+            raise SettingsError("NOTIFY_URLS contains an address that Apprise does not support.")
 
-    async def __call__(self, message: Message, _now: datetime) -> None:
-        """Return once the service took the message."""
-        told = json.loads(message.body)["data"]
-        over = message.kind == "alert.resolved"
-        title = f"{'Resolved' if over else 'Alert'}: {told['cause'].replace('_', ' ')}"
-        if told["company_id"]:
-            title += f" (company {told['company_id']})"
+    async def send(self, message: OutgoingMessage, now: datetime) -> None:  # noqa: ARG002 - Channel
+        """Return once the service accepted the message."""
+        data = json.loads(message.body)["data"]
+        state = "Resolved" if message.kind == "alert.resolved" else "Alert"
+        title = f"{state}: {data['cause'].replace('_', ' ')}"
+        if data["company_id"]:
+            title += f" (company {data['company_id']})"
+        notify = partial(self._apprise.notify, body=data["text"] or title, title=title)
         try:
-            say = partial(self._apprise.notify, body=told["text"] or title, title=title)
-            taken = await asyncio.get_running_loop().run_in_executor(self._thread, say)
+            accepted = await asyncio.get_running_loop().run_in_executor(self._thread, notify)
         except Exception as error:
-            raise NotDelivered(f"the service failed: {type(error).__name__}") from None
-        if not taken:
-            raise NotDelivered("the service did not take it")
+            raise DeliveryFailed(f"the service failed ({type(error).__name__})") from None
+        if not accepted:
+            raise DeliveryFailed("the service did not accept the message")

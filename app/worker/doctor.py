@@ -1,216 +1,199 @@
-"""The doctor: examines an installation and names each thing that is wrong with it.
+"""The doctor: checks an installation, and names each misconfiguration.
 
 Settings first, then the database, then Codat: one call, which shows whether the key is accepted,
-what Codat knows of our endpoint, and how far our clock is from Codat's.
+how our endpoint is configured, and how far our clock is from Codat's.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
-from app.codat.webhooks.signature import Verifier
-from app.db import journal, outgoing
-from app.db import migrations as schema
+import httpx
+
+from app.codat.client import CodatClient
+from app.db import migrations
 from app.db.engine import Database
-from app.db.queries import events as queries_events
-from app.db.queries import maintenance as queries_upkeep
-from app.domain import checks as diagnosis
-from app.domain.checks import Misconfigured
-from app.domain.webhook_loss import OUR_PATH, Endpoint, endpoint_findings
+from app.db.queries.maintenance import count_retried_fetches
+from app.db.queries.monitoring import Snapshot, take_snapshot
+from app.domain import checks
+from app.domain.checks import Misconfiguration
+from app.domain.webhook_loss import WEBHOOK_PATH, check_endpoints
 from app.errors import (
     CodatError,
     CodatRateLimited,
     CodatRefused,
+    DatabaseUnavailable,
     SchemaError,
-    SettingsError,
-    StorageUnavailable,
 )
-from app.settings import Settings
-from app.worker.tasks.webhook_monitor import Consumer
+from app.settings import Settings, is_signing_secret, setting_names
 
-REQUIRED = ("codat_webhook_secrets", "codat_api_key", "api_keys")
+DOCTOR_TIMEOUT = httpx.Timeout(10.0)
+REQUIRED_SETTINGS = ("codat_webhook_secrets", "codat_api_key", "api_keys")
 SILENT_AFTER = timedelta(seconds=60)
-LATE_AFTER = timedelta(minutes=15)
+JOBS_LATE_AFTER = timedelta(minutes=15)
+EVENTS_LATE_AFTER = timedelta(minutes=5)
 MANY_ATTEMPTS = 5
-LONG_JOURNAL = 1000
-_IN_PORTAL = "in the Codat Portal under Settings, Webhooks"
-_DO_AT_CODAT = {
-    "endpoint_missing": f"add https://YOUR-HOST{OUR_PATH} {_IN_PORTAL}",
-    "endpoint_disabled": f"enable it {_IN_PORTAL}, then replay what was missed",
-    "event_types_missing": f"add the missing event types {_IN_PORTAL}",
+_PORTAL = "in the Codat Portal under Settings, Webhooks"
+_CODAT_ACTIONS = {
+    "endpoint_missing": f"Add https://YOUR-HOST{WEBHOOK_PATH} {_PORTAL}.",
+    "endpoint_disabled": f"Enable it {_PORTAL}, then replay the missed webhooks.",
+    "event_types_missing": f"Add the missing event types {_PORTAL}.",
 }
 
 
-class Examined(Protocol):
-    """What the doctor needs of a Codat client."""
-
-    @property
-    def skew(self) -> timedelta | None:
-        """Our clock less Codat's, after a call."""
-
-    async def list_consumers(self) -> Sequence[Consumer]:
-        """Our endpoints; raises CodatError."""
-
-
-def settings_wrong(settings: Settings, refused: SettingsError | None = None) -> list[Misconfigured]:
-    """What is wrong with the settings alone; `refused` are those that could not be read at all."""
-    problems = refused.problems if refused else ()
-    found = [
-        Misconfigured("setting_wrong", each, "correct it; see .env.example") for each in problems
-    ]
-    named = {each.partition(":")[0].lower() for each in problems}
-    for name in REQUIRED:
+def check_settings(settings: Settings, problems: Sequence[str] = ()) -> Iterator[Misconfiguration]:
+    """Check the settings by themselves; `problems` are those of settings without a value."""
+    for problem in problems:
+        yield Misconfiguration("setting_wrong", problem, "Correct it; see .env.example.")
+    named = {name for problem in problems for name in setting_names(problem)}
+    for name in REQUIRED_SETTINGS:
         if not getattr(settings, name) and name not in named:
-            text = f"{name.upper()} is not set"
-            found.append(Misconfigured("setting_missing", text, "set it; see .env.example"))
-    return [*found, *_secrets_wrong(settings), *_keys_wrong(settings), *_rest_wrong(settings)]
+            text = f"{name.upper()} is not set."
+            yield Misconfiguration("setting_missing", text, "See .env.example.")
+    secrets = [secret.get_secret_value() for secret in settings.codat_webhook_secrets]
+    yield from _check_webhook_secrets(secrets)
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    codat_key = settings.codat_api_key
+    others = [*secrets, codat_key.get_secret_value()] if codat_key else secrets
+    yield from checks.check_api_keys(keys, others)
+    base_url = checks.check_codat_base_url(settings.codat_base_url)
+    if base_url:
+        yield base_url
+    if not settings.reconcile_every_minutes:
+        yield Misconfiguration(
+            "reconcile_off",
+            "RECONCILE_EVERY_MINUTES is 0, so lost webhooks are not detected.",
+            "Set it to 15, or run `python -m app reconcile` regularly.",
+        )
 
 
-def _secrets_wrong(settings: Settings) -> Iterator[Misconfigured]:
-    secrets = [each.get_secret_value() for each in settings.codat_webhook_secrets]
-    for place, secret in enumerate(secrets, 1):
-        try:
-            Verifier([secret])
-        except SettingsError:
-            yield Misconfigured(
+def _check_webhook_secrets(secrets: Sequence[str]) -> Iterator[Misconfiguration]:
+    for number, secret in enumerate(secrets, 1):
+        if not is_signing_secret(secret):
+            yield Misconfiguration(
                 "webhook_secret_wrong",
-                f"CODAT_WEBHOOK_SECRETS: secret number {place} cannot be one of Codat's",
-                "copy it whole from the endpoint's page in the Codat Portal; it begins with whsec_",
+                f"CODAT_WEBHOOK_SECRETS: secret {number} is invalid. Expected `whsec_…`.",
+                "Copy it completely from the endpoint's page in the Codat Portal.",
             )
     if len(set(secrets)) < len(secrets):
-        yield Misconfigured(
+        yield Misconfiguration(
             "webhook_secret_repeated",
-            "CODAT_WEBHOOK_SECRETS has the same secret twice",
-            "each endpoint in the Codat Portal has its own: one of them may be missing here",
+            "CODAT_WEBHOOK_SECRETS contains the same secret twice.",
+            "Each endpoint in the Codat Portal has its own; one of them may be missing here.",
         )
 
 
-def _keys_wrong(settings: Settings) -> list[Misconfigured]:
-    keys = [each.get_secret_value() for each in settings.api_keys]
-    others = [each.get_secret_value() for each in settings.codat_webhook_secrets]
-    if settings.codat_api_key:
-        others.append(settings.codat_api_key.get_secret_value())
-    return diagnosis.keys_wrong(keys, others)
-
-
-def _rest_wrong(settings: Settings) -> Iterator[Misconfigured]:
-    clear = diagnosis.in_clear(settings.codat_base_url)
-    if clear:
-        yield clear
-    if not settings.reconcile_every_minutes:
-        yield Misconfigured(
-            "reconcile_off",
-            "RECONCILE_EVERY_MINUTES is 0: a webhook that is lost stays unnoticed",
-            "set it to 15, or run `python -m app reconcile` from time to time",
-        )
-
-
-def database_wrong(database: Database, now: datetime) -> list[Misconfigured]:
-    """What is wrong with the database and with the work that is owed in it."""
+def check_database(database: Database, now: datetime) -> list[Misconfiguration]:
+    """Check the database, the worker's heartbeat, and work that makes no progress."""
     try:
         with database.reading() as connection:
-            schema.check(connection)
-            seen = queries_events.last_heartbeat(connection)
-            given_up = queries_upkeep.count_given_up(connection)
-            undelivered = sum(outgoing.given_up(connection).values())
-            stalled = queries_upkeep.count_stalled(
-                connection, due_before=now - LATE_AFTER, attempts=MANY_ATTEMPTS
-            )
-            behind = journal.is_longer_than(connection, LONG_JOURNAL)
+            migrations.check(connection)
+            snapshot = take_snapshot(connection, now)
+            retried = count_retried_fetches(connection, MANY_ATTEMPTS)
     except SchemaError as error:
         text = str(error).partition(":")[0]
-        return [Misconfigured("schema_outdated", text, "run `python -m app migrate`")]
-    except StorageUnavailable:
+        text = f"{text[:1].upper()}{text[1:]}."
+        return [Misconfiguration("schema_outdated", text, "Run `python -m app migrate`.")]
+    except DatabaseUnavailable:
         return [
-            Misconfigured(
+            Misconfiguration(
                 "database_unreachable",
-                "the database of DATABASE_URL does not answer",
-                "start it, or correct DATABASE_URL; the log of the database says more",
+                "Cannot connect to the database of DATABASE_URL.",
+                "Start it, or correct DATABASE_URL. The database's log has the details.",
             )
         ]
     return [
-        *_worker_wrong(seen, now),
-        *_work_wrong(given_up, stalled, behind),
-        *_undelivered_wrong(undelivered),
+        *_check_worker(snapshot, now),
+        *_check_events(snapshot, now),
+        *_check_jobs(snapshot, retried, now),
     ]
 
 
-def _worker_wrong(seen: datetime | None, now: datetime) -> Iterator[Misconfigured]:
-    if seen is None or now - seen > SILENT_AFTER:
-        since = f" since {seen:%Y-%m-%d %H:%M} UTC" if seen else ""
-        yield Misconfigured(
+def _check_worker(snapshot: Snapshot, now: datetime) -> Iterator[Misconfiguration]:
+    seen_at = snapshot.worker_seen_at
+    if seen_at is None or now - seen_at > SILENT_AFTER:
+        since = f" since {seen_at:%Y-%m-%d %H:%M} UTC" if seen_at else ""
+        yield Misconfiguration(
             "worker_silent",
-            f"no worker has been seen{since}",
-            "set WORKER_IN_WEB=true and serve, or start `python -m app worker`",
+            f"No worker has been running{since}.",
+            "Set WORKER_IN_WEB=true, or start `python -m app worker`.",
         )
 
 
-def _work_wrong(given_up: int, stalled: int, behind: bool) -> Iterator[Misconfigured]:
-    if given_up:
-        yield Misconfigured(
+def _check_events(snapshot: Snapshot, now: datetime) -> Iterator[Misconfiguration]:
+    if snapshot.projection_errors:
+        yield Misconfiguration(
+            "events_failed",
+            f"Webhook events that could not be processed: {snapshot.projection_errors}.",
+            "See `projection_error` of the events in /events. After a fix, replay them.",
+        )
+    pending = snapshot.pending_events
+    if pending.oldest_received_at and now - pending.oldest_received_at > EVENTS_LATE_AFTER:
+        yield Misconfiguration(
+            "events_behind",
+            f"{pending.count} webhook events are waiting to be processed, "
+            f"the oldest since {pending.oldest_received_at:%Y-%m-%d %H:%M} UTC.",
+            "Check that a worker is running and what it logs; add workers if they are busy.",
+        )
+
+
+def _check_jobs(snapshot: Snapshot, retried: int, now: datetime) -> Iterator[Misconfiguration]:
+    fetches = snapshot.fetch_jobs
+    if fetches.dead:
+        yield Misconfiguration(
             "fetches_given_up",
-            f"Codat is no longer asked about these syncs: {given_up}",
-            "see errors.last_error of them; then `python -m app redrive --all-dead`",
+            f"Syncs whose fetch has stopped retrying: {fetches.dead}.",
+            "See `errors.last_error` of the syncs. Then run `python -m app redrive --all-dead`.",
         )
-    if stalled:
-        yield Misconfigured(
+    oldest = fetches.oldest_run_at
+    is_late = oldest is not None and now - oldest > JOBS_LATE_AFTER and not snapshot.paused_until
+    if is_late or retried:
+        yield Misconfiguration(
             "fetches_stalled",
-            f"syncs that have been waiting for Codat's answer for long: {stalled}",
-            "see errors.last_error of the syncs whose errors.state is waiting or incomplete",
+            f"Fetches that have been due for long: {fetches.due if is_late else 0}; "
+            f"that have failed {MANY_ATTEMPTS} times or more: {retried}.",
+            "See `errors.last_error` of the syncs whose `errors.state` is waiting or incomplete.",
         )
-    if behind:
-        yield Misconfigured(
-            "journal_long",
-            f"more than {LONG_JOURNAL} commits wait to be told in the feed and to be counted",
-            "a worker does so every second: see what its log says of the journal",
-        )
-
-
-def _undelivered_wrong(undelivered: int) -> Iterator[Misconfigured]:
-    if undelivered:
-        yield Misconfigured(
+    if snapshot.message_jobs.dead:
+        yield Misconfiguration(
             "messages_given_up",
-            f"messages that were not delivered and are no longer tried: {undelivered}",
-            "mend the receiver, the alert names it; then `python -m app redrive --messages`",
+            f"Outgoing messages that could not be delivered: {snapshot.message_jobs.dead}.",
+            "Fix the receiver that the alert names. Then run `python -m app redrive --messages`.",
         )
 
 
-async def codat_wrong(codat: Examined, host: str) -> list[Misconfigured]:
-    """What is wrong between Codat and us: the key, our endpoint, the clock, and TLS."""
-    addresses: list[str] = []
+async def check_codat(codat: CodatClient, host: str) -> list[Misconfiguration]:
+    """Check the key, our endpoint at Codat, the clock, and TLS; `host` is what we listen on."""
+    urls: list[str] = []
     try:
-        told = await codat.list_consumers()
+        consumers = await codat.list_consumers()
     except CodatError as error:
-        found = [_refused(error)]
+        found = [_call_failed(error)]
     else:
-        endpoints = [
-            Endpoint(diagnosis.shown(each.url or ""), each.disabled, each.event_types)
-            for each in told
-        ]
-        addresses = [each.url for each in endpoints if OUR_PATH in each.url]
+        endpoints = [replace(each, url=checks.redact_url(each.url)) for each in consumers]
+        urls = [endpoint.url for endpoint in endpoints if WEBHOOK_PATH in endpoint.url]
         found = [
-            Misconfigured(each.cause, each.text, _DO_AT_CODAT[each.cause])
-            for each in endpoint_findings(endpoints)
+            Misconfiguration(finding.cause, f"{finding.text}.", _CODAT_ACTIONS[finding.cause])
+            for finding in check_endpoints(endpoints)
         ]
-    also = (diagnosis.skewed(codat.skew), diagnosis.exposed(host, addresses))
-    return [*found, *(each for each in also if each)]
+    others = (checks.check_clock(codat.clock_skew), checks.check_tls(host, urls))
+    return [*found, *(each for each in others if each)]
 
 
-def _refused(error: CodatError) -> Misconfigured:
+def _call_failed(error: CodatError) -> Misconfiguration:
     if isinstance(error, CodatRateLimited):
-        return Misconfigured(
-            "codat_rate_limited", str(error), "wait: it ends by itself, at the latest at midnight"
-        )
+        action = "Wait: the limit is reset at midnight UTC at the latest."
+        return Misconfiguration("codat_rate_limited", str(error), action)
     if error.status in (401, 403):
-        return Misconfigured(
+        return Misconfiguration(
             "codat_key_refused",
-            f"Codat does not accept CODAT_API_KEY ({error.status})",
-            "copy the key from the Codat Portal under Developers, API keys",
+            f"Codat rejects CODAT_API_KEY ({error.status}).",
+            "Copy the key from the Codat Portal under Developers, API keys.",
         )
     if isinstance(error, CodatRefused):
-        return Misconfigured("codat_refuses", str(error), "ask Codat's support about it")
-    return Misconfigured(
+        return Misconfiguration("codat_refuses", str(error), "Contact Codat's support.")
+    return Misconfiguration(
         "codat_unreachable",
         str(error),
-        "check CODAT_BASE_URL, the network and the proxy; https://status.codat.io",
+        "Check CODAT_BASE_URL, the network and the proxy, and https://status.codat.io.",
     )

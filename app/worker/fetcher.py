@@ -1,241 +1,214 @@
-"""A fetch: ask Codat for one sync's status and its whole transaction list, and record both.
+"""Fetches: one sync's status and whole transaction list, from Codat into the database.
 
-    claim → status → list, if the sync has ended → record and settle, or put off, or give up
+    claim → status → transactions, if the sync has ended → record → complete, retry or stop
 
-No transaction is open while Codat is asked. Status and item set are recorded together or not at
-all, so nobody ever reads half of a list.
+No transaction is open while Codat is called. Status and transactions are recorded together or not
+at all, so nobody ever reads half of a list.
 """
 
 import asyncio
-import random
+import random as random_module
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Protocol
+from dataclasses import KW_ONLY, dataclass
+from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection
 
 from app import logging as log
-from app.db import jobs as owed
-from app.db import rate_limit as gate
-from app.db import sync_writer as store
+from app.codat.client import CodatClient
+from app.db import jobs, rate_limit, sync_writer
 from app.db.engine import Database
 from app.db.jobs import Claim
-from app.db.sync_writer import Answer, Recorded
-from app.domain import retry_policy as retry
-from app.domain.models import CodatStatus, Item
-from app.domain.retry_policy import Again, GiveUp
+from app.db.sync_writer import CodatAnswer, LogEntry, RecordedAnswer
+from app.domain.retry_policy import Failure, Retry, Stop, next_fetch_attempt, pause_until
 from app.domain.status_codes import phase_of, status_text
-from app.domain.sync_state import still_owed
-from app.errors import (
-    CodatError,
-    CodatRateLimited,
-    CodatRefused,
-    CodatUnavailable,
-    StorageUnavailable,
-)
-
-LEASE = timedelta(seconds=60)
-RENEW_EVERY_S = LEASE.total_seconds() / 3
+from app.domain.sync_state import reason_to_fetch_again
+from app.domain.transactions import TransactionCounts
+from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
+from app.worker.job_pool import AttemptResult
+from app.worker.threads import read, write
 
 _log = log.get(__name__)
 
 
-class Listing(Protocol):
-    """A transaction list as the client read it."""
+class _LeaseLost(Exception):
+    """Another worker has this fetch by now, or the sync was erased: nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """A claimed fetch with the sync it is for."""
+
+    claim: Claim
+    sync_id: str
 
     @property
-    def items(self) -> tuple[Item, ...]:
-        """All rows, in Codat's order."""
-
-    @property
-    def expected(self) -> int | None:
-        """Codat's own count of rows."""
-
-    @property
-    def steady(self) -> bool:
-        """False when the list moved while its pages were read."""
-
-
-class AsksCodat(Protocol):
-    """What a fetch needs of the Codat client."""
-
-    async def get_status(self, company_id: str, sync_id: str) -> CodatStatus:
-        """The status of one sync; raises CodatError."""
-
-    async def list_transactions(self, company_id: str, sync_id: str) -> Listing:
-        """The whole list; raises CodatError."""
-
-
-class LeaseLost(Exception):
-    """Another worker has taken this fetch over: stop, and write nothing."""
+    def fields(self) -> dict[str, str]:
+        return {"sync_id": self.sync_id, "company_id": self.claim.group_key}
 
 
 @dataclass(frozen=True, slots=True)
 class Fetcher:
-    """Carries out claimed fetches. `clock` gives aware UTC times, `luck` numbers in [0, 1)."""
+    """Carries out claimed fetch jobs. `random` gives numbers in [0, 1) for the jitter."""
 
     database: Database
-    codat: "AsksCodat"
-    max_attempts: int
+    codat: CodatClient
     clock: Callable[[], datetime]
-    luck: Callable[[], float] = random.random
+    _: KW_ONLY
+    max_attempts: int
+    random: Callable[[], float] = random_module.random
 
-    async def fetch(self, claimed: Claim) -> None:
-        """Carry out one claimed fetch to a recorded end. Raises StorageUnavailable.
+    async def handle(self, claim: Claim) -> AttemptResult:
+        """Carry out one fetch and record its result. Raises DatabaseUnavailable.
 
-        What nobody foresaw is a reason to ask again later, like any other failure to answer.
+        Unforeseen errors are retried later, like other failures.
         """
-        if claimed.attempts > self.max_attempts:
-            reason = f"given up: {claimed.attempts - 1} attempts ended without any answer"
-            await asyncio.to_thread(self._give_up, claimed, reason)
-            return
+        sync_id = await read(self.database, sync_writer.sync_id_of, claim.key)
+        if sync_id is None:  # erased
+            await write(self.database, jobs.discard, claim)
+            return "lost"
+        fetch = _Fetch(claim, sync_id)
         try:
-            answer, refusal = await self._held(claimed)
-        except LeaseLost:
-            _log.warning("a fetch was taken over by another worker", **_ids(claimed))
+            if claim.attempts > self.max_attempts:
+                raise CodatUnavailable("the last attempts ended without a result")
+            record = partial(self._record_answer, fetch, *await self._request(fetch))
         except CodatError as error:
-            await asyncio.to_thread(self._no_answer, claimed, error)
+            record = partial(self._record_failure, fetch, error)
         except Exception as error:
-            _log.exception("Codat could not be asked, in an unforeseen way", **_ids(claimed))
-            unforeseen = CodatUnavailable(f"asking failed: {type(error).__name__}")
-            await asyncio.to_thread(self._no_answer, claimed, unforeseen)
-        else:
-            await asyncio.to_thread(self._record, claimed, answer, refusal)
-
-    async def _ask(self, claimed: Claim) -> tuple[Answer, CodatError | None]:
-        """Codat's answer, and why the list is missing when only the status was given."""
-        asked_at = self.clock()
-        status = await self.codat.get_status(claimed.company_id, claimed.sync_id)
-        if phase_of(status.status_code) not in ("completed", "failed"):
-            return Answer(status, asked_at), None
+            _log.exception("fetch failed unexpectedly", **fetch.fields)
+            unexpected = CodatUnavailable(f"internal error ({type(error).__name__})")
+            record = partial(self._record_failure, fetch, unexpected)
         try:
-            listing = await self.codat.list_transactions(claimed.company_id, claimed.sync_id)
+            return await asyncio.to_thread(record)
+        except _LeaseLost:
+            _log.warning("another worker has taken over a fetch", **fetch.fields)
+            return "lost"
+
+    async def _request(self, fetch: _Fetch) -> tuple[CodatAnswer, CodatError | None]:
+        """Codat's answer, and why the list is missing when only the status was answered."""
+        ids, asked_at = (fetch.claim.group_key, fetch.sync_id), self.clock()
+        status = await self.codat.get_status(*ids)
+        if phase_of(status.status_code) not in ("completed", "failed"):
+            return CodatAnswer(status, asked_at), None
+        try:
+            listed = await self.codat.list_transactions(*ids)
         except CodatRateLimited:
             raise
-        except CodatError as refusal:
-            return Answer(status, asked_at), refusal
-        return Answer(status, asked_at, listing.items, listing.expected, listing.steady), None
+        except CodatError as error:
+            return CodatAnswer(status, asked_at), error
+        answer = CodatAnswer(status, asked_at, listed.transactions, listed.expected, listed.steady)
+        return answer, None
 
-    async def _held(self, claimed: Claim) -> tuple[Answer, CodatError | None]:
-        """Ask, and renew the lease meanwhile: the wait for a turn may be longer than a lease."""
-        asking = asyncio.create_task(self._ask(claimed))
-        try:
-            while not (await asyncio.wait([asking], timeout=RENEW_EVERY_S))[0]:
-                if not await asyncio.to_thread(self._renew, claimed, self.clock() + LEASE):
-                    raise LeaseLost
-            return asking.result()
-        finally:
-            asking.cancel()
-            await asyncio.wait([asking])
+    def _record_answer(
+        self, fetch: _Fetch, answer: CodatAnswer, list_error: CodatError | None
+    ) -> AttemptResult:
+        claim, now = fetch.claim, self.clock()
+        failure: CodatError | None = None
+        decision: Retry | Stop | None = None
 
-    def _renew(self, claimed: Claim, until: datetime) -> bool:
-        try:
-            with self.database.writing() as connection:
-                return owed.renew(connection, claimed, until)
-        except StorageUnavailable:
-            return True  # nobody else could take it over now either; at the latest the record fails
+        def settle(recorded: RecordedAnswer) -> list[LogEntry]:
+            """Decide what becomes of the job. One that was enqueued meanwhile is due again."""
+            nonlocal failure, decision
+            log_entries = [LogEntry(now, "fetch", _describe(recorded))]
+            if not recorded.has_newer_events:
+                reason = reason_to_fetch_again(recorded.after)
+                failure = list_error or (CodatUnavailable(reason) if reason else None)
+            if failure is None:
+                jobs.complete(connection, claim)
+                return log_entries
+            decision = self._decide(claim, failure, now)
+            if isinstance(decision, Retry):
+                jobs.reschedule(connection, claim, run_at=decision.at, error=str(failure))
+                log_entries.append(_retry_entry(failure, decision.at, now))
+            return log_entries
 
-    def _record(self, claimed: Claim, answer: Answer, refusal: CodatError | None) -> None:
-        now = self.clock()
         with self.database.writing() as connection:
-            recorded = store.record(connection, claimed, answer, now=now)
+            recorded = sync_writer.record_answer(connection, claim, answer, now=now, settle=settle)
             if recorded is None:
-                _log.warning("a fetch was taken over by another worker", **_ids(claimed))
-                return
-            store.note(connection, claimed.sync, "fetch", _told(recorded), now)
-            self._settle(connection, claimed, recorded, refusal, now)
-        _log.info("a sync was read from Codat", outcome=recorded.after.outcome, **_ids(claimed))
+                raise _LeaseLost
+            if isinstance(decision, Stop) and failure:
+                return self._give_up(connection, fetch, failure, now)
+        _log.info("sync fetched", outcome=recorded.after.outcome, **fetch.fields)
+        return "retry" if decision else "done"
 
-    def _settle(
-        self,
-        connection: Connection,
-        claimed: Claim,
-        recorded: Recorded,
-        refusal: CodatError | None,
-        now: datetime,
-    ) -> None:
-        """Say what becomes of the fetch once its answer is recorded."""
-        reason = still_owed(recorded.after)
-        if recorded.fresh:
-            owed.ask_once_more(connection, claimed, now)
-        elif refusal:
-            self._carry_out(connection, claimed, refusal, now)
-        elif reason is None:
-            owed.finish(connection, claimed)
-        else:
-            self._carry_out(connection, claimed, CodatError(reason), now)
-
-    def _no_answer(self, claimed: Claim, error: CodatError) -> None:
-        now = self.clock()
+    def _record_failure(self, fetch: _Fetch, error: CodatError) -> AttemptResult:
+        claim, now = fetch.claim, self.clock()
+        decision = self._decide(claim, error, now)
+        is_paused = isinstance(error, CodatRateLimited)
         with self.database.writing() as connection:
-            self._carry_out(connection, claimed, error, now)
-            if isinstance(error, CodatRateLimited) and error.status is not None:
-                # after the fetch, as the inbox does: else the two could wait for each other
-                gate.close(connection, retry.rest_until(error.retry_after, now), str(error), now)
-        _log.info("Codat gave no answer", reason=str(error), **_ids(claimed))
+            if isinstance(decision, Stop):
+                return self._give_up(connection, fetch, error, now)
+            # after a rate limit the job is due soon, but no call is made before the pause ends
+            next_at = pause_until(error.retry_after, now) if is_paused else decision.at
+            # in the order in which every writer locks: the sync, the pause, the job
+            if sync_writer.load_sync(connection, claim.key) is None:
+                raise _LeaseLost
+            if is_paused and error.status is not None:
+                rate_limit.pause(connection, next_at, str(error), now)
+            is_ours = jobs.reschedule(
+                connection,
+                claim,
+                run_at=decision.at,
+                error=str(error),
+                refund_attempt=decision.refund_attempt,
+            )
+            if not is_ours:
+                raise _LeaseLost
+            sync_writer.add_log(connection, claim.key, _retry_entry(error, next_at, now))
+        _log.warning(
+            "Codat request failed",
+            reason=str(error),
+            attempt=claim.attempts,
+            next_attempt_at=_format(next_at),
+            **fetch.fields,
+        )
+        return "paused" if is_paused else "retry"
 
-    def _carry_out(
-        self, connection: Connection, claimed: Claim, error: CodatError, now: datetime
-    ) -> None:
-        decision = retry.decide(
-            _trouble(error),
-            attempts=claimed.attempts,
+    def _give_up(
+        self, connection: Connection, fetch: _Fetch, error: CodatError, now: datetime
+    ) -> AttemptResult:
+        """Stop retrying, unless the fetch was enqueued again meanwhile."""
+        refused_at = now if isinstance(error, CodatRefused) else None
+        claim, reason = fetch.claim, str(error)
+        if not sync_writer.give_up(connection, claim, reason, now=now, refused_at=refused_at):
+            return "retry"
+        fields = {"reason": reason, "attempts": claim.attempts, **fetch.fields}
+        _log.warning("stopped retrying a fetch", **fields)
+        return "dead"
+
+    def _decide(self, claim: Claim, error: CodatError, now: datetime) -> Retry | Stop:
+        kind: Failure = "final" if isinstance(error, CodatRefused) else "transient"
+        return next_fetch_attempt(
+            "rate_limited" if isinstance(error, CodatRateLimited) else kind,
+            attempts=claim.attempts,
             max_attempts=self.max_attempts,
             now=now,
             retry_after=error.retry_after,
-            luck=self.luck,
+            random=self.random,
         )
-        mine = _apply(connection, claimed, decision, error, now)
-        if mine:
-            store.note(connection, claimed.sync, "fetch", _decided(decision, error, now), now)
-
-    def _give_up(self, claimed: Claim, reason: str) -> None:
-        with self.database.writing() as connection:
-            if owed.give_up(connection, claimed, reason):
-                store.note(connection, claimed.sync, "fetch", reason, self.clock())
 
 
-def _apply(
-    connection: Connection,
-    claimed: Claim,
-    decision: Again | GiveUp,
-    error: CodatError,
-    now: datetime,
-) -> bool:
-    if isinstance(decision, GiveUp):
-        refused_at = now if isinstance(error, CodatRefused) else None
-        reason = f"{error} ({decision.reason})"
-        return owed.give_up(connection, claimed, reason, refused_at=refused_at)
-    return owed.put_off(
-        connection, claimed, until=decision.at, error=str(error), free=decision.free
-    )
+def _describe(recorded: RecordedAnswer) -> str:
+    """The answer as a line of the timeline."""
+    before, after = recorded.before, recorded.after
+    text = status_text(after.status_code) or "none"
+    line = f"Codat status {after.status_code} ({text[:1].lower()}{text[1:]})"
+    if after.codat_counts:
+        line += f": {_describe_counts(after.codat_counts)}"
+    if before.counts and before.transactions_source == "webhook" and before.counts != after.counts:
+        line += f" (the webhook listed: {_describe_counts(before.counts)})"
+    return line
 
 
-def _trouble(error: CodatError) -> retry.Trouble:
-    if isinstance(error, CodatRateLimited):
-        return "rate_limited"
-    return "final" if isinstance(error, CodatRefused) else "passing"
+def _describe_counts(counts: TransactionCounts) -> str:
+    return f"{counts.failed} of {counts.total} items failed" if counts.total else "no items"
 
 
-def _told(recorded: Recorded) -> str:
-    after = recorded.after
-    said = f"Codat says {after.status_code}: {status_text(after.status_code)}"
-    if after.counts and after.items_from == "codat":
-        said += f"; {after.counts.total} items, {after.counts.failed} failed"
-    before = recorded.before
-    if before.counts and before.items_from == "webhook" and before.counts != after.counts:
-        said += f" (the webhook had listed {before.counts.total}, {before.counts.failed} failed)"
-    return said
+def _retry_entry(error: CodatError, next_at: datetime, now: datetime) -> LogEntry:
+    text = str(error)
+    return LogEntry(now, "fetch", f"{text[:1].upper()}{text[1:]}. Next attempt {_format(next_at)}")
 
 
-def _decided(decision: Again | GiveUp, error: CodatError, now: datetime) -> str:
-    if isinstance(decision, GiveUp):
-        return f"given up: {error} ({decision.reason})"
-    # due again at once, but the gate lets nothing through before that time
-    until = retry.rest_until(error.retry_after, now) if decision.free else decision.at
-    return f"put off until {until:%Y-%m-%dT%H:%M:%SZ}: {error}"
-
-
-def _ids(claimed: Claim) -> dict[str, str]:
-    return {"sync_id": claimed.sync_id, "company_id": claimed.company_id}
+def _format(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,163 +1,239 @@
-"""The loop that carries out what is owed, and says that it lives.
+"""The worker: runs the projector, the job queue and the periodic tasks, and sends heartbeats.
 
-It polls once a second and is woken at once when the inbox of the same process owes a fetch. Any
-number of workers may run on one database; a dead one's fetches come due again by themselves.
+Any number of workers share one database. A worker that dies is noticed by its heartbeat, and the
+others take over its jobs. It polls, and is woken when the web server of the same process has
+stored events or enqueued jobs.
 """
 
 import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 from app import logging as log
-from app.db import counted
-from app.db import jobs as owed
-from app.db import sync_writer as store
+from app.db import workers
 from app.db.engine import Database
-from app.db.jobs import Claim
-from app.errors import StorageUnavailable
-from app.worker.fetcher import LEASE, Fetcher
+from app.db.jobs import Kind
+from app.errors import DatabaseDown, DatabaseUnavailable
+from app.worker.dispatcher import Dispatcher
+from app.worker.fetcher import Fetcher
+from app.worker.job_pool import AttemptResult, JobPool
+from app.worker.projector import Projector
+from app.worker.scheduler import PeriodicTask, Scheduler
 
-POLL_S = 1.0
-BEAT_EVERY = timedelta(seconds=10)
-ALIVE_FOR = timedelta(seconds=30)
-AT_ONCE = 16
-AT_ONCE_OF_ONE = 6  # company: four of them may ask Codat at once (`codat.limits`), two record
+HEARTBEAT_EVERY_S = 3.0
+DEAD_AFTER = timedelta(seconds=10)
+COUNTED_FOR = timedelta(minutes=1)
+EVENT_POLL_S = 0.25
+JOB_POLL_S = 1.0
+DOWN_POLL_S = 1.0
 GRACE_S = 5.0
 
+FETCHES = 16
+FETCHES_PER_COMPANY = 6  # four of them may call Codat (`codat.rate_limiter`), two record
+MESSAGES_PER_RECIPIENT = 4
+
 _log = log.get(__name__)
+T = TypeVar("T")
 
 
-class Worker:
-    """One worker. `run` returns after `stop`; what is then unfinished is given back."""
+class Heartbeats:
+    """Finds out which workers are silent: their heartbeat has not changed for `DEAD_AFTER`.
+
+    Only this worker's clock counts, so those of the hosts need not agree. A worker that has just
+    started, or could not read the heartbeats for as long, has to watch the others first.
+    """
+
+    def __init__(self) -> None:
+        self._unchanged_since: dict[tuple[str, datetime | None], datetime] = {}
+        self._read_at: datetime | None = None
+
+    def find_silent(self, latest: Mapping[str, datetime | None], now: datetime) -> list[str]:
+        """The silent workers; `latest` are all heartbeats as they are stored now."""
+        if self._read_at is None or now - self._read_at >= DEAD_AFTER:
+            self._unchanged_since = {}
+        self._read_at = now
+        since = self._unchanged_since
+        self._unchanged_since = {each: since.get(each, now) for each in latest.items()}
+        return [
+            worker_id
+            for (worker_id, _), unchanged_since in self._unchanged_since.items()
+            if now - unchanged_since >= DEAD_AFTER
+        ]
+
+
+class Runner:
+    """One worker process. `run` it until `stop`; unfinished jobs are then released."""
 
     def __init__(
         self,
         database: Database,
-        fetcher: Fetcher,
         *,
         clock: Callable[[], datetime],
-        poll_s: float = POLL_S,
-        duties: Callable[[], Coroutine[None, None, None]] | None = None,
-        on_beat: Callable[[int], None] = lambda _alive: None,
+        projector: Projector,
+        fetcher: Fetcher,
+        dispatcher: Dispatcher | None = None,
+        periodic_tasks: Sequence[PeriodicTask] = (),
+        on_heartbeat: Callable[[int], None] = lambda _alive: None,
+        on_attempt: Callable[[Kind, AttemptResult], None] | None = None,
     ) -> None:
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        """`on_heartbeat` receives how many workers are alive; `on_attempt` each job's result.
+
+        Without a dispatcher, outgoing messages wait.
+        """
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self._database = database
-        self._fetcher = fetcher
         self._clock = clock
-        self._poll_s = poll_s
+        self._projector = projector
+        self._scheduler = Scheduler(database, periodic_tasks, clock)
+        self._on_heartbeat = on_heartbeat
+        make_pool = partial(
+            JobPool,
+            database,
+            clock=clock,
+            worker_id=self.worker_id,
+            on_attempt=on_attempt or (lambda _kind, _result: None),
+        )
+        self._pools = [
+            make_pool("fetch", fetcher.handle, limit=FETCHES, per_group=FETCHES_PER_COMPANY)
+        ]
+        if dispatcher:
+            messages = make_pool(
+                "message",
+                dispatcher.handle,
+                limit=MESSAGES_PER_RECIPIENT * len(dispatcher.recipients),
+                per_group=MESSAGES_PER_RECIPIENT,
+                groups=dispatcher.recipients,
+            )
+            self._pools.append(messages)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
-        self._stopping = False
-        self._running: dict[asyncio.Task[None], Claim] = {}
-        self._beat_at: datetime | None = None
-        self._duties = duties
-        self._on_beat = on_beat
+        self._stopping = asyncio.Event()
+        self._is_alive = asyncio.Event()
+        self._heartbeats = Heartbeats()
+        self._is_database_down = False
+        # a thread of its own: a worker whose other threads are busy is not dead
+        self._heartbeat_thread = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
 
     def wake(self) -> None:
-        """There is work now. Call it from the loop the worker runs in."""
-        self._woken.set()
+        """Look for events and jobs now. May be called from any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._woken.set)
 
     def stop(self) -> None:
-        """Claim nothing more; `run` ends when what is in hand is done or the grace is over."""
-        self._stopping = True
+        """Claim nothing more and let `run` end. Call it from the event loop."""
+        self._stopping.set()
         self._woken.set()
+        self._is_alive.set()
+        for pool in self._pools:
+            pool.wakeup.set()
 
     async def run(self) -> None:
-        """Work until stopped. A database that is away is waited for."""
-        duties = asyncio.create_task(self._duties()) if self._duties else None
-        while not self._stopping:
+        """Work until stopped or cancelled. A database that is down is waited for."""
+        self._loop = asyncio.get_running_loop()
+        heartbeat = asyncio.create_task(self._send_heartbeats())
+        scheduler = asyncio.create_task(self._scheduler.run())
+        loops = [asyncio.create_task(self._project_events())]
+        loops += [asyncio.create_task(self._consume(pool)) for pool in self._pools]
+        try:
+            await self._stopping.wait()
+        finally:
+            self.stop()
+            scheduler.cancel()
+            await self._finish(loops)
+            heartbeat.cancel()
+            await asyncio.wait([heartbeat, scheduler])
+            await self._attempt(partial(self._in_heartbeat_thread, self._remove_heartbeat))
+            self._heartbeat_thread.shutdown(wait=False)
+
+    async def _finish(self, loops: Sequence["asyncio.Task[None]"]) -> None:
+        """Let the loops end, and the jobs in hand; not longer than the grace in all."""
+        deadline = asyncio.get_running_loop().time() + GRACE_S
+        _, late = await asyncio.wait(loops, timeout=GRACE_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        await asyncio.gather(*(pool.shut_down(left) for pool in self._pools))
+
+    async def _project_events(self) -> None:
+        while not self._stopping.is_set():
+            was_woken = self._woken.is_set()
             self._woken.clear()
-            claimed = await self._claim()
-            for each in claimed:
-                self._start(each)
-            if not claimed or len(self._running) >= AT_ONCE:
-                await self._pause()
-        if duties:
-            duties.cancel()
-        await self._end()
-        if duties:
-            await asyncio.wait([duties])
-
-    async def _claim(self) -> list[Claim]:
-        try:
-            held = [each.company_id for each in self._running.values()]
-            return await asyncio.to_thread(self._beat_and_claim, held)
-        except StorageUnavailable as error:
-            _log.warning("the worker waits for the database", reason=str(error))
-        except Exception:
-            _log.exception("the worker could not look for work; it tries again")
-        return []
-
-    async def _pause(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._poll_s):  # `wait_for` may swallow a cancellation
-                await self._woken.wait()
-
-    def _beat_and_claim(self, held: list[str]) -> list[Claim]:
-        now = self._clock()
-        room = AT_ONCE - len(held)
-        if self._beat_at is None or now - self._beat_at >= BEAT_EVERY:
-            with self._database.writing() as connection:
-                store.beat(connection, self.name, now)
-                alive = store.workers_alive(connection, now - ALIVE_FOR)
-                counted.fold(connection)
-            self._on_beat(alive)
-            self._beat_at = now
-        if room <= 0 or not self._is_anything_due(now):
-            return []
-        with self._database.writing() as connection:
-            return owed.claim(
-                connection, now=now, lease=LEASE, limit=room, held=held, of_one=AT_ONCE_OF_ONE
+            handled = await self._attempt(
+                partial(asyncio.to_thread, self._projector.project_pending)
             )
+            if handled or was_woken:
+                for pool in self._pools:
+                    pool.wakeup.set()
+            if not handled:
+                await _wait(self._woken, EVENT_POLL_S if handled == 0 else DOWN_POLL_S)
 
-    def _is_anything_due(self, now: datetime) -> bool:
-        """A read first: an idle worker must not take SQLite's write lock every second."""
-        with self._database.reading() as connection:
-            return owed.is_due(connection, now)
+    async def _consume(self, pool: JobPool) -> None:
+        await self._is_alive.wait()
+        while not self._stopping.is_set():
+            pool.wakeup.clear()
+            started = await self._attempt(pool.claim_due)
+            if not started or pool.is_full:
+                await _wait(pool.wakeup, JOB_POLL_S)
 
-    def _start(self, claimed: Claim) -> None:
-        task = asyncio.create_task(self._carry_out(claimed))
-        self._running[task] = claimed
-        task.add_done_callback(self._ended)
+    async def _send_heartbeats(self) -> None:
+        while True:
+            await self._attempt(self._send_heartbeat)
+            await asyncio.sleep(HEARTBEAT_EVERY_S)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
-        self._woken.set()
+    async def _send_heartbeat(self) -> None:
+        alive = await self._in_heartbeat_thread(self._beat)
+        if self._is_database_down:
+            _log.info("the database is available again")
+        self._is_database_down = False
+        self._is_alive.set()
+        self._on_heartbeat(alive)
 
-    async def _carry_out(self, claimed: Claim) -> None:
-        ids = {"sync_id": claimed.sync_id, "company_id": claimed.company_id}
+    def _beat(self) -> int:
+        """Record that this worker is alive, and take over the jobs of those that are not."""
+        with self._database.writing(priority=True) as connection:
+            now = self._clock()
+            workers.beat(connection, self.worker_id, now)
+            silent = self._heartbeats.find_silent(workers.heartbeats(connection), now)
+            taken = workers.take_over(connection, silent)
+            alive = workers.alive(connection, now - COUNTED_FOR)
+        if taken:
+            _log.warning("took over jobs of a worker that is gone", count=taken)
+            self.wake()
+        return alive
+
+    def _remove_heartbeat(self) -> None:
+        with self._database.writing(priority=True) as connection:
+            workers.remove(connection, self.worker_id)
+
+    async def _in_heartbeat_thread(self, function: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._heartbeat_thread, function)
+
+    async def _attempt(self, step: Callable[[], Awaitable[T]]) -> T | None:
+        """The step's result; None when it failed. Logs the start of an outage once."""
         try:
-            await self._fetcher.fetch(claimed)
-        except StorageUnavailable as error:
-            _log.warning("a fetch was not recorded; its lease ends", reason=str(error), **ids)
+            return await step()
+        except DatabaseDown as error:
+            if not self._is_database_down:
+                _log.warning("the database is down; waiting for it", reason=str(error))
+            self._is_database_down = True
+        except DatabaseUnavailable as error:
+            _log.warning("a database transaction failed; trying again", reason=str(error))
         except Exception:
-            _log.exception("a fetch failed in an unforeseen way; its lease runs out", **ids)
+            _log.exception("the worker failed unexpectedly; trying again")
+        return None
 
-    async def _end(self) -> None:
-        """Let what is in hand finish for a moment, then give the rest back for another worker."""
-        tasks = dict(self._running)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=GRACE_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-            await asyncio.to_thread(self._give_back, [tasks[task] for task in late])
-        await asyncio.to_thread(self._forget)
 
-    def _give_back(self, claims: list[Claim]) -> None:
-        try:
-            with self._database.writing() as connection:
-                for claimed in claims:
-                    owed.put_off(connection, claimed, until=self._clock(), error=None, free=True)
-        except StorageUnavailable as error:
-            _log.warning("claims could not be given back", reason=str(error))
-
-    def _forget(self) -> None:
-        try:
-            with self._database.writing() as connection:
-                store.forget_worker(connection, self.name)
-        except StorageUnavailable as error:
-            _log.warning("the worker could not say goodbye", reason=str(error))
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):  # `wait_for` may swallow a cancellation
+            await event.wait()

@@ -1,4 +1,4 @@
-"""Periodic duties: each is done by exactly one of any number of replicas per period."""
+"""Periodic tasks: each runs on exactly one of any number of replicas per period."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,55 +6,54 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import logging as log
-from app.db import reconciliation as compare
+from app.db import workers
 from app.db.engine import Database
-from app.errors import ServiceError
+from app.errors import DatabaseDown, ServiceError
+from app.worker.threads import read, write
 
-LOOK_EVERY_S = 5.0
+CHECK_EVERY_S = 5.0
 
 _log = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Duty:
-    """Something to do every so often; `name` is shared by all replicas."""
+class PeriodicTask:
+    """Work to do every so often; `name` is the same on all replicas.
+
+    `run` returns a result that is logged.
+    """
 
     name: str
     every: timedelta
     run: Callable[[], Awaitable[object]]
 
 
-class Duties:
-    """Looks every few seconds for a duty that is due, and does it."""
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """Checks every few seconds which tasks are due, and runs them one after the other."""
 
-    def __init__(
-        self, database: Database, duties: Sequence[Duty], clock: Callable[[], datetime]
-    ) -> None:
-        self._database = database
-        self._duties = duties
-        self._clock = clock
+    database: Database
+    tasks: Sequence[PeriodicTask]
+    clock: Callable[[], datetime]
 
     async def run(self) -> None:
-        """Until cancelled. A duty that fails is logged and comes due again in its own time."""
+        """Run until cancelled. A task that fails is logged and runs again in its next period."""
         while True:
-            for duty in self._duties:
-                await self._do(duty)
-            await asyncio.sleep(LOOK_EVERY_S)
+            for task in self.tasks:
+                await self._run_if_due(task)
+            await asyncio.sleep(CHECK_EVERY_S)
 
-    async def _do(self, duty: Duty) -> None:
+    async def _run_if_due(self, task: PeriodicTask) -> None:
         try:
-            if await asyncio.to_thread(self._take, duty):
-                done = await duty.run()
-                _log.info("a duty was done", duty=duty.name, result=str(done))
+            now = self.clock()
+            if not await read(self.database, workers.is_task_due, task.name, now):
+                return
+            if await write(self.database, workers.take_task, task.name, now=now, every=task.every):
+                result = await task.run()
+                _log.info("periodic task finished", task=task.name, result=str(result))
+        except DatabaseDown:
+            pass  # the runner's heartbeat reports it
         except ServiceError as error:
-            _log.warning("a duty could not be done", duty=duty.name, reason=str(error))
+            _log.warning("periodic task failed", task=task.name, reason=str(error))
         except Exception:
-            _log.exception("a duty failed in an unforeseen way", duty=duty.name)
-
-    def _take(self, duty: Duty) -> bool:
-        now = self._clock()
-        with self._database.reading() as connection:
-            if not compare.is_due(connection, duty.name, now):
-                return False
-        with self._database.writing() as connection:
-            return compare.take_duty(connection, duty.name, now=now, every=duty.every)
+            _log.exception("periodic task failed unexpectedly", task=task.name)

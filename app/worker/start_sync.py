@@ -1,111 +1,101 @@
-"""Starts a sync at Codat for a caller who waits: one at a time per company.
+"""Start a sync at Codat for a caller who waits: one at a time per company.
 
-    take the company's turn → does Codat list one in progress? → start → know it, give the turn back
+    acquire the lock → does Codat list a sync in progress? → start → store it → release the lock
 
-Codat says whether one is in progress: a start or an end that no webhook told us would mislead us.
-Only for a sync that we heard of just now and that Codat does not list yet our own word is taken.
+Codat decides whether one is in progress, because a start or end that no webhook reported would
+mislead us. Only for a sync that is new here and not in Codat's list yet, our own state counts.
 """
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from functools import partial
 
 from app import logging as log
-from app.db import start_lock as starting
+from app.codat.client import CodatClient
+from app.db import start_lock
 from app.db.engine import Database
-from app.db.start_lock import Turn
-from app.domain.models import CodatStatus
+from app.domain.models import SyncStatus
 from app.domain.status_codes import phase_of
 from app.errors import (
     BadRequest,
     CodatRefused,
     CodatUnavailable,
-    Conflicting,
+    Conflict,
+    DatabaseUnavailable,
     ServiceError,
-    StorageUnavailable,
 )
-from app.worker.user_calls import Asking
+from app.worker.codat_calls import InteractiveCalls
+from app.worker.threads import read, write
 
-TURN = timedelta(seconds=120)  # longer than both calls may take
+LOCKED_FOR = timedelta(seconds=120)  # longer than both calls may take
 LISTED_WITHIN = timedelta(minutes=10)
 
 _log = log.get(__name__)
 
 
-class StartsSyncs(Protocol):
-    """What is needed of the Codat client to start a sync."""
-
-    async def list_statuses(self, company_id: str) -> list[CodatStatus]:
-        """All syncs of a company; raises CodatError."""
-
-    async def initiate_sync(
-        self, company_id: str, dataset_ids: Sequence[str], *, idempotency_key: str
-    ) -> str:
-        """The id of the sync that was started; raises CodatError."""
-
-
 @dataclass(frozen=True, slots=True)
-class Starter:
-    """Starts syncs, one at a time per company."""
+class SyncStarter:
+    """Starts syncs, one at a time per company over all replicas."""
 
     database: Database
-    codat: StartsSyncs
+    codat: CodatClient
     clock: Callable[[], datetime]
 
     async def start(self, company_id: str, dataset_ids: Sequence[str]) -> str:
-        """The new sync's id.
+        """Start a sync and return its id.
 
-        Raises Conflicting while one is in progress or being started, BadRequest when Codat refuses
-        the datasets or the company's connections, and what `Asking.plainly` raises.
+        Raises Conflict while one is in progress or being started, BadRequest when Codat refuses the
+        datasets or the company's connections, and what `InteractiveCalls.run` raises.
         """
-        async with self._turn(company_id, " ".join(sorted(dataset_ids))) as turn:
-            asking = Asking(self.database, self.clock)
-            told = await asking.plainly(self.codat.list_statuses(company_id))
-            await asyncio.to_thread(self._require_rest, company_id, told)
-            sync_id = await asking.plainly(self._initiate(company_id, dataset_ids, turn.key))
-            await self._keep(company_id, sync_id, len(dataset_ids))
+        async with self._locked(company_id, dataset_ids) as key:
+            calls = InteractiveCalls(self.database, self.clock)
+            listed = await calls.run(self.codat.list_statuses(company_id))
+            await self._require_none_in_progress(company_id, listed)
+            sync_id = await calls.run(self._initiate(company_id, dataset_ids, key))
+            await self._record(company_id, sync_id, len(dataset_ids))
         return sync_id
 
     @asynccontextmanager
-    async def _turn(self, company_id: str, wanted: str) -> AsyncIterator[Turn]:
-        turn = await asyncio.to_thread(self._take, company_id, wanted)
-        if turn is None:
-            raise Conflicting("a sync of this company is just being started")
-        known = False
+    async def _locked(self, company_id: str, dataset_ids: Sequence[str]) -> AsyncIterator[str]:
+        """Hold the company's start lock; gives the idempotency key."""
+        now = self.clock()
+        digest = hashlib.sha256(" ".join(sorted(dataset_ids)).encode()).hexdigest()
+        key = await write(
+            self.database, start_lock.acquire, company_id, digest, now=now, until=now + LOCKED_FOR
+        )
+        if key is None:
+            raise Conflict("a sync of this company is just being started")
+        is_known = False
         try:
-            yield turn
-            known = True
+            yield key
+            is_known = True
         except ServiceError as error:
-            known = not isinstance(error, CodatUnavailable)
+            is_known = not isinstance(error, CodatUnavailable)
             raise
         finally:
-            await asyncio.to_thread(self._end, turn, known)
+            await self._release(company_id, key, is_known)
 
-    def _take(self, company_id: str, wanted: str) -> Turn | None:
-        now = self.clock()
-        digest = hashlib.sha256(wanted.encode()).hexdigest()
-        with self.database.writing() as connection:
-            return starting.take_turn(connection, company_id, digest, now=now, until=now + TURN)
-
-    def _end(self, turn: Turn, known: bool) -> None:
+    async def _release(self, company_id: str, key: str, is_known: bool) -> None:
+        release = partial(start_lock.release, now=self.clock(), is_outcome_known=is_known)
         try:
-            with self.database.writing() as connection:
-                starting.end_turn(connection, turn, self.clock(), known=known)
-        except StorageUnavailable as error:
-            _log.warning("a turn ends by itself", company_id=turn.company_id, reason=str(error))
+            await write(self.database, release, company_id, key)
+        except DatabaseUnavailable as error:
+            fields = {"company_id": company_id, "reason": str(error)}
+            _log.warning("could not release a start lock; it expires", **fields)
 
-    def _require_rest(self, company_id: str, told: Sequence[CodatStatus]) -> None:
-        running = [each.sync_id for each in told if phase_of(each.status_code) == "running"]
-        listed = {each.sync_id for each in told}
-        with self.database.reading() as connection:
-            ours = starting.running_since(connection, company_id, self.clock() - LISTED_WITHIN)
-        running += [sync_id for sync_id in ours if sync_id not in listed]
+    async def _require_none_in_progress(
+        self, company_id: str, listed: Sequence[SyncStatus]
+    ) -> None:
+        running = [each.sync_id for each in listed if phase_of(each.status_code) == "running"]
+        known_to_codat = {each.sync_id for each in listed}
+        since = self.clock() - LISTED_WITHIN
+        ours = await read(self.database, start_lock.syncs_in_progress, company_id, since)
+        running += [sync_id for sync_id in ours if sync_id not in known_to_codat]
         if running:
-            raise Conflicting(f"a sync of this company is in progress: {running[0]}")
+            raise Conflict(f"a sync of this company is in progress: {running[0]}")
 
     async def _initiate(self, company_id: str, dataset_ids: Sequence[str], key: str) -> str:
         try:
@@ -118,16 +108,16 @@ class Starter:
                 raise BadRequest("company_id", reason) from error
             raise
 
-    async def _keep(self, company_id: str, sync_id: str, datasets: int) -> None:
-        """Know it from now on. Codat has started it in any case: it is never answered as failed."""
-        reason = f"started here, with {datasets} dataset{'s' if datasets > 1 else ''}"
-        _log.info("a sync was started", sync_id=sync_id, company_id=company_id)
+    async def _record(self, company_id: str, sync_id: str, datasets: int) -> None:
+        """Store the sync. Codat has started it in any case, so the caller never sees a failure."""
+        ids = {"sync_id": sync_id, "company_id": company_id}
+        _log.info("sync started", **ids)
+        detail = f"with {datasets} dataset{'s' if datasets > 1 else ''}"
+        now = self.clock()
         try:
-            await asyncio.to_thread(self._write, company_id, sync_id, reason)
-        except StorageUnavailable as error:
-            why = "a started sync was not kept; reconciliation will find it"
-            _log.warning(why, sync_id=sync_id, company_id=company_id, reason=str(error))
-
-    def _write(self, company_id: str, sync_id: str, reason: str) -> None:
-        with self.database.writing() as connection:
-            starting.keep_started(connection, company_id, sync_id, reason, self.clock())
+            await write(
+                self.database, start_lock.record_started, company_id, sync_id, detail, now=now
+            )
+        except DatabaseUnavailable as error:
+            problem = "could not store a started sync; reconciliation will add it"
+            _log.warning(problem, **ids, reason=str(error))

@@ -1,6 +1,6 @@
-"""The service with something to see, and a real browser to look at it.
+"""The real application with sample data, and a browser that visits its pages.
 
-Needs a Chromium on the machine (`apt install chromium`); CI must have one.
+Needs Chromium on the machine (`apt install chromium`); in CI a missing one fails the tests.
 """
 
 import os
@@ -13,85 +13,79 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect, sync_playwright
 
 from app.bootstrap import create_app
-from app.db.engine import Database, open_database
+from app.db import workers
+from app.db.engine import open_database
 from app.settings import load_settings
 from tests.ports import free_port
-from tests.processes import API_KEY, CODAT_KEY, SECRET, TLS, stage, wait_for
-from tests.receiver import SIGNING_SECRET, Receiver, receiver
-from tests.web.shelf import Shelf, done_item, failed_item
+from tests.processes import SECRET, wait_for
+from tests.web.conftest import FakeCodat
+from tests.web.store import KEY, Store, completed_row, failed_row
 
 expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EXPENSE = "3f1c2a00-5b1e-4a53-9d7e-0c6a7a1f0e11"
+CORRELATION = "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb"
 WRAPPED = (
-    "An error occurred in a downstream service. Correlation ID: "
-    "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb. Message:  Account code '429' is not active."
+    f"An error occurred in a downstream service. Correlation ID: {CORRELATION}. "
+    "Message:  Account code '429' is not active."
 )
 
 
 @dataclass
 class Site:
-    """The service, what it keeps, and who takes what is to be sent again."""
+    """The running application and what fills its database."""
 
     address: str
-    database: Database
-    retries: Receiver
+    store: Store
 
 
 @pytest.fixture(scope="module")
 def site(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The real application with something to see, on loopback; no worker, so nothing changes."""
-    path = tmp_path_factory.mktemp("site") / "syncs.db"
-    shutil.copy(sqlite_template, path)
-    url = f"sqlite:///{path}"
-    database = open_database(url)
-    fill(Shelf(database))
-    with stage(path.parent, url) as playing, receiver() as retries:
-        codat = playing.simulate()
-        company = {"name": "Toft stores", "company_id": "c1"}
-        httpx.post(f"{codat}/_sim/companies", json=company, verify=TLS).raise_for_status()
-        settings = load_settings(
-            database_url=url, api_keys=API_KEY, codat_api_key=CODAT_KEY, codat_base_url=codat,
-            codat_webhook_secrets=SECRET, worker_in_web=False,
-            retry_webhook_url=retries.address, notify_signing_secret=SIGNING_SECRET,
-        )  # fmt: skip
-        with served(create_app(settings)) as address:
-            yield Site(address, database, retries)
-    database.close()
+    """The application without a worker, so that only the tests change its data."""
+    url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path_factory.mktemp('site'))}"
+    settings = load_settings(
+        database_url=url, api_keys=KEY, codat_api_key="codat-key", codat_webhook_secrets=SECRET,
+        retry_webhook_url="https://retry.test/hook", notify_signing_secret=SECRET,
+        worker_in_web=False,
+    )  # fmt: skip
+    app = create_app(settings)
+    app.state.codat = FakeCodat()
+    store = Store(open_database(url))
+    fill(store)
+    with serve(app) as address:
+        yield Site(address, store)
+    store.database.close()
 
 
-def fill(shelf: Shelf) -> None:
-    """Two companies, sixty syncs of today, one of them failed in a way worth a look."""
+def fill(store: Store) -> None:
+    """Two companies and 63 syncs of today; one failed in a way worth reading."""
     now = datetime.now(UTC).replace(microsecond=0)
-    shelf.company("c1", "Toft stores")
-    shelf.company("c2", "Old Mill Brewing")
-    number = shelf.failed(
-        "failed-one",
-        at=now - timedelta(minutes=1),
-        items=(failed_item(EXPENSE, WRAPPED), failed_item("t2", "Closed"), done_item("t3")),
-        error_message=WRAPPED,
-    )
-    shelf.note(number, now, reason="Codat says 5130")
-    shelf.fetch(number, "settled", attempts=1)
-    shelf.sync("running", "c2", at=now - timedelta(minutes=2))
-    shelf.failed("waiting", "c2", items=None, at=now - timedelta(minutes=3))
+    with store.database.writing() as connection:
+        workers.beat(connection, "w1", now + timedelta(hours=1))
+    store.company("c1", "Toft stores")
+    store.company("c2", "Old Mill Brewing")
+    rows = (failed_row(EXPENSE, WRAPPED), failed_row("t2", "Closed"), completed_row("t3"))
+    at = now - timedelta(minutes=1)
+    pk = store.failed("failed-one", at=at, rows=rows, error_message=WRAPPED)
+    store.log(pk, "Codat status 5130 (data write error): 2 of 3 items failed", at=now)
+    store.job(pk, "done", attempts=1)
+    store.sync("running", "c2", at=now - timedelta(minutes=2))
+    store.failed("waiting", "c2", rows=None, at=now - timedelta(minutes=3))
     for minute in range(60):
-        shelf.done(f"done-{minute:02}", "c2", at=now - timedelta(minutes=4 + minute))
-    shelf.event("m1", reading="unreadable", reason="it is not JSON", body=b"{oops")
+        store.completed(f"done-{minute:02}", "c2", at=now - timedelta(minutes=4 + minute))
+    store.event("m1", parse_status="unreadable", parse_error="Invalid JSON: x", body=b"{oops")
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
+def serve(app: Any) -> Iterator[str]:
     port = free_port()
-    config = uvicorn.Config(app, port=port, log_config=None, lifespan="on", ws="none")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -104,62 +98,56 @@ def served(app: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, NAMES)), None)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        told = f"no browser: none of {', '.join(NAMES)} is on this machine"
+        reason = f"no browser found: install one of {', '.join(BROWSERS)}"
         if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(reason)
+        pytest.skip(reason)
     with sync_playwright() as playwright:
         # as root, and in most containers, Chromium cannot make a sandbox of its own
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="module")
-def entered(browser: Browser, site: Site) -> StorageState:
-    """What a browser keeps once somebody has signed in."""
+def session(browser: Browser, site: Site) -> StorageState:
+    """The cookies of a browser that has signed in."""
     context = browser.new_context(base_url=site.address)
-    sign_in(context.new_page())
-    kept = context.storage_state()
+    page = context.new_page()
+    page.goto("/sign-in")
+    page.get_by_label("API key").fill(KEY)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/")
+    state = context.storage_state()
     context.close()
-    return kept
+    return state
 
 
 Visit = Callable[..., Page]
 
 
 @pytest.fixture
-def visit(browser: Browser, site: Site, entered: StorageState) -> Iterator[Visit]:
-    """Opens a page in a fresh browser profile, signed in; errors on the page fail the test."""
-    opened: list[BrowserContext] = []
-    wrong: list[str] = []
+def visit(browser: Browser, site: Site, session: StorageState) -> Iterator[Visit]:
+    """Opens a page in a new profile, signed in; an error of script or policy fails the test."""
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+    logged: list[str] = []
 
-    def open_page(path: str = "/", *, signed_in: bool = True, **how: Any) -> Page:
-        how |= {"storage_state": entered} if signed_in else {}
-        context = browser.new_context(base_url=site.address, **how)
-        opened.append(context)
+    def open_page(path: str = "/", *, signed_in: bool = True, **options: Any) -> Page:
+        options |= {"storage_state": session} if signed_in else {}
+        context = browser.new_context(base_url=site.address, **options)
+        contexts.append(context)
         context.set_default_timeout(20_000)
         page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if refused(said.text) else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: logged.append(message.text))
         page.goto(path)
         return page
 
     yield open_page
-    for context in opened:
+    for context in contexts:
         context.close()
-    assert wrong == []
-
-
-def refused(said: str) -> bool:
-    """Whether the browser says that our own policy stopped something of ours."""
-    return "Content Security Policy" in said or "violates" in said
-
-
-def sign_in(page: Page) -> None:
-    page.goto("/sign-in")
-    page.get_by_label("API key").fill(API_KEY)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/")
+    problems += [text for text in logged if "Content Security Policy" in text or "violates" in text]
+    assert problems == []

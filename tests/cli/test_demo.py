@@ -1,4 +1,4 @@
-"""The demo leaves nothing behind, however it ends, and shows no secret to the machine's others."""
+"""The demo leaves nothing behind, however it ends, and shows no secret to other users."""
 
 import os
 import signal
@@ -12,36 +12,32 @@ import httpx
 import pytest
 
 from app.cli import demo
-from simulator.__main__ import parsed
+from tests.cli.conftest import RunVerb
 from tests.processes import ROOT, TLS, free_port, wait_for
 
-OTHERS_GONE_PID = 2**22 + 7  # beyond what Linux gives to processes
+UNUSED_PID = 2**22 + 7  # above Linux's largest process id
 
 
-def _children(of: int) -> list[int]:
-    listed = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
-    ).stdout
-    pairs = [line.split() for line in listed.splitlines()]
-    return [int(pid) for pid, parent in pairs if int(parent) == of]
+def ps(*arguments: str) -> str:
+    return subprocess.run(["ps", *arguments], capture_output=True, text=True).stdout
 
 
-def _alive(pid: int) -> bool:
-    """Whether it runs; one that ended and was not yet waited for does not."""
-    told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(told.stdout.strip()) and not told.stdout.startswith("Z")
+def child_of(parent: int) -> int:
+    pairs = (line.split() for line in ps("-e", "-o", "pid=,ppid=").splitlines())
+    [child] = [int(pid) for pid, ppid in pairs if int(ppid) == parent]
+    return child
 
 
-def _command_line(pid: int) -> str:
-    shown = ["ps", "-ww", "-o", "args=", "-p", str(pid)]
-    return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+def is_running(pid: int) -> bool:
+    state = ps("-o", "stat=", "-p", str(pid)).strip()
+    return bool(state) and not state.startswith("Z")
 
 
 @pytest.fixture
-def playing(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A demo whose temporary files are in `tmp_path`, playing."""
+def running_demo(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A demo that serves, with its temporary files in `tmp_path`."""
     port = free_port()
-    popen = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "app", "demo", "--port", str(port)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -49,32 +45,31 @@ def playing(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
     )
 
-    def up() -> bool:
+    def serves() -> bool:
         try:
             return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=2, verify=TLS).is_success
         except httpx.HTTPError:
             return False
 
     try:
-        wait_for(up, 30)
-        yield popen
+        wait_for(serves, 30)
+        yield process
     finally:
-        if popen.poll() is None:
-            popen.send_signal(signal.SIGTERM)
-        popen.wait(15)
-        assert popen.stdout
-        popen.stdout.close()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(15)
+        assert process.stdout
+        process.stdout.close()
 
 
-def test_a_killed_demo_takes_its_simulator_with_it_and_the_next_one_cleans_up(
-    playing: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_demo_takes_its_simulator_along_and_the_next_one_cleans_up(
+    running_demo: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 leaves nobody to clean up."""
-    [simulator] = _children(playing.pid)
+    simulator = child_of(running_demo.pid)
     [left] = tmp_path.glob("codat-demo-*")
-    playing.kill()
-    playing.wait(10)
-    wait_for(lambda: not _alive(simulator))
+    running_demo.kill()
+    running_demo.wait(10)
+    wait_for(lambda: not is_running(simulator))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with demo.demo_folder() as folder:
         assert not left.exists()
@@ -82,65 +77,57 @@ def test_a_killed_demo_takes_its_simulator_with_it_and_the_next_one_cleans_up(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_demo_leaves_nothing(playing: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """Ctrl-C, or SIGTERM: code 0, no process, no file."""
-    [simulator] = _children(playing.pid)
-    playing.send_signal(signal.SIGTERM)
-    assert playing.wait(15) == 0
-    assert not _alive(simulator)
+def test_a_stopped_demo_leaves_nothing(
+    running_demo: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    simulator = child_of(running_demo.pid)
+    command_line = ps("-ww", "-o", "args=", "-p", str(simulator))
+    assert "simulator" in command_line
+    assert "whsec_" not in command_line
+    assert "--key" not in command_line
+    running_demo.send_signal(signal.SIGTERM)
+    assert running_demo.wait(15) == 0
+    assert not is_running(simulator)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_command_line_shows_a_secret(playing: subprocess.Popen[bytes]) -> None:
-    """Every user of a machine may read every command line."""
-    [simulator] = _children(playing.pid)
-    shown = _command_line(simulator)
-    assert "simulator" in shown
-    assert "whsec_" not in shown
-    assert "--key" not in shown
-
-
 @pytest.mark.parametrize(
-    ("name", "gone"),
+    ("name", "is_removed"),
     [
-        (f"codat-demo-{OTHERS_GONE_PID}-x", True),
-        ("codat-demo-{mine}-x", False),
+        (f"codat-demo-{UNUSED_PID}-x", True),
+        ("codat-demo-OURS-x", False),
         ("codat-demo-1-x", False),
         ("codat-demo-99999999999999999999999-x", False),
         ("codat-demo-mine", False),
         ("codat-demo-", False),
     ],
 )
-def test_only_the_folders_of_dead_demos_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, gone: bool
+def test_only_folders_of_demos_that_ended_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_removed: bool
 ) -> None:
-    """What lives, and what merely is called alike, stays."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = tmp_path / name.format(mine=os.getpid())
+    folder = tmp_path / name.replace("OURS", str(os.getpid()))
     folder.mkdir()
     with demo.demo_folder():
-        assert folder.exists() is not gone
+        assert folder.exists() is not is_removed
 
 
-def test_a_link_in_the_place_of_a_folder_is_not_followed(
+def test_a_link_in_place_of_a_folder_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else may have put it there."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (tmp_path / f"codat-demo-{OTHERS_GONE_PID}-x").symlink_to(precious)
+    target = tmp_path / "precious"
+    target.mkdir()
+    (tmp_path / f"codat-demo-{UNUSED_PID}-x").symlink_to(target)
     with demo.demo_folder():
-        assert precious.exists()
+        assert target.exists()
 
 
-def test_the_simulator_takes_its_secrets_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_image_has_no_demo_and_says_so(
+    run_verb: RunVerb, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An option still wins."""
-    monkeypatch.setenv("SIMULATOR_KEY", "k1")
-    monkeypatch.setenv("SIMULATOR_SECRETS", "whsec_" + "A" * 32 + ", whsec_" + "B" * 32)
-    told = parsed(["--to", "http://x"])
-    assert (told.key, told.secret) == ("k1", ["whsec_" + "A" * 32, "whsec_" + "B" * 32])
-    told = parsed(["--key", "k2", "--secret", "whsec_" + "C" * 32])
-    assert (told.key, told.secret) == ("k2", ["whsec_" + "C" * 32])
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    result = run_verb("demo")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: The demo needs a checkout of the repository")
+    assert "simulator" not in (ROOT / "Dockerfile").read_text()

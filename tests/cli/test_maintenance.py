@@ -1,125 +1,221 @@
-"""Looking after the service from the command line: real processes, both databases."""
+"""The verbs for stored data, in this process."""
 
 import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import update
 
-from app.db.engine import open_database
-from app.db.keep import keep_all
-from app.db.tables import events
-from tests.processes import SECRET, Stage, run, wait_for
-from tests.reports import delivery
-from tests.test_journeys import control
+from app.db.engine import Database
+from app.db.tables import jobs, syncs, webhook_events
+from app.domain.causes.loader import load_builtin
+from tests.cli.conftest import RunVerb
+from tests.factories import count_rows, deliver, fetch_job, sync_row
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+MESSAGE = "The accounting period is closed."
 
 
-def put(playing: Stage, message_id: str, **more: Any) -> None:
-    database = open_database(playing.database_url)
+def set_values(database: Database, table: Any, **values: Any) -> None:
     with database.writing() as connection:
-        keep_all(connection, [delivery(message_id, **more)])
-    database.close()
+        connection.execute(update(table).values(**values))
 
 
-def test_prune_removes_old_bodies_and_says_how_many(playing: Stage) -> None:
-    """And with 0 it keeps everything."""
-    put(playing, "m1")
-    database = open_database(playing.database_url)
+def test_migrate_creates_the_schema_once(run_verb: RunVerb, empty_database_url: str) -> None:
+    first = run_verb("migrate", DATABASE_URL=empty_database_url)
+    again = run_verb("migrate", DATABASE_URL=empty_database_url)
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    version = re.fullmatch(r"Created schema (\w+)\.\n", first.stdout)
+    assert version
+    assert again.stdout == f"Already up to date ({version[1]}).\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve",),
+        ("worker",),
+        ("reconcile",),
+        ("redrive", "--all-dead"),
+        ("rebuild",),
+        ("erase", "--company", "c1", "--yes"),
+        ("prune",),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_verbs_refuse_a_database_that_was_not_migrated(
+    run_verb: RunVerb, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    result = run_verb(*arguments, DATABASE_URL=f"sqlite:///{tmp_path}/new.db")
+    assert (result.exit_code, result.stdout) == (1, "")
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "`python -m app migrate`" in line
+
+
+@on_sqlite
+def test_prune_removes_old_bodies(run_verb: RunVerb, database: Database, database_url: str) -> None:
+    deliver(database, "m1")
     long_ago = datetime.now(UTC) - timedelta(days=8)
-    with database.writing() as connection:
-        connection.execute(update(events).values(received_at=long_ago))
-    database.close()
-    where = {"DATABASE_URL": playing.database_url}
-    kept = run(playing.folder, "prune", KEEP_EVENTS_DAYS="0", **where)
-    assert (kept.returncode, "nothing was removed" in kept.stdout) == (0, True)
-    assert run(playing.folder, "prune", **where).stdout.startswith("0 raw bodies")
-    done = run(playing.folder, "prune", KEEP_EVENTS_DAYS="7", **where)
-    assert (done.returncode, done.stdout.startswith("1 raw bodies received before")) == (0, True)
-
-
-def test_the_doctor_finds_nothing_where_all_is_well(playing: Stage) -> None:
-    """The service runs, Codat knows its endpoint. Test databases lie in a folder that is swept."""
-    codat = playing.simulate()
-    service = playing.serve()
-    types = ["SyncFailed", "SyncCompleted"]
-    consumer = {"url": "https://us.example/webhooks/codat", "event_types": types, "secret": SECRET}
-    control(codat, "/subscriptions", consumer)
-    where = {"DATABASE_URL": playing.database_url, "CODAT_BASE_URL": codat}
-
-    def well() -> Any:
-        done = run(playing.folder, "doctor", "--json", RECONCILE_EVERY_MINUTES="15", **where)
-        told = json.loads(done.stdout)
-        found = {each["name"] for each in told["findings"]}
-        assert told["ok"] == (done.returncode == 0)
-        return found <= {"sqlite_ephemeral"}
-
-    assert wait_for(well)
-    assert service.stop() == 0
-    done = run(playing.folder, "doctor", CODAT_API_KEY="wrong-canary-key", **where)
-    assert done.returncode == 1
-    for name in ("worker_silent", "codat_key_refused", "reconcile_off"):
-        assert f"{name}: " in done.stdout
-    assert "canary" not in done.stdout + done.stderr
-
-
-def test_the_doctor_goes_on_where_settings_cannot_be_read(tmp_path: Path) -> None:
-    """Everything that is wrong is named in one run, and nothing is created by looking."""
-    done = run(
-        tmp_path,
-        "doctor",
-        PORT="canary",
-        API_KEYS="canary",
-        CODAT_WEBHOOK_SECRETS="",
-        CODAT_BASE_URL="http://127.0.0.1:1",
-        DATABASE_URL=f"sqlite:///{tmp_path}/there/syncs.db",
+    set_values(database, webhook_events, received_at=long_ago)
+    unlimited = run_verb(
+        "prune", DATABASE_URL=database_url, KEEP_EVENTS_DAYS="0", KEEP_CHANGES_DAYS="0"
     )
-    found = [line.partition(":")[0] for line in done.stdout.splitlines() if line[:1] not in " "]
-    assert done.returncode == 1
-    assert found[:3] == ["setting_wrong", "setting_wrong", "setting_missing"]
-    assert {"database_missing", "codat_unreachable", "reconcile_off"} <= set(found)
-    assert "canary" not in done.stdout + done.stderr
-    assert not (tmp_path / "there").exists()
-    unreadable = run(tmp_path, "doctor", DATABASE_URL="postgresql://u:canary@h:port/x")
-    assert "setting_wrong: DATABASE_URL" in unreadable.stdout
-    assert "canary" not in unreadable.stdout + unreadable.stderr
+    assert unlimited.exit_code == 0
+    assert "nothing was removed" in unlimited.stdout
+    unchanged = run_verb("prune", DATABASE_URL=database_url)
+    assert unchanged.stdout.startswith("Removed 0 raw webhook bodies, ")
+    pruned = run_verb("prune", DATABASE_URL=database_url, KEEP_EVENTS_DAYS="7")
+    assert pruned.exit_code == 0
+    assert pruned.stdout.startswith("Removed 1 raw webhook bodies, ")
 
 
-def test_the_doctor_names_what_would_stop_the_start(tmp_path: Path) -> None:
-    """Also what is wrong only together with another setting, or with a file."""
-    done = run(
-        tmp_path,
-        "doctor",
-        NOTIFY_WEBHOOK_URLS="https://receiver.example/canary",
-        NOTIFY_URLS="nosuchservice://canary",
-        CAUSES_FILE="nowhere.toml",
-        CODAT_BASE_URL="http://127.0.0.1:1",
-        DATABASE_URL=f"sqlite:///{tmp_path}/syncs.db",
-    )
-    found = [line for line in done.stdout.splitlines() if line.startswith("setting_wrong: ")]
-    assert [line.split(": ")[1] for line in found] == [
-        "NOTIFY_SIGNING_SECRET",
-        "CAUSES_FILE",
-        "NOTIFY_URLS",
+@on_sqlite
+def test_redrive_queues_dead_fetches_again(
+    run_verb: RunVerb, database: Database, database_url: str
+) -> None:
+    for number in (1, 2):
+        deliver(database, f"m{number}", sync_id=f"s{number}")
+    set_values(database, jobs, state="dead", attempts=12)
+    one = run_verb("redrive", "--sync", "s1", DATABASE_URL=database_url)
+    assert (one.exit_code, one.stdout) == (0, "Abandoned fetches queued again: 1\n")
+    job = fetch_job(database, "s1")
+    assert job
+    assert (job.state, job.attempts) == ("pending", 0)
+    every = run_verb("redrive", "--all-dead", DATABASE_URL=database_url)
+    assert every.stdout == "Abandoned fetches queued again: 1\n"
+    messages = run_verb("redrive", "--messages", DATABASE_URL=database_url)
+    assert messages.stdout == "Abandoned messages queued again: 0\n"
+    unknown = run_verb("redrive", "--sync", "nope", DATABASE_URL=database_url)
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert unknown.stderr.startswith("error: ")
+
+
+def test_redrive_needs_exactly_one_choice(run_verb: RunVerb) -> None:
+    for arguments in ((), ("--sync", "s1", "--messages")):
+        result = run_verb("redrive", *arguments)
+        assert result.exit_code == 2
+        assert "Choose one of" in result.stderr
+
+
+def test_rebuild_restores_what_the_events_say(
+    run_verb: RunVerb, database: Database, database_url: str
+) -> None:
+    deliver(database, "m1")
+    clean = run_verb("rebuild", DATABASE_URL=database_url)
+    before = dict(sync_row(database))
+    set_values(database, syncs, state="completed", outcome="all_written")
+    repaired = run_verb("rebuild", DATABASE_URL=database_url)
+    assert (clean.exit_code, repaired.exit_code) == (0, 0)
+    assert dict(sync_row(database)) | {"updated_at": None} == before | {"updated_at": None}
+    assert clean.stdout != repaired.stdout
+
+
+@on_sqlite
+def test_erase_asks_first_and_prints_a_receipt(
+    run_verb: RunVerb, database: Database, database_url: str
+) -> None:
+    deliver(database, "m1", company_id="c1")
+    deliver(database, "m2", company_id="c2", sync_id="s2")
+    unasked = run_verb("erase", "--company", "c1", DATABASE_URL=database_url)
+    assert unasked.exit_code == 2
+    assert "pass --yes" in unasked.stderr
+    erased = run_verb("erase", "--company", "c1", "--yes", DATABASE_URL=database_url)
+    assert erased.exit_code == 0
+    assert "syncs: 1" in erased.stdout.splitlines()
+    assert "c1" in erased.stdout.splitlines()[-1]
+    assert count_rows(database, "syncs") == count_rows(database, "companies") == 1
+    again = run_verb("erase", "--company", "c1", "--yes", DATABASE_URL=database_url)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert again.stderr.startswith("error: ")
+
+
+@contextmanager
+def codat_with(companies: list[dict[str, Any]], syncs: list[dict[str, Any]]) -> Iterator[str]:
+    """An HTTP server that lists these companies, and these syncs of each; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.partition("?")[0] == "/companies":
+                total = len(companies)
+                page = {"results": companies, "pageNumber": 1, "pageSize": 100}
+                self._answer({**page, "totalResults": total, "_links": {}})
+            else:
+                self._answer(syncs)
+
+        def _answer(self, value: Any) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Log nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@on_sqlite
+def test_reconcile_reports_differences_and_queues_them(
+    run_verb: RunVerb, database: Database, database_url: str
+) -> None:
+    status = {"companyId": "c1", "syncId": "s1", "syncStatusCode": 2000, "syncStatus": "Complete"}
+    with codat_with([{"id": "c1", "name": "One"}], [status]) as address:
+        where = {"DATABASE_URL": database_url, "CODAT_BASE_URL": address}
+        dry = run_verb("reconcile", "--dry-run", **where)
+        assert (dry.exit_code, count_rows(database, "syncs")) == (0, 0)
+        assert dry.stdout.startswith("Dry run, nothing was changed: ")
+        done = run_verb("reconcile", "--since", "2020-01-01", **where)
+        assert (done.exit_code, count_rows(database, "syncs")) == (0, 1)
+        assert "1 companies" in done.stdout or "1 company" in done.stdout
+    assert fetch_job(database)
+    failed = run_verb("reconcile", **where)
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_classify_shows_cause_rule_and_fingerprint(run_verb: RunVerb) -> None:
+    result = run_verb("classify", MESSAGE)
+    expected = load_builtin().explain(MESSAGE)
+    assert expected.cause
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"cause: {expected.cause} ({load_builtin().causes[expected.cause].title})",
+        f"rule: {expected.rule}",
+        f"fingerprint: {expected.fingerprint}",
     ]
-    assert "database_missing: " in done.stdout
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "canary" not in done.stdout
+    unknown = run_verb("classify", "Qwxz zzyx 17")
+    assert unknown.stdout.startswith("cause: unclassified (")
+    assert "rule: none matched" in unknown.stdout
 
 
-def test_erase_asks_first_and_prints_a_receipt(playing: Stage) -> None:
-    """Without anybody to ask it is wrong use; and an unknown company is said to be unknown."""
-    put(playing, "m1", company_id="c-1")
-    put(playing, "m2", company_id="c-2")
-    where = {"DATABASE_URL": playing.database_url}
-    assert run(playing.folder, "erase", "--company", "c-1", **where).returncode == 2
-    done = run(playing.folder, "erase", "--company", "c-1", "--yes", **where)
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0
-    assert {"companies: 1", "events: 1", "fetches: 1", "syncs: 1", "notes: 0"} <= set(lines)
-    assert len(lines) == len({line.partition(":")[0] for line in lines})
-    rows = sum(int(line.partition(": ")[2]) for line in lines[:-1])
-    assert lines[-1].startswith(f"erased {rows} rows of company c-1, ")
-    again = run(playing.folder, "erase", "--company", "c-1", "--yes", **where)
-    assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "error: nothing of a company c-1 is kept here\n"
+def test_classify_reads_files_and_custom_rules(run_verb: RunVerb, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("[[rule]]\ncause = 'period_closed'\nmessage = 'sealed'\n")
+    (tmp_path / "messages.txt").write_text(f"The ledger is sealed\n\n{MESSAGE}\n")
+    result = run_verb("classify", "--file", "messages.txt", CAUSES_FILE="own.toml")
+    lines = result.stdout.splitlines()
+    assert (result.exit_code, len(lines)) == (0, 8)
+    assert lines[0] == "The ledger is sealed"
+    assert lines[1].startswith("cause: period_closed (")
+    assert "CAUSES_FILE" in lines[2]
+    assert run_verb("classify", "--file", "-", stdin=MESSAGE).stdout.startswith(MESSAGE)
+    for arguments in ((), ("text", "--file", "messages.txt"), ("--file", "nowhere.txt")):
+        assert run_verb("classify", *arguments).exit_code == 2

@@ -1,11 +1,14 @@
-"""Asking Codat: every documented answer, every error, and pages that do not behave."""
+"""The Codat client: every documented answer, every error, and pages that misbehave."""
 
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +16,10 @@ import httpx
 import pytest
 
 from app.codat import client as client_module
-from app.codat import pagination as paging
 from app.codat.client import CodatClient, authorization
-from app.codat.rate_limiter import Limits
-from app.domain.models import Item
+from app.codat.rate_limiter import CallLimits
+from app.codat.responses import TransactionList
+from app.domain.models import SyncStatus, Transaction
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "codat"
@@ -31,99 +34,109 @@ def sample(name: str) -> Any:
     return json.loads((SAMPLES / name).read_text())
 
 
-def ask(answer: Answer, question: Callable[[CodatClient], Awaitable[T]]) -> T:
-    async def one() -> T:
+def call(answer: Answer, method: Callable[[CodatClient], Awaitable[T]], **options: Any) -> T:
+    async def run() -> T:
         transport = httpx.MockTransport(answer)
-        async with CodatClient("https://codat.test", KEY, transport=transport) as codat:
-            return await question(codat)
+        async with CodatClient("https://codat.test", KEY, transport=transport, **options) as codat:
+            return await method(codat)
 
-    return asyncio.run(one())
+    return asyncio.run(run())
 
 
 def always(status: int, body: Any = None, **headers: str) -> Answer:
-    def answer(_request: httpx.Request) -> httpx.Response:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.Response(status, json=body, headers=named)
-
-    return answer
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda _request: httpx.Response(status, json=body, headers=named)
 
 
-def status(codat: CodatClient) -> Awaitable[Any]:
+def status_of(codat: CodatClient) -> Awaitable[SyncStatus]:
     return codat.get_status("c", "s")
 
 
-def refusal(answer: Answer) -> CodatError:
+def listing(page_size: int = 10) -> Callable[[CodatClient], Awaitable[TransactionList]]:
+    return lambda codat: codat.list_transactions("c", "s", page_size=page_size)
+
+
+def is_complete(found: TransactionList) -> bool:
+    """These are all rows by Codat's count, or all it returned without a count."""
+    return found.steady and found.expected in (None, len(found.transactions))
+
+
+def error_of(answer: Answer) -> CodatError:
     with pytest.raises(CodatError) as caught:
-        ask(answer, status)
+        call(answer, status_of)
     assert KEY not in str(caught.value)
     assert "\n" not in str(caught.value)
     return caught.value
 
 
-def test_the_documented_failed_status_is_read() -> None:
-    """Code, both messages, and the time with seven digits."""
-    found = ask(always(200, sample("a02-sync-status-failed.json")), status)
-    assert (found.status_code, found.status, found.data_pushed) == (5130, "PushError", False)
-    assert "1f6ab1bc-58c8-4c1a-a654-86464b065f69" in found.error_message
-    assert found.sync_utc == datetime(2022, 8, 3, 1, 11, 33, 627933, UTC)
+def test_the_documented_statuses_are_read() -> None:
+    """Code, both messages, a time with seven digits; empty messages are None."""
+    failed = call(always(200, sample("a02-sync-status-failed.json")), status_of)
+    assert (failed.status_code, failed.status, failed.data_pushed) == (5130, "PushError", False)
+    assert "1f6ab1bc-58c8-4c1a-a654-86464b065f69" in (failed.error_message or "")
+    assert failed.sync_utc == datetime(2022, 8, 3, 1, 11, 33, 627933, UTC)
+    written = call(always(200, sample("a01-sync-status-success.json")), status_of)
+    assert (written.status_code, written.error_message) == (2000, None)
 
 
-def test_empty_messages_are_no_messages() -> None:
-    """Codat's success sample has empty texts, not null."""
-    found = ask(always(200, sample("a01-sync-status-success.json")), status)
-    assert (found.status_code, found.error_message, found.exception_message) == (2000, None, None)
+def test_the_documented_lists_are_bare_arrays() -> None:
+    statuses = sample("a07-list-statuses.json")
+    found = call(always(200, statuses), lambda codat: codat.list_statuses("c"))
+    assert [each.status_code for each in found] == [each["syncStatusCode"] for each in statuses]
+    rows = sample("a08-transaction-single-array.json")
+    one = call(always(200, rows), lambda codat: codat.get_transaction("c", "s", "t"))
+    assert len(one) == len(rows)
 
 
-def test_the_documented_list_of_statuses_is_a_bare_array() -> None:
-    """No envelope, no pages."""
-    told = sample("a07-list-statuses.json")
-    found = ask(always(200, told), lambda codat: codat.list_statuses("c"))
-    assert [each.status_code for each in found] == [each["syncStatusCode"] for each in told]
-
-
-def test_the_documented_failed_list_ends_short_and_keeps_its_rows() -> None:
-    """134 counted, two identical rows printed: no endless loop, nothing lost, nothing made up."""
+def test_the_documented_failed_list_ends_early_without_losing_rows() -> None:
+    """134 counted, two identical rows listed: no endless loop, nothing lost, nothing added."""
     answers = [sample("a04-transactions-failure.json"), sample("a12-transactions-empty.json")]
     answers[1]["totalResults"] = 134
-    found = ask(
+    found = call(
         lambda request: httpx.Response(200, json=answers[int(request.url.params["page"]) - 1]),
-        lambda codat: codat.list_transactions("c", "s"),
+        listing(100),
     )
-    assert (len(found.items), found.expected, found.steady) == (2, 134, False)
-    assert found.items[0] == found.items[1]
-    assert found.items[0].status == "PushError"
+    assert (len(found.transactions), found.expected, found.steady) == (2, 134, False)
+    assert found.transactions[0] == found.transactions[1]
+    assert found.transactions[0].status == "PushError"
 
 
-def test_an_unknown_enum_member_loses_nothing() -> None:
+def test_an_unknown_enum_value_is_stored_as_it_is() -> None:
     """Codat's own success sample has an integration type outside its own enum."""
     page = sample("a03-transactions-success.json") | {"totalResults": 2}
-    found = ask(always(200, page), lambda codat: codat.list_transactions("c", "s"))
-    assert [item.integration_type for item in found.items] == ["bankfeeds", "expense"]
+    found = call(always(200, page), listing(100))
+    assert [each.integration_type for each in found.transactions] == ["bankfeeds", "expense"]
 
 
-def pages(total: Callable[[int], int], rows: Callable[[int], int]) -> Answer:
-    """A list whose total and rows are functions of the page."""
+@dataclass
+class Pages:
+    """A list in pages: the ids on a page of some size, and Codat's count on that page."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    ids: Callable[[int, int], Sequence[str]]
+    total: Callable[[int], object]
+    page_size: int | None = None
+    requested: list[int] = field(default_factory=list)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
         number, size = (int(request.url.params[name]) for name in ("page", "pageSize"))
-        results = [
-            {"transactionId": f"{number}-{n}", "status": "Completed"} for n in range(rows(number))
-        ]
+        self.requested.append(number)
+        assert request.url.host == "codat.test"
         body = {
-            "results": results,
-            "pageNumber": number,
-            "pageSize": size,
-            "totalResults": total(number),
+            "results": [{"transactionId": each} for each in self.ids(number, size)],
+            "pageSize": self.page_size or size,
+            "totalResults": self.total(number),
             "_links": {"next": {"href": "https://evil.test/"}},
         }
-        assert request.url.host == "codat.test"
         return httpx.Response(200, json=body)
 
-    return answer
+
+def full(rows: Callable[[int], int]) -> Callable[[int, int], list[str]]:
+    """Different rows, so many on each page."""
+    return lambda number, _size: [f"{number}-{n}" for n in range(rows(number))]
 
 
 @pytest.mark.parametrize(
-    ("total", "rows", "got", "steady"),
+    ("total", "rows", "count", "steady"),
     [
         (lambda _: 0, lambda _: 0, 0, True),
         (lambda _: 7, lambda _: 7, 7, True),
@@ -133,415 +146,365 @@ def pages(total: Callable[[int], int], rows: Callable[[int], int]) -> Answer:
         (lambda p: 25 if p == 1 else 12, lambda p: 10 if p == 1 else 2, 12, False),
         (lambda _: 999, lambda p: 10 if p < 3 else 0, 20, True),
     ],
+    ids=["empty", "short", "exact", "several", "growing", "shrinking", "cut off"],
 )
-def test_pages_are_counted(
-    total: Callable[[int], int], rows: Callable[[int], int], got: int, steady: bool
+def test_pages_are_requested_by_number(
+    total: Callable[[int], int], rows: Callable[[int], int], count: int, steady: bool
 ) -> None:
-    """Empty, short, exact, several, growing, shrinking, and cut off."""
-    found = ask(pages(total, rows), lambda codat: codat.list_transactions("c", "s", page_size=10))
-    assert (len(found.items), found.steady) == (got, steady)
+    found = call(Pages(full(rows), total), listing())
+    assert (len(found.transactions), found.steady) == (count, steady)
 
 
 @pytest.mark.parametrize(
-    ("pages_shown", "steady"),
-    [
-        ([["a", "b"], ["c", "d"], ["e"]], True),
-        ([["a", "a"], ["c", "d"], ["e"]], True),
-        ([["a"], ["c", "d"], ["e", "f"]], False),
-    ],
-    ids=["still", "a row twice on one page", "a short page within"],
+    ("shown", "steady"),
+    [(["ab", "cd", "e"], True), (["aa", "cd", "e"], True), (["a", "cd", "ef"], False)],
+    ids=["unchanged", "a row twice on one page", "a short page within"],
 )
-def test_a_list_that_moved_is_noticed_though_its_count_is_right(
-    pages_shown: list[list[str]], steady: bool
+def test_a_changed_list_is_detected_though_its_count_is_right(
+    shown: list[str], steady: bool
 ) -> None:
-    """A short page and a full one too many make up for each other."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        rows = pages_shown[int(request.url.params["page"]) - 1]
-        results = [{"transactionId": each, "status": "Completed"} for each in rows]
-        return httpx.Response(200, json={"results": results, "totalResults": 5})
-
-    found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=2))
-    assert (len(found.items), found.expected, found.steady) == (5, 5, steady)
-
-
-def sliced(rows: list[str], slips: set[tuple[int, int]] = frozenset()) -> Answer:  # type: ignore[assignment]  # never changed
-    """A list in pages; a page begins a row too early where (page, size) slips."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        number, size = (int(request.url.params[name]) for name in ("page", "pageSize"))
-        start = (number - 1) * size - ((number, size) in slips)
-        results = [{"transactionId": each} for each in rows[start : start + size]]
-        body = {"results": results, "pageSize": size, "totalResults": len(rows)}
-        return httpx.Response(200, json=body)
-
-    return answer
+    """A short page and one row too many compensate each other."""
+    found = call(Pages(lambda number, _: shown[number - 1], lambda _: 5), listing(2))
+    assert (len(found.transactions), found.expected, found.steady) == (5, 5, steady)
 
 
 @pytest.mark.parametrize(
-    ("rows", "slips", "steady"),
+    ("rows", "shifted", "steady"),
     [
-        ("abcaefg", set(), True),
-        ("abcdefg", {(2, 3)}, True),
-        ("abcdefg", {(2, 3), (2, 2)}, False),
-        ("abcdefg", {(2, 3), (3, 2)}, False),
+        ("abcaefg", (), True),
+        ("abcdefg", ((2, 3),), True),
+        ("abcdefg", ((2, 3), (2, 2)), False),
+        ("abcdefg", ((2, 3), (3, 2)), False),
     ],
-    ids=["rows do repeat", "slipped once", "slipped both times", "elsewhere the second time"],
+    ids=["rows do repeat", "shifted once", "shifted both times", "elsewhere the second time"],
 )
-def test_a_row_on_two_pages_is_looked_at_in_pages_of_another_size(
-    rows: str, slips: set[tuple[int, int]], steady: bool
+def test_a_row_on_two_pages_is_checked_with_another_page_size(
+    rows: str, shifted: tuple[tuple[int, int], ...], steady: bool
 ) -> None:
-    """Equal lists are the truth; a page that slips twice alike makes two different ones."""
-    answer = sliced(list(rows), slips)
-    found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=3))
+    """Two equal lists are right; pages that shift make two different ones."""
+
+    def ids(number: int, size: int) -> str:
+        start = (number - 1) * size - ((number, size) in shifted)
+        return rows[start : start + size]
+
+    found = call(Pages(ids, lambda _: len(rows)), listing(3))
     assert found.steady is steady
     if steady:
-        assert [item.transaction_id for item in found.items] == list(rows)
+        assert [each.transaction_id for each in found.transactions] == list(rows)
 
 
 def test_pages_that_codat_makes_smaller_are_all_read() -> None:
-    """Its documents name three different limits of a page's size."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        number = int(request.url.params["page"])
-        results = [{"transactionId": f"{number}-{n}"} for n in range(3)]
-        body = {"results": results, "pageSize": 3, "totalResults": 9}
-        return httpx.Response(200, json=body)
-
-    found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=100))
-    assert (len(found.items), found.steady) == (9, True)
+    """Its documents name three different limits of the page size."""
+    found = call(Pages(full(lambda _: 3), lambda _: 9, page_size=3), listing(100))
+    assert (len(found.transactions), found.steady) == (9, True)
 
 
-def test_a_list_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A total that runs ahead of the pages must not keep a worker for ever."""
-    monkeypatch.setattr(paging, "MOST_PAGES", 5)
-    found = ask(
-        pages(lambda p: 1000 * p, lambda _: 10),
-        lambda codat: codat.list_transactions("c", "s", page_size=10),
-    )
-    assert (len(found.items), found.steady) == (50, False)
+def test_an_endless_list_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A total that grows ahead of the pages does not occupy a worker indefinitely."""
+    monkeypatch.setattr(client_module, "MAX_PAGES", 5)
+    found = call(Pages(full(lambda _: 10), lambda number: 1000 * number), listing())
+    assert (len(found.transactions), found.steady) == (50, False)
 
 
 @pytest.mark.parametrize("total", [None, -1, "many", 10**9])
-def test_without_a_usable_count_the_list_ends_at_a_page_that_is_not_full(total: object) -> None:
+def test_without_a_usable_count_the_list_ends_at_a_short_page(total: object) -> None:
     """A full page alone is never the whole list, and nonsense costs few calls."""
-    asked: list[int] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(int(request.url.params["page"]))
-        results = [{"transactionId": f"{asked[-1]}-{n}"} for n in range(10 if asked[-1] < 3 else 4)]
-        return httpx.Response(200, json={"results": results, "totalResults": total})
-
-    found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=10))
-    assert len(found.items) >= 24
-    assert found.complete is (total != 10**9)
-    assert len(asked) <= 4
+    pages = Pages(full(lambda number: 10 if number < 3 else 4), lambda _: total)
+    found = call(pages, listing())
+    assert len(found.transactions) >= 24
+    assert is_complete(found) is (total != 10**9)
+    assert len(pages.requested) <= 4
 
 
-def test_a_codat_that_ignores_the_page_is_asked_twice_and_not_believed() -> None:
-    """The same full page again: nothing more is to be had, and nothing is certain."""
-    rows = [{"transactionId": str(n)} for n in range(10)]
-    asked: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.params["page"])
-        return httpx.Response(200, json={"results": rows})
-
-    found = ask(answer, lambda codat: codat.list_transactions("c", "s", page_size=10))
-    assert asked == ["1", "2"]
-    assert not found.complete
+def test_a_page_that_repeats_ends_the_list() -> None:
+    """A server that ignores the page number: nothing more to get, and nothing is certain."""
+    pages = Pages(lambda _number, size: "abcdefghij"[:size], lambda _: None)
+    assert not is_complete(call(pages, listing()))
+    assert pages.requested == [1, 2]
 
 
-class Slow:
-    """A list of so many pages whose answers wait, except the first; it notes what happens."""
+class SlowPages:
+    """A list of five pages whose answers take time, except the first."""
 
-    def __init__(self, pages: int, pause_s: float = 0.01) -> None:
-        self.pages = pages
+    def __init__(self, pause_s: float = 0.01) -> None:
         self.pause_s = pause_s
-        self.on_their_way: set[int] = set()
+        self.under_way: set[int] = set()
         self.most = 0
-        self.given_up: list[int] = []
+        self.cancelled: list[int] = []
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         number = int(request.url.params["page"])
-        self.on_their_way.add(number)
-        self.most = max(self.most, len(self.on_their_way))
+        self.under_way.add(number)
+        self.most = max(self.most, len(self.under_way))
         try:
             await asyncio.sleep(self.pause_s if number > 1 else 0)
         except asyncio.CancelledError:
-            self.given_up.append(number)
+            self.cancelled.append(number)
             raise
-        self.on_their_way.remove(number)
+        self.under_way.remove(number)
         rows = [{"transactionId": f"{number}-{n}"} for n in range(10)]
-        return httpx.Response(200, json={"results": rows, "totalResults": self.pages * 10})
+        return httpx.Response(200, json={"results": rows, "totalResults": 50})
 
-    def listed(self, within_s: float = 9) -> Any:
-        return ask(
-            self,  # type: ignore[arg-type]  # httpx takes an awaited answer too
-            lambda codat: asyncio.wait_for(
-                codat.list_transactions("c", "s", page_size=10), within_s
-            ),
+    def read(self, within_s: float = 9) -> TransactionList:
+        return call(
+            self,  # type: ignore[arg-type]  # httpx takes a coroutine function too
+            lambda codat: asyncio.wait_for(listing()(codat), within_s),
         )
 
 
-def test_two_pages_are_on_their_way_and_none_beyond_the_end() -> None:
-    """Rows come in Codat's order all the same."""
-    slow = Slow(5)
-    found = slow.listed()
-    assert [item.transaction_id for item in found.items] == [
+def test_two_pages_are_requested_ahead_and_none_beyond_the_end() -> None:
+    slow = SlowPages()
+    found = slow.read()
+    assert [each.transaction_id for each in found.transactions] == [
         f"{page}-{n}" for page in range(1, 6) for n in range(10)
     ]
-    assert found.complete
-    assert slow.most == 2
-    assert slow.given_up == []
+    assert is_complete(found)
+    assert (slow.most, slow.cancelled) == (2, [])
 
 
-def test_who_stops_reading_gives_up_the_pages_on_their_way() -> None:
-    """A lost lease must leave no call behind."""
-    slow = Slow(5, pause_s=9)
+def test_requests_ahead_are_cancelled_with_their_reader() -> None:
+    """A lost lease leaves no call behind."""
+    slow = SlowPages(pause_s=9)
     with pytest.raises(TimeoutError):
-        slow.listed(within_s=0.1)
-    assert slow.given_up == [2, 3]
+        slow.read(within_s=0.1)
+    assert slow.cancelled == [2, 3]
 
 
 @pytest.mark.parametrize(
     ("company_id", "sync_id"),
     [("c", "latest"), ("c", "lastSuccessful"), ("c", "list"), ("c", ".."), ("c", "."), ("..", "s")],
 )
-def test_an_id_that_names_another_resource_is_never_asked_about(
-    company_id: str, sync_id: str
-) -> None:
+def test_an_id_that_names_another_resource_is_refused(company_id: str, sync_id: str) -> None:
     """Another sync's success must not become this one's."""
     with pytest.raises(CodatRefused):
-        ask(always(200, {}), lambda codat: codat.get_status(company_id, sync_id))
+        call(always(200, {}), lambda codat: codat.get_status(company_id, sync_id))
 
 
-def drip(seconds: float, chunks: int) -> httpx.Response:
+def test_ids_are_encoded() -> None:
+    """An id is text from outside; it must not become a path."""
+    paths: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.raw_path)
+        return httpx.Response(200, json={})
+
+    call(answer, lambda codat: codat.get_status("../a b", "x/?ü#"))
+    assert paths == [b"/companies/..%2Fa%20b/sync/expenses/syncs/x%2F%3F%C3%BC%23/status"]
+
+
+def trickle(pause_s: float, chunks: int) -> Answer:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(chunks):
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(pause_s)
             yield b" " * 1024
 
-    return httpx.Response(200, content=body())
+    return lambda _request: httpx.Response(200, content=body())
 
 
-def test_an_answer_that_drips_ends_with_its_whole_time() -> None:
-    """Each single read is in time; all of them together are not."""
-
-    async def call() -> None:
-        transport = httpx.MockTransport(lambda _: drip(0.02, 1000))
-        codat = CodatClient("https://codat.test", "k", transport=transport, whole_call_s=0.1)
-        await codat.get_status("c", "s")
-
-    with pytest.raises(CodatUnavailable, match="too slowly"):
-        asyncio.run(call())
-
-
-def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded by the limit and not by Codat."""
-    monkeypatch.setattr(client_module, "LARGEST_ANSWER", 4096)
+def test_an_answer_is_bounded_in_time_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each single read is fast enough; all of them together are not."""
+    with pytest.raises(CodatUnavailable, match="took too long"):
+        call(trickle(0.02, 1000), status_of, call_timeout_s=0.1)
+    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 4096)
     with pytest.raises(CodatUnavailable, match="cannot be read"):
-        ask(lambda _: drip(0, 10**9), status)
+        call(trickle(0, 10**9), status_of)
 
 
-@pytest.mark.parametrize("rows", [None, 7, {}, "junk"])
-def test_an_answer_of_the_wrong_shape_is_passing_trouble(rows: object) -> None:
-    """A proxy's page or a half-finished deployment: ask again later."""
-    with pytest.raises(CodatUnavailable):
-        ask(always(200, {"results": rows}), lambda codat: codat.list_transactions("c", "s"))
-
-
-def test_a_junk_row_never_loses_the_page() -> None:
-    """Row by row, member by member."""
+def test_an_answer_of_another_shape_is_transient_but_a_junk_row_loses_nothing() -> None:
+    """A proxy's page; or a list that is read row by row, member by member."""
+    junk: tuple[object, ...] = (None, 7, {}, "junk")
+    for rows in junk:
+        with pytest.raises(CodatUnavailable):
+            call(always(200, {"results": rows}), listing())
     body = {"results": [None, 7, {"transactionId": "t", "status": 5, "message": ["no"]}]}
-    found = ask(always(200, body), lambda codat: codat.list_transactions("c", "s"))
-    assert found.items == (Item("t", None, None, None),)
+    assert call(always(200, body), listing()).transactions == (Transaction("t", None, None, None),)
 
 
 def test_the_documented_companies_and_consumers_are_read() -> None:
-    """With their connections, and whether an endpoint is disabled."""
 
     async def companies(codat: CodatClient) -> list[Any]:
         return [company async for company in codat.list_companies()]
 
-    found = ask(always(200, sample("a14-companies-page.json")), companies)
+    found = call(always(200, sample("a14-companies-page.json")), companies)
     assert (found[0].name, found[0].connections[0].platform_name) == ("Technicalium", "Pandle")
-    consumers = ask(
+    consumers = call(
         always(200, sample("a17-webhook-consumers.json")), lambda codat: codat.list_consumers()
     )
-    assert [(c.disabled, c.event_types) for c in consumers] == [
+    assert [(each.disabled, each.event_types) for each in consumers] == [
         (False, ("DataSyncCompleted",)),
         (True, ("DatasetDataChanged",)),
     ]
 
 
-def test_the_documented_single_transaction_is_an_array() -> None:
-    """One id, one row per integration type."""
-    found = ask(
-        always(200, sample("a08-transaction-single-array.json")),
-        lambda codat: codat.get_transaction("c", "s", "t"),
-    )
-    assert len(found) == len(sample("a08-transaction-single-array.json"))
-
-
 def test_a_sync_is_started_with_an_idempotency_key() -> None:
-    """So that asking twice starts one."""
-    seen: list[httpx.Request] = []
+    requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
+        requests.append(request)
         return httpx.Response(202, json=sample("a16-initiate-accepted.json"))
 
-    sync_id = ask(answer, lambda codat: codat.initiate_sync("c", ["d1"], idempotency_key="key-1"))
+    sync_id = call(answer, lambda codat: codat.initiate_sync("c", ["d1"], idempotency_key="key-1"))
     assert sync_id == sample("a16-initiate-accepted.json")["syncId"]
-    assert json.loads(seen[0].content) == {"datasetIds": ["d1"]}
-    assert seen[0].headers["idempotency-key"] == "key-1"
+    assert json.loads(requests[0].content) == {"datasetIds": ["d1"]}
+    assert requests[0].headers["idempotency-key"] == "key-1"
 
 
 @pytest.mark.parametrize("entry", ERRORS, ids=lambda entry: entry["file"])
-def test_every_documented_error_is_classed_by_its_http_status(entry: dict[str, Any]) -> None:
+def test_every_documented_error_is_classified_by_its_http_status(entry: dict[str, Any]) -> None:
     """The statusCode in the body may say something else."""
     body = sample(entry["file"])
-    error = refusal(always(entry["status"], body))
-    passing = {409: CodatUnavailable, 429: CodatRateLimited, 500: CodatUnavailable}
-    assert type(error) is passing.get(entry["status"], CodatRefused)
+    error = error_of(always(entry["status"], body))
+    transient = {409: CodatUnavailable, 429: CodatRateLimited, 500: CodatUnavailable}
+    assert type(error) is transient.get(entry["status"], CodatRefused)
     assert error.status == entry["status"]
     assert body["error"].split()[0] in str(error)
 
 
-@pytest.mark.parametrize("code", [301, 307, 408, 409, 425, 500, 502, 503, 504, 599])
-def test_passing_trouble_is_passing(code: int) -> None:
-    """Redirects too: they are never followed."""
-    assert type(refusal(always(code, None, location="https://evil.test/"))) is CodatUnavailable
-
-
-@pytest.mark.parametrize(
-    "body", [b"<html>", b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"7", b'"x"']
-)
-def test_an_unreadable_success_is_passing_trouble(body: bytes) -> None:
-    """Truncated or not JSON at all."""
-    assert type(refusal(lambda _: httpx.Response(200, content=body))) is CodatUnavailable
-
-
-def test_an_unreachable_codat_is_passing_trouble() -> None:
-    """Refused connections and time-outs alike."""
+def test_redirects_unreadable_answers_and_no_answer_are_transient() -> None:
+    """Redirects are never followed."""
 
     def fail(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("no answer", request=request)
 
-    error = refusal(fail)
-    assert (type(error), str(error)) == (
-        CodatUnavailable,
-        "Codat cannot be reached: ReadTimeout",
-    )
+    answers = [
+        always(status, None, location="https://evil.test/")
+        for status in (301, 307, 408, 409, 425, 500, 502, 503, 504, 599)
+    ]
+    bodies = (b"<html>", b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"7", b'"x"')
+    answers += [partial(lambda body, _: httpx.Response(200, content=body), body) for body in bodies]
+    assert {type(error_of(answer)) for answer in [*answers, fail]} == {CodatUnavailable}
+    assert str(error_of(fail)) == "Cannot connect to Codat (ReadTimeout)"
 
 
-def test_retry_after_is_understood_in_all_its_forms() -> None:
+def test_retry_after_is_read_in_all_its_forms() -> None:
     """Seconds, an HTTP date, nonsense, and the reset time of the quota."""
     soon = datetime.now(UTC) + timedelta(seconds=90)
-    assert refusal(always(429, {}, retry_after="7")).retry_after == timedelta(seconds=7)
+    assert error_of(always(429, {}, retry_after="7")).retry_after == timedelta(seconds=7)
     for header in (
         {"retry_after": format_datetime(soon, usegmt=True)},
         {"x_rate_limit_reset": soon.isoformat()},
     ):
-        pause = refusal(always(429, {}, **header)).retry_after
+        pause = error_of(always(429, {}, **header)).retry_after
         assert pause is not None
         assert timedelta(seconds=80) < pause < timedelta(seconds=91)
     for nonsense in ("soon", "-5", "9" * 50, "", "NaN", "Fri, 31 Dec 9999 23:59:59 -2359"):
-        assert refusal(always(429, {}, retry_after=nonsense)).retry_after is None
-    assert refusal(always(503, {}, retry_after="0")).retry_after == timedelta()
-    assert refusal(always(503, {}, x_rate_limit_reset=soon.isoformat())).retry_after is None
+        assert error_of(always(429, {}, retry_after=nonsense)).retry_after is None
+    assert error_of(always(503, {}, retry_after="0")).retry_after == timedelta()
+    assert error_of(always(503, {}, x_rate_limit_reset=soon.isoformat())).retry_after is None
 
 
-def test_ids_are_encoded_so_that_they_cannot_leave_their_place() -> None:
-    """An id is text from outside; it must not become a path."""
-    seen: list[bytes] = []
+def test_calls_are_reported_with_their_result_and_the_quota() -> None:
+    """A call that the pause prevents is not one; an unreadable quota is not reported."""
+    results: list[str] = []
+    quotas: list[int] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request.url.raw_path)
-        return httpx.Response(200, json={})
+    async def paused() -> None:
+        raise CodatRateLimited("paused")
 
-    ask(answer, lambda codat: codat.get_status("../a b", "x/?ü#"))
-    assert seen == [b"/companies/..%2Fa%20b/sync/expenses/syncs/x%2F%3F%C3%BC%23/status"]
+    def run(answer: Answer, **options: Any) -> None:
+        hooks = {
+            "on_call": lambda result, seconds: results.append(result if seconds >= 0 else "?"),
+            "on_quota": quotas.append,
+        }
+        with suppress(CodatError):
+            call(answer, status_of, **hooks, **options)
+
+    run(always(200, {}, x_rate_limit_remaining="1999"))
+    run(always(404, {}, x_rate_limit_remaining="1998"))
+    run(always(429, {}, x_rate_limit_remaining="none"))
+    run(always(503, {}))
+    run(always(200, {}), before_call=paused)
+    assert results == ["ok", "refused", "rate_limited", "unavailable"]
+    assert quotas == [1999, 1998]
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        "raw-key",
-        " raw-key\n",
-        f"Basic {base64.b64encode(b'raw-key').decode()}",
-        f"basic  {base64.b64encode(b'raw-key').decode()}",
-    ],
-)
-def test_both_forms_of_the_key_make_the_same_header(form: str) -> None:
+def test_the_clock_is_compared_with_the_date_of_any_answer() -> None:
+    """A refusal has a date as well; an unreadable one is ignored."""
+    now = datetime(2026, 1, 1, 9, tzinfo=UTC)
+
+    def skew(status: int, **headers: str) -> timedelta | None:
+        async def run(codat: CodatClient) -> timedelta | None:
+            with suppress(CodatError):
+                await codat.get_status("c", "s")
+            return codat.clock_skew
+
+        return call(always(status, {}, **headers), run, clock=lambda: now)
+
+    date = format_datetime(now + timedelta(hours=1), usegmt=True)
+    assert skew(200, date=date) == skew(401, date=date) == timedelta(hours=-1)
+    assert skew(200, date="tomorrow") is None
+    assert skew(200) is None
+
+
+@pytest.mark.parametrize("prefix", ["", "Basic ", "basic  "])
+def test_both_forms_of_the_key_make_the_same_header(prefix: str) -> None:
     """The Portal shows the raw key and the finished header."""
-    assert authorization(form) == "Basic " + base64.b64encode(b"raw-key").decode()
+    encoded = base64.b64encode(b"raw-key").decode()
+    assert authorization(f"{prefix}{encoded}" if prefix else " raw-key\n") == f"Basic {encoded}"
 
 
-def test_a_company_is_never_asked_too_much_at_once() -> None:
-    """Codat allows ten concurrent requests per company; and turns are given back on errors."""
-    running = 0
-    highest = 0
+def test_concurrent_calls_are_limited_per_company_and_in_total() -> None:
+    """Codat allows ten per company; slots are returned on errors too."""
+    running = highest = 0
 
-    async def call(limits: Limits, company: str) -> None:
+    async def one(limits: CallLimits, company_id: str) -> None:
         nonlocal running, highest
-        async with limits.turn(company):
+        async with limits.slot(company_id):
             running += 1
             highest = max(highest, running)
             await asyncio.sleep(0.001)
             running -= 1
-            if company == "bad":
+            if company_id == "bad":
                 raise CodatUnavailable("no")
 
     async def many() -> None:
-        limits = Limits(per_company=3, at_once=10, per_minute=600_000)
-        await asyncio.gather(*(call(limits, "one") for _ in range(20)))
+        limits = CallLimits(per_company=3, concurrent=10, per_minute=600_000)
+        await asyncio.gather(*(one(limits, "one") for _ in range(20)))
         assert highest == 3
-        await asyncio.gather(*(call(limits, "bad") for _ in range(20)), return_exceptions=True)
-        await asyncio.gather(*(call(limits, str(n)) for n in range(30)))
+        await asyncio.gather(*(one(limits, "bad") for _ in range(20)), return_exceptions=True)
+        await asyncio.gather(*(one(limits, str(n)) for n in range(30)))
         assert highest == 10
 
     asyncio.run(many())
 
 
-@pytest.mark.parametrize(("callers", "more"), [(1, 3), (2, 3), (4, 2), (20, 1)])
-def test_processes_share_what_a_company_is_asked_at_once(callers: int, more: int) -> None:
-    """Codat allows ten; one process takes four. It holds too for a company that is busy already."""
-    now = highest = 0
+@pytest.mark.parametrize(("processes", "expected"), [(1, 3), (2, 3), (4, 2), (20, 1)])
+def test_processes_share_the_calls_per_company(processes: int, expected: int) -> None:
+    """Codat allows ten; one process takes four. This holds for a busy company as well."""
+    running = highest = 0
 
     async def many() -> None:
-        limits = Limits(per_minute=600_000)
+        limits = CallLimits(per_minute=600_000)
 
-        async def call() -> None:
-            nonlocal now, highest
-            async with limits.turn("one"):
-                now += 1
-                highest = max(highest, now)
+        async def one() -> None:
+            nonlocal running, highest
+            async with limits.slot("one"):
+                running += 1
+                highest = max(highest, running)
                 await asyncio.sleep(0)
-                now -= 1
+                running -= 1
 
-        async with limits.turn("one"):
-            limits.share(callers)
-            await asyncio.gather(*(call() for _ in range(12)))
-        async with limits.turn("one"):
+        async with limits.slot("one"):
+            limits.share(processes)
+            await asyncio.gather(*(one() for _ in range(12)))
+        async with limits.slot("one"):
             await asyncio.sleep(0)
 
     asyncio.run(many())
-    assert highest == more
+    assert highest == expected
 
 
-@pytest.mark.parametrize(("callers", "calls", "seconds"), [(1, 65, 0.4), (2, 35, 0.9)])
-def test_calls_are_spread_over_the_minute(callers: int, calls: int, seconds: float) -> None:
-    """A burst may go at once, what comes after it is paced; several processes share."""
+@pytest.mark.parametrize(("processes", "calls", "seconds"), [(1, 65, 0.4), (2, 35, 0.9)])
+def test_calls_are_spread_over_the_minute(processes: int, calls: int, seconds: float) -> None:
+    """A burst is allowed, later calls are paced; several processes share."""
 
     async def timed() -> float:
-        limits = Limits(per_company=99, at_once=99, per_minute=600)
-        limits.share(callers)
+        limits = CallLimits(per_company=99, concurrent=99, per_minute=600)
+        limits.share(processes)
         loop = asyncio.get_running_loop()
         start = loop.time()
         for _ in range(calls):
-            async with limits.turn("c"):
+            async with limits.slot("c"):
                 pass
         return loop.time() - start
 

@@ -1,201 +1,231 @@
-"""The feed of changes: once each, in an order that nothing can come in behind."""
+"""The change feed: once each, in an order that nothing is inserted into later."""
 
-import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, delete, text, update
 
-from app.db import change_feed as changes
-from app.db import journal
-from app.db import migrations as schema
-from app.db.bulk import write
-from app.db.change_feed import Change, KeptChange
+from app.db import change_feed
+from app.db.change_feed import Change, ChangePage
 from app.db.engine import Database
-from app.db.keep import keep_all
-from app.db.tables_told import changes as kept
-from app.domain.models import Item
-from app.errors import BadRequest
-from tests.reports import COMPLETED, FAILED, STARTED, T0, after, delivery
-from tests.worker.tasks.test_reconcile import Lister, reconcile, status
-from tests.worker.test_fetcher import FakeCodat, fetch
-
-BAD, DONE = Item("t1", "PushError", "closed", "expense"), Item("t1", "Completed", None, "expense")
+from app.db.sync_rows import sync_row
+from app.db.tables import changes
+from app.domain.causes.loader import load_builtin
+from app.errors import BadRequest, Gone
+from tests.db.stored import COMPLETED_ROW, answered, reported
+from tests.factories import T0, after
 
 
-def tell(database: Database, *ids: str, event: str = FAILED, **more: Any) -> None:
+def append(database: Database, *sync_ids: str, days: float = 0) -> None:
     with database.writing() as connection:
-        keep_all(connection, [delivery(f"m-{each}", event, sync_id=each, **more) for each in ids])
+        add(connection, *sync_ids, days=days)
 
 
-def read(database: Database, cursor: str | None = None, limit: int = 200) -> list[KeptChange]:
-    with journal.caught_up(database) as connection:
-        return changes.read_changes(connection, cursor, limit).items
+def add(connection: Connection, *sync_ids: str, days: float = 0, **payload: Any) -> None:
+    new = [Change("sync", "c1", each, None, after(days=days), payload) for each in sync_ids]
+    change_feed.append(connection, new)
 
 
-def seen(database: Database) -> list[tuple[str, str | None, Any]]:
-    found: list[tuple[str, str | None, Any]] = []
-    for each in read(database):
-        told = json.loads(each.told)
-        short = told["state"] if each.kind == "sync" else [row["status"] for row in told["rows"]]
-        found.append((each.kind, each.transaction_id, short))
-    return found
+def read(database: Database, cursor: str | None = None, limit: int = 200) -> ChangePage:
+    with database.reading() as connection:
+        return change_feed.read(connection, cursor, limit)
 
 
-def test_a_change_is_told_once_and_a_repetition_is_no_change(database: Database) -> None:
-    """The same news under another message id looks the same to others."""
-    tell(database, "s1", event=STARTED)
+def ids(database: Database, cursor: str | None = None, limit: int = 200) -> list[str]:
+    return [each.sync_id for each in read(database, cursor, limit).items]
+
+
+def prune(database: Database, *, days: float, limit: int = 1000) -> int:
     with database.writing() as connection:
-        keep_all(connection, [delivery("again", STARTED, at=after(minutes=1))])
-        keep_all(connection, [delivery("again", STARTED, at=after(minutes=1))])
-    tell(database, "s1", event=STARTED)
+        return change_feed.prune(connection, after(days=days), limit)
+
+
+def test_a_change_is_read_as_it_was_appended(database: Database) -> None:
+    """Times become JSON."""
     with database.writing() as connection:
-        keep_all(connection, [delivery("end", FAILED, at=after(minutes=2))])
-    assert seen(database) == [("sync", None, "started"), ("sync", None, "failed")]
-
-
-def test_codats_answer_changes_the_sync_and_each_transaction_that_differs(
-    database: Database,
-) -> None:
-    """Those that stay as they were are not told again; one that is gone has no rows."""
-    tell(database, "s1", event=FAILED, items=(BAD, Item("t2", "Completed"), Item("t9", "Pending")))
-    fetch(database, FakeCodat(items=(DONE, Item("t2", "Completed"), Item("t3", "PushError"))))
-    told = seen(database)
-    assert told[:4] == [
-        ("sync", None, "failed"),
-        ("transaction", "t1", ["PushError"]),
-        ("transaction", "t2", ["Completed"]),
-        ("transaction", "t9", ["Pending"]),
-    ]
-    assert told[4] == ("sync", None, "failed")
-    assert sorted(told[5:], key=str) == [
-        ("transaction", "t1", ["Completed"]),
-        ("transaction", "t3", ["PushError"]),
-        ("transaction", "t9", []),
-    ]
-
-
-def test_a_failure_that_codat_withdraws_takes_its_stage_along(database: Database) -> None:
-    """It was true while a webhook said so; all written and failed while pushing cannot be."""
-    tell(database, "s1", event=FAILED, failure_stage="Pushing")
-    fetch(database, FakeCodat(code=2000, items=(DONE,)))
-    told = [json.loads(each.told) for each in read(database) if each.kind == "sync"]
-    assert [(each["state"], each["failure_stage"]) for each in told] == [
-        ("failed", "Pushing"),
-        ("completed", None),
-    ]
-
-
-def test_a_sync_that_only_codats_list_tells_of_is_a_change(database: Database) -> None:
-    """No webhook announced it."""
-    reconcile(database, Lister({"c1": [status("s7")]}))
-    assert [(each.kind, each.sync_id) for each in read(database)] == [("sync", "s7")]
+        change_feed.append(
+            connection,
+            [
+                Change("sync", "c1", "s1", None, T0, {"state": "failed", "started_at": T0}),
+                Change("transaction", "c1", "s1", "t1", T0, {"rows": [{"status": "PushError"}]}),
+            ],
+        )
+    first, second = read(database).items
+    assert (first.kind, first.company_id, first.sync_id, first.at) == ("sync", "c1", "s1", T0)
+    assert first.payload == {"state": "failed", "started_at": "2026-01-01T09:00:00Z"}
+    assert (second.kind, second.transaction_id) == ("transaction", "t1")
+    assert second.payload == {"rows": [{"status": "PushError"}]}
 
 
 def test_changes_are_read_on_from_a_cursor_without_a_gap(database: Database) -> None:
-    """In pages of any size, the same in every page size."""
+    """In pages of any size, and later from the last page's cursor."""
     for n in range(7):
-        tell(database, f"s{n}")
-    everything = [each.sync_id for each in read(database)]
-    assert everything == [f"s{n}" for n in range(7)]
+        append(database, f"s{n}")
     paged: list[str] = []
     cursor = None
-    while page := read(database, cursor, limit=3):
-        paged += [each.sync_id for each in page]
-        cursor = page[-1].cursor
-    assert paged == everything
-    tell(database, "later")
-    assert [each.sync_id for each in read(database, cursor)] == ["later"]
+    while (page := read(database, cursor, limit=3)).items:
+        paged += [each.sync_id for each in page.items]
+        cursor = page.next
+    assert paged == ids(database) == [f"s{n}" for n in range(7)]
+    assert page.next == cursor
+    append(database, "later")
+    assert ids(database, cursor) == ["later"]
 
 
-@pytest.mark.parametrize("cursor", ["x", "WyJzeW5jcyIsMSwyXQ", "W10", "WyJjaGFuZ2VzIiwxXQ"])
-def test_a_cursor_of_something_else_is_refused(database: Database, cursor: str) -> None:
-    """Naming the parameter."""
+def test_an_empty_feed_has_no_cursor_yet(database: Database) -> None:
+    assert read(database) == ChangePage([], None)
+    assert read(database, "0") == ChangePage([], "0")
+
+
+@pytest.mark.parametrize("cursor", ["x", "", "-1", "1.0", "٣", "9" * 9, "9" * 19, "9" * 400, "W10"])
+def test_a_cursor_that_was_never_given_is_refused(database: Database, cursor: str) -> None:
+    """Also one of a database that was further, as before a restore: no silent gap."""
+    append(database, "s1", "s2")
     with pytest.raises(BadRequest, match="after"):
         read(database, cursor)
 
 
-def test_a_change_that_commits_late_is_not_skipped(database: Database) -> None:
-    """Two at once, as beside an older version: the later id commits first, and must wait."""
+def test_a_late_commit_is_not_skipped(database: Database) -> None:
+    """A writer that began first and commits last comes last: it gets its ids at the end."""
     if database.is_sqlite:
         with database.writing():
-            assert read(database) == []  # one writer at a time: there is nothing to wait for
+            assert ids(database) == []  # one writer at a time
         return
     with database.writing() as slow:
-        write_down(slow, "slow")
-        with database.writing() as fast:
-            write_down(fast, "fast")
-        assert ids(slow) == ["slow", "fast"]  # it could be read, but something may come before it
-        assert read(database) == []
-    told = read(database)
-    assert sorted(each.sync_id for each in told) == ["fast", "slow"]
-    assert [each.sync_id for each in read(database, told[0].cursor)] == [told[1].sync_id]
+        slow.execute(text("SELECT 1"))
+        append(database, "fast")
+        cursor = read(database).next
+        add(slow, "slow")
+    assert ids(database, cursor) == ["slow"]
 
 
-def test_a_low_id_that_commits_after_a_high_one_comes_after_it_for_a_reader(
-    database: Database,
-) -> None:
-    """The reader has already gone past the high id: by id alone the low one would be lost."""
-    if database.is_sqlite:
-        tell(database, "s1")
-        assert len(read(database)) == 1
-        return
-    with database.writing() as late:
-        late.execute(text("SELECT 1"))  # it has begun, and has no number yet
-        tell(database, "s-high")
-        cursor = read(database)[-1].cursor
-        write_down(late, "s-low")
-        late.execute(update(kept).where(kept.c.sync_id == "s-low").values(id=0))
-    assert [each.sync_id for each in read(database, cursor)] == ["s-low"]
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_writer_waits_for_one_that_has_appended(database: Database) -> None:
+    """Otherwise a reader could see the later id first and skip the earlier one."""
+    with ThreadPoolExecutor(1) as pool:
+        with database.writing() as first:
+            add(first, "first")
+            second = pool.submit(append, database, "second")
+            time.sleep(0.3)
+            assert not second.done()
+            assert ids(database) == []
+        second.result()
+    assert ids(database) == ["first", "second"]
 
 
-def write_down(connection: Connection, sync_id: str) -> None:
-    write(connection, changes.written([Change("sync", "c1", sync_id, None, T0, {})]))
+def test_writers_append_in_turn(database: Database) -> None:
+    """A reader that follows while eight threads write sees every change once, in order."""
+    done = threading.Event()
+    seen: list[str] = []
+
+    def follow() -> None:
+        cursor = None
+        while True:
+            is_last = done.is_set()
+            page = read(database, cursor, limit=7)
+            seen.extend(each.sync_id for each in page.items)
+            cursor = page.next
+            if is_last and not page.items:
+                return
+
+    def write(n: int) -> None:
+        for turn in range(10):
+            append(database, f"{n}-{turn}-a", f"{n}-{turn}-b")
+
+    reader = threading.Thread(target=follow)
+    writers = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    for thread in (reader, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    reader.join()
+    assert seen == ids(database, limit=1000)
+    assert len(seen) == len(set(seen)) == 160
+    mine = [each for each in seen if each.startswith("3-")]
+    assert mine == [f"3-{turn}-{part}" for turn in range(10) for part in "ab"]
 
 
-def ids(connection: Connection) -> list[str]:
-    return list(connection.execute(select(kept.c.sync_id).order_by(kept.c.id)).scalars())
-
-
-def test_what_is_rolled_back_was_never_a_change(database: Database) -> None:
-    """It is written with what it tells."""
+def test_what_is_rolled_back_is_no_change(database: Database) -> None:
     with database.writing() as connection:
-        keep_all(connection, [delivery("m1")])
+        add(connection, "s1")
         connection.get_transaction().rollback()  # type: ignore[union-attr]  # one is open
-    assert read(database) == []
+    assert ids(database) == []
 
 
-def test_old_changes_are_forgotten_and_cursors_stay_right(database: Database) -> None:
-    """Even when all are gone: ids are never used again."""
-    tell(database, "old", at=T0)
-    tell(database, "new", at=after(days=2))
-    assert len(read(database)) == 2
+def test_nothing_to_append_takes_no_lock(database: Database) -> None:
     with database.writing() as connection:
-        assert changes.forget_changes(connection, after(days=1)) == 1
-    last = read(database)
-    assert [each.sync_id for each in last] == ["new"]
-    with database.writing() as connection:
-        assert changes.forget_changes(connection, after(days=3)) == 1
-        assert changes.forget_changes(connection, after(days=3)) == 0
-    tell(database, "newest", at=after(days=4))
-    assert [each.sync_id for each in read(database, last[0].cursor)] == ["newest"]
+        change_feed.append(connection, [])
+        if not database.is_sqlite:
+            append(database, "s1")
 
 
-def test_the_order_goes_on_in_another_postgresql(database: Database) -> None:
-    """A restored dump comes from a server that had counted further; `migrate` lifts the count."""
-    tell(database, "before", event=COMPLETED)
-    if database.is_sqlite:
-        schema.migrate(database)
-        assert len(read(database)) == 1
-        return
-    assert len(read(database)) == 1
+def test_a_cursor_older_than_retention_is_gone(database: Database) -> None:
+    """Never a silent gap. The one at the horizon still misses nothing."""
+    append(database, "s1", "s2", "s3")
+    append(database, "s4", days=2)
+    first, second, third, _ = (each.cursor for each in read(database).items)
+    assert prune(database, days=1, limit=2) == 2
+    for cursor in ("0", first):
+        with pytest.raises(Gone):
+            read(database, cursor)
+    assert ids(database, second) == ids(database) == ["s3", "s4"]
+    assert prune(database, days=1) == 1
+    assert prune(database, days=1) == 0
+    with pytest.raises(Gone):
+        read(database, second)
+    assert ids(database, third) == ["s4"]
+
+
+def test_cursors_stay_right_when_all_changes_are_pruned(database: Database) -> None:
+    """Ids are never used again."""
+    append(database, "s1", "s2")
+    last = read(database).next
+    assert prune(database, days=1) == 2
+    assert read(database, last) == ChangePage([], last)
+    append(database, "s3")
+    assert ids(database, last) == ["s3"]
+
+
+def test_pruning_stops_at_the_first_young_change(database: Database) -> None:
+    """A clock that jumped back must not make a gap."""
+    append(database, "young", days=3)
+    append(database, "old")
+    assert prune(database, days=1) == 0
+    assert ids(database) == ["young", "old"]
+
+
+def test_a_cursor_outlives_the_erasure_of_its_change(database: Database) -> None:
+    append(database, "s1", "s2")
+    last = read(database).next
     with database.writing() as connection:
-        connection.execute(update(kept).values(txid=10**12))
-    assert read(database) == []
-    schema.migrate(database)
-    (first,) = read(database)
-    tell(database, "after")
-    assert [each.sync_id for each in read(database, first.cursor)] == ["after"]
-    schema.migrate(database)
-    tell(database, "last")
-    assert [each.sync_id for each in read(database, first.cursor)] == ["after", "last"]
+        connection.execute(delete(changes))
+    assert read(database, last) == ChangePage([], last)
+    append(database, "s3")
+    assert ids(database, last) == ["s3"]
+
+
+def test_old_payloads_stay_readable(database: Database) -> None:
+    """Whatever fields they have."""
+    append(database, "s1")
+    with database.writing() as connection:
+        connection.execute(update(changes).values(payload='{"state": "failed"}'))
+    (change,) = read(database).items
+    assert change.payload == {"state": "failed"}
+
+
+def test_a_sync_shows_its_facts_and_counts(database: Database) -> None:
+    """Not what concerns our own requests; a withdrawn failure takes its stage along."""
+    sync = reported(failure_stage="Pushing")
+    failed, completed = (
+        change_feed.sync_payload(sync_row(each, updated_at=T0, classifier=load_builtin()))
+        for each in (sync, answered(sync, COMPLETED_ROW, code=2000))
+    )
+    assert (failed["state"], failed["failure_stage"]) == ("failed", "Pushing")
+    assert (completed["state"], completed["failure_stage"]) == ("completed", None)
+    assert completed["status_text"]
+    assert completed["transactions"]["total"] == 1
+    assert not {"verified_at", "sync_utc", "updated_at"} & completed.keys()

@@ -1,120 +1,203 @@
-"""What a database cannot do becomes one of three errors by name, and never a long wait."""
+"""What a database cannot do is one of three errors, soon."""
 
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from app.db import engine as database_module
-from app.db.engine import Database, open_database
-from app.db.event_store import Inbox
-from app.errors import StorageAway, StorageRefused, StorageUnavailable
-from tests.reports import delivery
+from app.db import engine as engine_module
+from app.db.engine import Database, open_database, translate_errors
+from app.db.event_store import EventStore, ReceivedEvent
+from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable
+from tests.factories import T0
 
-
-@pytest.fixture
-def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """SQLite that waits for a lock for a tenth of a second only."""
-    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
-    return open_database(f"sqlite:///{tmp_path / 'one.db'}")
-
-
-def test_a_database_that_is_not_there_is_away() -> None:
-    """Nothing listens at the address."""
-    nowhere = open_database("postgresql://someone@127.0.0.1:1/none")
-    with pytest.raises(StorageAway), nowhere.writing():
-        pass
-
-
-def test_a_lock_held_elsewhere_is_away(impatient: Database) -> None:
-    """Another process writes for too long."""
-    with impatient.writing():
-        other = open_database(str(impatient.engine.url))
-        with pytest.raises(StorageAway), other.writing():
-            pass
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize(("rested_s", "first"), [(0.0, True), (60.0, False)])
-def test_a_connection_that_was_cut_is_replaced(
-    database: Database, monkeypatch: pytest.MonkeyPatch, rested_s: float, first: bool
-) -> None:
-    """One that rested is asked first; one in use a moment ago costs one commit, and no more."""
-    monkeypatch.setattr(database_module, "RESTED_S", rested_s)
-
-    async def keep_three() -> list[bool]:
-        inbox = Inbox(database)
-        kept = [await _is_kept(inbox, "m1")]
-        with database.writing() as connection:
-            connection.execute(_CUT)
-        kept += [await _is_kept(inbox, "m2"), await _is_kept(inbox, "m3")]
-        await inbox.close()
-        return kept
-
-    assert asyncio.run(keep_three()) == [True, first, True]
-
-
-_CUT = text(
+CUT_OTHER_CONNECTIONS = text(
     "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
 
 
-async def _is_kept(inbox: Inbox, message_id: str) -> bool:
-    try:
-        return await inbox.keep(delivery(message_id))
-    except StorageUnavailable:
-        return False
+@pytest.fixture
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """SQLite that waits for a lock for a tenth of a second only."""
+    monkeypatch.setattr(engine_module, "BUSY_TIMEOUT_S", 0.1)
+    database = open_database(f"sqlite:///{tmp_path / 'one.db'}")
+    yield database
+    database.close()
 
 
-def test_a_writer_of_this_process_that_does_not_end_is_not_waited_for(
+def test_an_address_where_nothing_listens_is_down() -> None:
+    database = open_database("postgresql://someone@127.0.0.1:1/none")
+    with pytest.raises(DatabaseDown), database.writing():
+        pass
+
+
+def test_a_lock_that_another_process_holds_is_down(impatient: Database) -> None:
+    other = open_database(str(impatient.engine.url))
+    with impatient.writing(), pytest.raises(DatabaseDown), other.writing():
+        pass
+    other.close()
+
+
+def test_a_writer_of_this_process_that_does_not_finish_is_not_waited_for(
     impatient: Database,
 ) -> None:
-    """The queue of this process's own threads has an end too."""
-    found: list[Exception] = []
+    """The queue of this process's own threads has a timeout too."""
+    errors: list[Exception] = []
 
-    def second() -> None:
+    def write() -> None:
         try:
             with impatient.writing():
                 pass
-        except StorageAway as error:
-            found.append(error)
+        except DatabaseDown as error:
+            errors.append(error)
 
     with impatient.writing():
-        thread = threading.Thread(target=second)
+        thread = threading.Thread(target=write)
         began = time.monotonic()
         thread.start()
         thread.join(5)
         assert time.monotonic() - began < 4
-    assert [str(error) for error in found] == [
-        "the database cannot do this now: another writer does not end"
+    assert [str(error) for error in errors] == [
+        "the database is busy: another writer does not finish"
     ]
     with impatient.writing() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
 
 
+def test_sqlite_writers_come_in_order_and_those_with_priority_first(tmp_path: Path) -> None:
+    """`threading.Lock` has no order: a busy projector would let the endpoint starve."""
+    database = open_database(f"sqlite:///{tmp_path / 'one.db'}")
+    order: list[str] = []
+
+    def write(name: str) -> None:
+        with database.writing(priority=name == "endpoint"):
+            order.append(name)
+
+    threads = [
+        threading.Thread(target=write, args=(name,)) for name in ("1", "2", "3", "endpoint", "4")
+    ]
+    with database.writing():
+        for thread in threads:
+            thread.start()
+            time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert order == ["endpoint", "1", "2", "3", "4"]
+    database.close()
+
+
+def test_a_process_that_writes_all_the_time_lets_others_write(tmp_path: Path) -> None:
+    """SQLite itself would try again every 100 ms, and find the lock taken nearly always."""
+    url = f"sqlite:///{tmp_path / 'one.db'}"
+    busy, other = open_database(url), open_database(url)  # as two processes: no lock is shared
+    is_over = threading.Event()
+
+    def write_all_the_time() -> None:
+        while not is_over.is_set():
+            with busy.writing():
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=write_all_the_time) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    waits = []
+    for _ in range(20):
+        began = time.monotonic()
+        with other.writing():
+            pass
+        waits.append(time.monotonic() - began)
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert sum(waits) / len(waits) < 0.1
+    assert max(waits) < 1
+    busy.close()
+    other.close()
+
+
+def test_priority_does_not_wait_for_connections_that_queries_hold(database_url: str) -> None:
+    """The endpoint, the heartbeat and `/readyz` work while slow queries use up the pool."""
+    database = open_database(database_url, pool_size=1)
+    with database.reading() as connection:
+        connection.execute(text("SELECT 1"))
+        with database.writing(priority=True) as writer, database.reading(priority=True) as reader:
+            began = time.monotonic()
+            assert writer.execute(text("SELECT 1")).scalar_one() == 1
+            assert reader.execute(text("SELECT 1")).scalar_one() == 1
+    assert time.monotonic() - began < 2
+    database.close()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_transaction_that_stands_still_is_ended_after_a_minute(database: Database) -> None:
+    """A worker that was paused inside one would hold its locks, and stop all the others."""
+    with database.reading() as connection:
+        timeout = connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one()
+        assert timeout == "1min"
+        connection.execute(text("SET idle_in_transaction_session_timeout = 50"))
+        connection.commit()
+        connection.execute(text("SELECT 1"))
+        time.sleep(0.5)
+        with pytest.raises(DatabaseDown), translate_errors():
+            connection.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_connection_that_was_cut_costs_at_most_one_batch(database: Database) -> None:
+    """The event store connects again for the next one; reads and writes do not notice."""
+
+    async def store_three() -> list[bool]:
+        store = EventStore(database)
+        stored = [await is_stored(store, "m1")]
+        with database.writing() as connection:
+            connection.execute(CUT_OTHER_CONNECTIONS)
+        stored += [await is_stored(store, "m2"), await is_stored(store, "m3")]
+        await store.close()
+        return stored
+
+    with database.reading() as one, database.reading() as other:  # two connections in the pool
+        assert one.connection is not other.connection
+    assert asyncio.run(store_three()) == [True, False, True]
+    with database.reading() as connection, database.writing():
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+async def is_stored(store: EventStore, message_id: str) -> bool:
+    try:
+        return await store.store(ReceivedEvent(message_id, T0, b"{}"))
+    except DatabaseUnavailable:
+        return False
+
+
 @pytest.mark.parametrize(
-    ("state", "kind"),
+    ("sqlstate", "error_type"),
     [
-        ("40P01", StorageUnavailable),  # deadlock: the same work may succeed
-        ("40001", StorageUnavailable),
-        ("54000", StorageRefused),  # an index row too large: these values never succeed
-        ("57P01", StorageAway),  # admin shutdown
-        ("53100", StorageAway),  # disk full
-        ("57014", StorageAway),  # statement timeout
-        (None, StorageAway),  # no connection
+        ("40P01", DatabaseUnavailable),  # deadlock: the same work may succeed
+        ("40001", DatabaseUnavailable),
+        ("55P03", DatabaseUnavailable),  # lock not available within `lock_timeout`
+        ("54000", DatabaseRejected),  # an index row too large: these values never succeed
+        ("57P01", DatabaseDown),  # admin shutdown
+        ("53100", DatabaseDown),  # disk full
+        ("57014", DatabaseDown),  # statement timeout
+        (None, DatabaseDown),  # no connection
     ],
 )
-def test_sqlstate_says_what_kind_of_failure_it_is(state: str | None, kind: type[Exception]) -> None:
+def test_sqlstate_decides_the_kind_of_error(
+    sqlstate: str | None, error_type: type[Exception]
+) -> None:
     """PostgreSQL documentation, appendix A: error codes."""
 
-    class FromDriver(Exception):
-        sqlstate = state
+    class DriverError(Exception):
+        pass
 
-    with pytest.raises(StorageUnavailable) as caught, database_module._as_unavailable():
-        raise OperationalError("INSERT", {}, FromDriver("no"))
-    assert type(caught.value) is kind
+    original = DriverError("no")
+    original.sqlstate = sqlstate  # type: ignore[attr-defined]
+    with pytest.raises(DatabaseUnavailable) as caught, translate_errors():
+        raise OperationalError("INSERT", {}, original)
+    assert type(caught.value) is error_type

@@ -1,536 +1,363 @@
-"""Events are kept exactly once, many per commit, and add up to the same syncs in any order."""
+"""The event store: every acknowledged event is committed, exactly once, many per commit."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import permutations
-from random import Random
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-import structlog
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from sqlalchemy import Connection, func, select
-from sqlalchemy.util import await_only
-from structlog.testing import LogCapture
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import select, text, update
 
-from app.db import event_store as inbox_module
-from app.db.bulk import insertion
-from app.db.bulk import write as write_rows
+from app.db import event_store
 from app.db.engine import Database
-from app.db.event_store import Inbox, write
-from app.db.keep import keep_all
-from app.db.tables import companies, events, fetches, metadata, notes, syncs
-from app.domain.models import Delivery, Event, Item
-from app.domain.sync_state import Sync, tell
-from app.errors import StorageAway, StorageUnavailable
-from tests.reports import (
-    COMPLETED,
-    FAILED,
-    STARTED,
-    T0,
-    after,
-    delivery,
-    fetch_row,
-    item_rows,
-    sync_row,
+from app.db.event_store import EventStore, ReceivedEvent, mark_pending, pending_stats
+from app.db.tables import webhook_events
+from app.errors import DatabaseDown, DatabaseUnavailable, Gone, NotFound
+from tests.factories import T0, after, count_rows, event_row
+
+Steps = Callable[[EventStore], Awaitable[Any]]
+BACKEND_OF_THE_STORE = text(
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+    "AND query LIKE '%INSERT INTO webhook_events%' AND pid <> pg_backend_pid()"
 )
 
 
-def keep(database: Database, *deliveries: Delivery) -> set[str]:
-    with database.writing() as connection:
-        return keep_all(connection, deliveries).new
+def run(database: Database, steps: Steps, **options: Any) -> Any:
+    async def body() -> Any:
+        store = EventStore(database, **options)
+        try:
+            return await steps(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(body())
 
 
-def count(database: Database, table: str) -> int:
-    with database.reading() as connection:
-        found = connection.execute(select(func.count()).select_from(metadata.tables[table]))
-        return found.scalar_one()
+def received(message_id: str, minutes: float = 0, body: bytes = b"{}") -> ReceivedEvent:
+    return ReceivedEvent(message_id, after(minutes=minutes), body)
 
 
-def empty(database: Database) -> None:
-    with database.writing() as connection:
-        for table in reversed(metadata.sorted_tables):
-            connection.execute(table.delete())
+def store_all(*events: ReceivedEvent) -> Steps:
+    async def steps(store: EventStore) -> list[Any]:
+        return await asyncio.gather(*map(store.store, events), return_exceptions=True)
+
+    return steps
 
 
-def test_an_event_is_kept_with_its_bytes(database: Database) -> None:
-    """The raw body survives as it came, whatever is in it."""
-    raw = Delivery("m1", T0, b'\x00\xff{"not": json', Event(reading="unreadable", reason="no"))
-    assert keep(database, raw) == {"m1"}
-    with database.reading() as connection:
-        row = connection.execute(select(events)).mappings().one()
-    assert (row["body"], row["reading"], row["received_at"]) == (raw.body, "unreadable", T0)
+def test_an_event_is_stored_with_its_bytes(database: Database) -> None:
+    """Whatever they are; it is pending, and nothing of it is parsed."""
+    body = b'\x00\xff{"not": json'
+    assert run(database, store_all(received("m1", body=body))) == [True]
+    row = event_row(database, "m1")
+    assert (row["body"], row["received_at"], row["deliveries"]) == (body, T0, 1)
+    assert (row["processed_at"], row["parse_status"], row["event_type"]) == (None, None, None)
 
 
-def test_a_redelivery_changes_nothing_but_is_noted(database: Database) -> None:
-    """Same message id, same sync, one event; the timeline says that it came again."""
-    keep(database, delivery("m1"))
-    before = dict(sync_row(database))
-    assert keep(database, delivery("m1", at=after(minutes=5))) == set()
-    assert dict(sync_row(database)) == before
-    assert (count(database, "events"), count(database, "notes")) == (1, 1)
-
-
-def test_a_duplicate_inside_one_commit_counts_once(database: Database) -> None:
-    """Codat's burst may bring a message twice at the same moment."""
-    fates, _ = write(database, [delivery("m1"), delivery("m1")])
-    assert fates == [True, False]
-    assert count(database, "events") == 1
-
-
-def test_the_log_tells_a_redelivery_from_news(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who reads it must not count one message twice; also in a burst, which has one line."""
-    log = LogCapture()
-    monkeypatch.setattr(inbox_module, "_log", structlog.wrap_logger(None, processors=[log]))
-    write(database, [delivery("m1"), delivery("m1")])
-    write(database, [delivery("m1")] + [delivery(f"m{n}") for n in range(2, 6)])
-    first, second, burst = log.entries
-    assert (first["event"], second["event"]) == ("an event was kept", "an event came again")
-    assert (burst["count"], burst["came_again"]) == (4, 1)
-
-
-def test_two_subscriptions_telling_one_outcome_make_one_sync_and_one_fetch(
-    database: Database,
-) -> None:
-    """Two message ids, two generations of bodies, one business event."""
-    keep(database, delivery("m1", company_name=None))
-    keep(database, delivery("m2", generated_at=T0, company_name="Toft stores"))
-    assert (count(database, "syncs"), count(database, "fetches")) == (1, 1)
-
-
-def test_one_sync_id_in_two_companies_is_two_syncs(database: Database) -> None:
-    """A sync is known by company and sync id."""
-    keep(database, delivery("m1", FAILED), delivery("m2", COMPLETED, company_id="c2"))
-    assert sync_row(database, company_id="c1")["state"] == "failed"
-    assert sync_row(database, company_id="c2")["state"] == "completed"
-
-
-def test_a_start_owes_no_fetch_and_an_end_does(database: Database) -> None:
-    """The obligation is written in the event's own transaction."""
-    keep(database, delivery("m1", STARTED))
-    assert fetch_row(database) is None
-    keep(database, delivery("m2", COMPLETED, at=after(minutes=1)))
-    row = fetch_row(database)
-    assert row is not None
-    assert (row["state"], row["due"]) == ("owed", after(minutes=1))
-
-
-def test_a_resend_starts_a_given_up_fetch_again(database: Database) -> None:
-    """A resend keeps its message id and is how operators repair what failed on our side."""
-    keep(database, delivery("m1"))
-    with database.writing() as connection:
-        connection.execute(fetches.update().values(state="dead", due=None, attempts=12))
-    keep(database, delivery("m1", at=after(hours=1)))
-    row = fetch_row(database)
-    assert row is not None
-    assert (row["state"], row["due"], row["attempts"]) == ("owed", after(hours=1), 0)
-
-
-def test_a_resend_leaves_finished_work_alone(database: Database) -> None:
-    """A burst of replays must not ask Codat everything again."""
-    keep(database, delivery("m1"))
-    with database.writing() as connection:
-        connection.execute(fetches.update().values(state="settled", due=None))
-    keep(database, delivery("m1"))
-    row = fetch_row(database)
-    assert row is not None
-    assert row["state"] == "settled"
-
-
-def test_inline_items_stand_in_until_codat_is_asked(database: Database) -> None:
-    """A new-style body lists its transactions; they are shown at once."""
-    items = (Item("t1", "Completed"), Item("t2", "Failed", "Insufficient funds"))
-    keep(database, delivery("m1", items=items, generated_at=T0))
-    assert [(r["transaction_id"], r["failed"]) for r in item_rows(database)] == [
-        ("t1", False),
-        ("t2", True),
-    ]
-    assert sync_row(database)["outcome"] == "partly_failed"
-
-
-def test_the_latest_inline_list_wins_in_any_order(database: Database) -> None:
-    """By Codat's own clock, not by arrival."""
-    old = delivery("m1", items=(Item("t", "Pending"),), generated_at=T0)
-    new = delivery("m2", items=(Item("t", "Failed", "x"),), generated_at=after(hours=1))
-    for order in permutations([old, new]):
-        empty(database)
-        for each in order:
-            keep(database, each)
-        assert [row["status"] for row in item_rows(database)] == ["Failed"]
-
-
-def test_companies_with_and_without_a_name_are_known_from_one_batch(database: Database) -> None:
-    """The older generation of events names no company; a name that is known stays."""
-    keep(database, delivery("m1", company_id="c1", company_name="First", generated_at=T0))
-    keep(
+def test_events_that_wait_together_share_a_commit(database: Database) -> None:
+    batches: list[int] = []
+    stored: list[bool] = []
+    results = run(
         database,
-        delivery("m2", company_id="c1", sync_id="s2"),
-        delivery("m3", company_id="c2", sync_id="s3"),
-        delivery("m4", company_id="c3", sync_id="s4", company_name="Third"),
+        store_all(*(received(f"m{number}") for number in range(300))),
+        on_batch=lambda rows, _seconds: batches.append(rows),
+        on_stored=lambda: stored.append(True),
     )
-    with database.reading() as connection:
-        names = {row.company_id: row.name for row in connection.execute(select(companies))}
-    assert names == {"c1": "First", "c2": None, "c3": "Third"}
+    assert results == [True] * 300
+    assert sum(batches) == 300
+    assert len(batches) == len(stored) <= 3
+    assert count_rows(database, "webhook_events") == 300
 
 
-def test_two_writes_to_one_table_are_not_one_statement(database: Database) -> None:
-    """Each would take the other's rows."""
-    one = insertion(companies, [{"company_id": "c1"}])
-    with database.writing() as connection, pytest.raises(ValueError, match="one table"):
-        write_rows(connection, one, one)
-    assert count(database, "companies") == 0
-
-
-def test_the_company_name_told_last_by_codats_clock_is_kept(database: Database) -> None:
-    """An older event that arrives later does not bring the old name back."""
-    keep(database, delivery("m1", company_name="New name", generated_at=after(days=1)))
-    keep(database, delivery("m2", company_name="Old name", generated_at=T0))
-    with database.reading() as connection:
-        assert connection.execute(select(companies.c.name)).scalars().all() == ["New name"]
-
-
-told = st.lists(
-    st.builds(
-        delivery,
-        st.integers(0, 7).map("m{}".format),
-        st.sampled_from([STARTED, FAILED, COMPLETED]),
-        sync_id=st.sampled_from(["s1", "s2"]),
-        at=st.just(T0),
-        generated_at=st.none() | st.integers(0, 3).map(lambda n: after(hours=n)),
-        items=st.none() | st.just((Item("t", "Failed", "no"),)),
-        failure_stage=st.none() | st.sampled_from(["Pushing", "Mapping"]),
-    ),
-    max_size=8,
-    unique_by=lambda d: d.message_id,
-)
-
-
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(told, st.randoms(use_true_random=False))
-def test_any_order_repetition_and_batching_ends_in_the_same_rows(
-    database: Database, told: list[Delivery], random: object
-) -> None:
-    """The rows equal the plain fold of the events, however they came."""
-    empty(database)
-    shuffled = told + told[::2]
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    while shuffled:
-        size = random.randint(1, 4)  # type: ignore[attr-defined]
-        keep(database, *shuffled[:size])
-        del shuffled[:size]
-    expected: dict[str, Sync] = {}
-    for each in told:
-        sync_id = each.event.sync_id or ""
-        blank = Sync(company_id="c1", sync_id=sync_id)
-        expected[sync_id] = tell(expected.get(sync_id, blank), each.event, T0)
-    assert count(database, "syncs") == len(expected)
-    assert count(database, "events") == len(told)
-    for sync_id, sync in expected.items():
-        row = sync_row(database, sync_id)
-        assert row["heard"] == sync.heard
-        assert (row["state"], row["started_at"]) == (sync.state, sync.started_at)
-        assert (row["finished_at"], row["failure_stage"]) == (sync.finished_at, sync.failure_stage)
-        fetch = fetch_row(database, sync_id)
-        assert (fetch is not None) == (sync.state != "started")
-
-
-def test_concurrent_writers_lose_and_double_nothing(database: Database) -> None:
-    """Four threads tell the same syncs in different orders, as replicas would."""
-    kinds = [STARTED, FAILED, COMPLETED]
-    all_of_them = [
-        delivery(f"m{n}-{kind}", kind, sync_id=f"s{n}") for n in range(12) for kind in kinds
-    ]
-    failures: list[object] = []
-
-    def tell_them(start: int) -> None:
-        mine = all_of_them[start:] + all_of_them[:start]
-        for first in range(0, len(mine), 5):
-            fates, _ = write(database, mine[first : first + 5])
-            failures.extend(fate for fate in fates if isinstance(fate, StorageUnavailable))
-
-    threads = [threading.Thread(target=tell_them, args=(n * 9,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert count(database, "events") == 36
-    with database.reading() as connection:
-        states = connection.execute(select(syncs.c.state, syncs.c.heard)).all()
-    assert [tuple(row) for row in states] == [("failed", 7)] * 12
-    assert count(database, "fetches") == 12
-
-
-def test_news_and_redeliveries_from_two_replicas_never_deadlock(database: Database) -> None:
-    """Both lock fetches; a deadlock would cost a whole batch its commit."""
-    known = [delivery(f"known{n}", sync_id=f"s{n}") for n in range(12)]
-    keep(database, *known)
-    errors: list[StorageUnavailable] = []
-
-    def replica(name: int) -> None:
-        order = Random(name)
-        for turn in range(40):
-            chosen = order.sample(range(12), 6)
-            news = [delivery(f"{name}-{turn}-{n}", sync_id=f"s{n}") for n in chosen[:3]]
-            try:
-                keep(database, *news, *(known[n] for n in chosen[3:]))
-            except StorageUnavailable as error:
-                errors.append(error)
-
-    threads = [threading.Thread(target=replica, args=(name,)) for name in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert count(database, "events") == 12 + 4 * 40 * 3
-
-
-def test_one_bad_event_hurts_only_itself(database: Database) -> None:
-    """A meaning that cannot be written: its bytes are kept, the others are as if alone."""
-    bad = delivery("bad", failure_stage="half a character: \ud800")
-    fates, owes = write(database, [delivery("m1"), bad, delivery("m2", sync_id="s2")])
-    assert (fates, owes) == ([True, True, True], True)
-    with database.reading() as connection:
-        row = connection.execute(select(events).where(events.c.message_id == "bad")).mappings()
-        kept = row.one()
-    assert (kept["reading"], kept["body"]) == ("unreadable", b"{}")
-    assert count(database, "syncs") == 2
-
-
-def test_a_meaning_that_the_database_refuses_is_kept_as_bytes(database: Database) -> None:
-    """PostgreSQL has no zero in a text; SQLite keeps it."""
-    assert write(database, [delivery("bad", failure_stage="\x00")])[0] == [True]
-    with database.reading() as connection:
-        reading = connection.execute(select(events.c.reading)).scalar_one()
-    assert reading == ("ok" if database.is_sqlite else "unreadable")
-
-
-class Away:
-    """A database that gives one error, and counts how often it was asked."""
-
-    def __init__(self, error: StorageUnavailable) -> None:
-        self.error = error
-        self.asked = 0
-
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        self.asked += 1
-        raise self.error
-        yield
-
-
-def test_a_database_that_is_away_is_not_asked_for_every_event() -> None:
-    """A long batch must not wait for hundreds of connection attempts."""
-    away = Away(StorageUnavailable("a conflict"))
-    fates, owes = write(away, [delivery(f"m{n}") for n in range(200)])  # type: ignore[arg-type]
-    assert all(isinstance(fate, StorageUnavailable) for fate in fates)
-    assert (len(fates), owes) == (200, False)
-    assert away.asked < 5
-
-
-def test_a_database_that_is_away_is_asked_once_for_a_batch() -> None:
-    """A locked database makes everybody wait for its lock once, not once for each event."""
-    away = Away(StorageAway("locked"))
-    fates, _ = write(away, [delivery(f"m{n}") for n in range(20)])  # type: ignore[arg-type]
-    assert fates == [away.error] * 20
-    assert away.asked == 1
-
-
-@pytest.fixture
-def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many deliveries each commit was given."""
-    sizes: list[int] = []
-    plain = inbox_module.write
-
-    def counted(database: Database, deliveries: list[Delivery]) -> object:
-        sizes.append(len(deliveries))
-        return plain(database, deliveries)
-
-    monkeypatch.setattr(inbox_module, "write", counted)
-    return sizes
-
-
-async def burst(database: Database, size: int) -> list[bool]:
-    """So many deliveries at once, each of a sync of its own."""
-    inbox = Inbox(database)
-    kept = await asyncio.gather(
-        *(inbox.keep(delivery(f"m{n}", sync_id=f"s{n}")) for n in range(size))
+def test_a_batch_is_bounded_by_its_bytes(database: Database) -> None:
+    batches: list[int] = []
+    large = b"x" * 900_000
+    run(
+        database,
+        store_all(*(received(f"m{number}", body=large) for number in range(5))),
+        on_batch=lambda rows, _seconds: batches.append(rows),
     )
-    await inbox.close()
-    return kept
+    assert max(batches) == 3
 
 
-def test_concurrent_requests_share_commits(database: Database, commits: list[int]) -> None:
-    """Sixty-four at once need one commit, the first of them included, and each is answered."""
-    assert asyncio.run(burst(database, 64)) == [True] * 64
-    assert commits == [64]
-    assert count(database, "events") == 64
+def test_a_redelivery_is_counted_and_pending_again(database: Database) -> None:
+    run(database, store_all(received("m1")))
+    with database.writing() as connection:
+        connection.execute(update(webhook_events).values(processed_at=T0))
+    assert run(database, store_all(received("m1", 5), received("m2"))) == [False, True]
+    row = event_row(database, "m1")
+    assert (row["deliveries"], row["received_at"], row["last_received_at"]) == (
+        2,
+        T0,
+        after(minutes=5),
+    )
+    assert row["processed_at"] is None
 
 
-def test_long_bodies_are_committed_few_at_a_time(
-    database: Database, commits: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All together they would take longer than anybody waits, and come again together."""
-    monkeypatch.setattr(inbox_module, "LARGE", 5)
-    assert asyncio.run(burst(database, 5)) == [True] * 5
-    assert commits == [2, 2, 1]
+def test_copies_in_one_batch_are_one_event(database: Database) -> None:
+    results = run(database, store_all(received("m1"), received("m1", 1), received("m1", 2)))
+    assert results == [True, False, False]
+    assert event_row(database, "m1")["deliveries"] == 3
 
 
-def test_two_commits_at_once_never_share_a_company(
+def test_statements_run_through_the_engine(database: Database) -> None:
+    """So that event hooks and tracing see them."""
+    seen: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        seen.append(arguments[2])
+
+    store = event_store.EventStore(database)
+    engine = database.engine if database.is_sqlite else store._writer._engine.sync_engine  # type: ignore[union-attr]
+    sqlalchemy_event.listen(engine, "before_cursor_execute", note)
+
+    async def steps() -> None:
+        await store.store(received("m1"))
+        await store.close()
+
+    asyncio.run(steps())
+    assert any("INSERT INTO webhook_events" in statement for statement in seen)
+
+
+def failing(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    *,
+    fails: Callable[[Sequence[ReceivedEvent]], bool],
+) -> list[int]:
+    """Let writes fail where `fails` says so; returns the sizes of all batches tried."""
+    writer = event_store._SqliteWriter if database.is_sqlite else event_store._PostgresqlWriter
+    write: Any = writer.write
+    tried: list[int] = []
+
+    async def patched(self: Any, events: Sequence[ReceivedEvent]) -> list[bool]:
+        tried.append(len(events))
+        if fails(events):
+            raise error
+        result: list[bool] = await write(self, events)
+        return result
+
+    monkeypatch.setattr(writer, "write", patched)
+    return tried
+
+
+def test_one_bad_event_hurts_only_itself(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each locks its companies' rows: sharing one, the second would only wait for the first."""
-    commits: list[set[str | None]] = []
-    plain = inbox_module.write
-
-    def seen(database: Database, deliveries: list[Delivery]) -> object:
-        commits.append({each.event.company_id for each in deliveries})
-        return plain(database, deliveries)
-
-    monkeypatch.setattr(inbox_module, "write", seen)
-    some = [delivery(f"m{n}", sync_id=f"s{n}", company_id=f"c{n % 20}") for n in range(60)]
-
-    async def burst() -> list[bool]:
-        inbox = Inbox(database)
-        kept = await asyncio.gather(*(inbox.keep(each) for each in some))
-        await inbox.close()
-        return kept
-
-    assert asyncio.run(burst()) == [True] * 60
-    assert len(commits) == (1 if database.is_sqlite else inbox_module.LANES)
-    assert sum(map(len, commits)) == len(set().union(*commits)) == 20
-    assert count(database, "events") == 60
+    failing(
+        database,
+        monkeypatch,
+        ValueError("bad"),
+        fails=lambda events: any(each.message_id == "m1" for each in events),
+    )
+    results = run(database, store_all(*(received(f"m{number}") for number in range(4))))
+    assert [result is True for result in results] == [True, False, True, True]
+    assert isinstance(results[1], DatabaseUnavailable)
+    assert count_rows(database, "webhook_events") == 3
 
 
-def test_a_request_is_answered_only_after_its_commit(database: Database) -> None:
-    """What `keep` returned for is there for any other connection."""
-
-    async def one() -> int:
-        inbox = Inbox(database)
-        await inbox.keep(delivery("m1"))
-        seen = count(database, "events")
-        await inbox.close()
-        return seen
-
-    assert asyncio.run(one()) == 1
-
-
-@pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The database hangs until the event is set, and everybody's time is short."""
-    release = threading.Event()
-
-    def hang(database: Database, deliveries: list[Delivery]) -> object:
-        if database.is_sqlite:
-            release.wait(10)
-        else:
-            await_only(asyncio.to_thread(release.wait, 10))
-        return [True] * len(deliveries), False
-
-    monkeypatch.setattr(inbox_module, "write", hang)
-    monkeypatch.setattr(inbox_module, "KEEP_WITHIN_S", 0.05)
-    monkeypatch.setattr(inbox_module, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(inbox_module, "CLOSE_WITHIN_S", 0.1)
-    yield release
-    release.set()
-
-
-def test_every_wave_is_freed_while_the_database_hangs(
-    database: Database, hanging: threading.Event
-) -> None:
-    """Codat waits fifteen seconds; a hanging database must become an error before that."""
-
-    async def waves() -> list[object]:
-        inbox = Inbox(database)
-        answers: list[object] = []
-        for wave in range(3):
-            asked = [inbox.keep(delivery(f"m{wave}{n}")) for n in range(2)]
-            answers += await asyncio.gather(*asked, return_exceptions=True)
-        hanging.set()
-        await inbox.close()
-        return answers
-
-    answers = asyncio.run(waves())
-    assert len(answers) == 6
-    assert all(isinstance(answer, StorageUnavailable) for answer in answers)
-
-
-def test_closing_does_not_wait_for_a_database_that_hangs(
-    database: Database, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A service that is told to stop stops; who still waits is told to come again."""
-    monkeypatch.setattr(inbox_module, "KEEP_WITHIN_S", 60)
-
-    async def close() -> list[object]:
-        inbox = Inbox(database)
-        asked = asyncio.gather(
-            inbox.keep(delivery("m1")), inbox.keep(delivery("m2")), return_exceptions=True
-        )
-        await asyncio.sleep(0)
-        await inbox.close()
-        assert not hanging.is_set()
-        hanging.set()
-        answers: list[object] = list(await asked)
-        await asyncio.sleep(0.05)  # the write that hung ends, and finds nobody
-        return answers
-
-    assert all(isinstance(answer, StorageUnavailable) for answer in asyncio.run(close()))
-
-
-def test_other_work_does_not_make_a_delivery_wait_for_many_turns(
+def test_a_database_that_is_down_is_not_asked_for_each_event(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who answers large pages has long turns; a delivery beside them is written after two."""
-    turns: list[int] = []
-    waited: list[int] = []
+    tried = failing(database, monkeypatch, DatabaseDown("down"), fails=lambda _events: True)
+    results = run(database, store_all(*(received(f"m{number}") for number in range(50))))
+    assert all(isinstance(result, DatabaseDown) for result in results)
+    assert tried == [50]
 
-    def count_turns(_database: Database, deliveries: list[Delivery]) -> object:
-        waited.append(len(turns))
-        return [True] * len(deliveries), False
 
-    monkeypatch.setattr(inbox_module, "write", count_turns)
+def test_the_store_recovers_after_the_database_was_down(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def steps(store: EventStore) -> tuple[Any, Any]:
+        with monkeypatch.context() as patch:
+            failing(database, patch, DatabaseDown("down"), fails=lambda _events: True)
+            first = await asyncio.gather(store.store(received("m1")), return_exceptions=True)
+        return first[0], await store.store(received("m1"))
 
-    async def busy() -> None:
-        while not waited:
-            time.sleep(inbox_module.GATHER_WITHIN_S)
-            turns.append(1)
+    first, second = run(database, steps)
+    assert isinstance(first, DatabaseDown)
+    assert second is True
+
+
+def test_a_request_does_not_wait_for_ever_for_a_database_that_hangs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = event_store._SqliteWriter if database.is_sqlite else event_store._PostgresqlWriter
+
+    async def hang(_self: Any, _events: Sequence[ReceivedEvent]) -> list[bool]:
+        await asyncio.sleep(60)
+        return []
+
+    monkeypatch.setattr(writer, "write", hang)
+    monkeypatch.setattr(event_store, "WRITE_WITHIN_S", 0.2)
+    monkeypatch.setattr(event_store, "CLOSE_WITHIN_S", 0.2)
+    results = run(database, store_all(received("m1")))
+    assert isinstance(results[0], DatabaseUnavailable)
+
+
+def test_requests_behind_a_database_that_hangs_wait_no_longer_than_the_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codat waits for 15 s, which is three batches."""
+    writer = event_store._SqliteWriter if database.is_sqlite else event_store._PostgresqlWriter
+
+    async def hang(_self: Any, _events: Sequence[ReceivedEvent]) -> list[bool]:
+        await asyncio.sleep(60)
+        return []
+
+    monkeypatch.setattr(event_store, "MAX_BATCH", 1)
+    monkeypatch.setattr(event_store, "WRITE_WITHIN_S", 0.5)
+
+    async def steps(store: EventStore) -> list[Any]:
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "write", hang)
+            async with asyncio.timeout(1.4):
+                results = await store_all(*(received(f"m{number}") for number in range(20)))(store)
+        return [*results, await store.store(received("m0"))]
+
+    *results, recovered = run(database, steps)
+    assert all(isinstance(result, DatabaseDown) for result in results)
+    assert recovered is True
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_frozen_server_does_not_delay_answers_or_the_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psycopg alone would wait for another 10 s for the server to cancel the statement."""
+    monkeypatch.setattr(event_store, "WRITE_WITHIN_S", 0.3)
+    monkeypatch.setattr(event_store, "CLOSE_WITHIN_S", 0.3)
+
+    async def steps() -> tuple[Any, float, Any]:
+        store = EventStore(database)
+        await store.store(received("m1"))
+        with database.reading() as connection:
+            process = connection.execute(BACKEND_OF_THE_STORE).scalar_one()
+        os.kill(process, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            results = await store_all(received("m2"))(store)
+            recovered = await store.store(received("m3"))  # over another connection
+            waiting = asyncio.create_task(store.store(received("m4")))
             await asyncio.sleep(0)
+            await store.close()
+            results += await asyncio.gather(waiting, return_exceptions=True)
+            return results, time.monotonic() - began, recovered
+        finally:
+            os.kill(process, signal.SIGCONT)
 
-    async def beside() -> None:
-        inbox = Inbox(database)
-        await asyncio.gather(busy(), inbox.keep(delivery("m1")))
-        await inbox.close()
-
-    asyncio.run(beside())
-    assert waited[0] < inbox_module.QUIET_TURNS
+    results, seconds, recovered = asyncio.run(steps())
+    assert isinstance(results[0], DatabaseDown)
+    assert recovered is True
+    assert seconds < 3
 
 
-def test_the_inbox_does_not_gather_without_end(
+def test_a_full_queue_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full by number, or by bytes."""
+    monkeypatch.setattr(event_store, "MAX_WAITING", 2)
+    monkeypatch.setattr(event_store, "MAX_WAITING_BYTES", 10)
+    results = run(database, store_all(*(received(f"m{number}") for number in range(4))))
+    assert [result is True for result in results] == [True, True, False, False]
+    large = [received(f"large{number}", body=b"x" * 6) for number in range(3)]
+    results = run(database, store_all(*large))
+    assert [result is True for result in results] == [True, False, False]
+
+
+def test_the_queue_is_empty_after_each_outcome(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory is bounded: past a limit Codat is asked to come again."""
-    monkeypatch.setattr(inbox_module, "MOST_WAITING", 0)
+    """What was written or refused does not count as waiting."""
+    monkeypatch.setattr(event_store, "MAX_WAITING_BYTES", 10)
+    monkeypatch.setattr(event_store, "MAX_BATCH", 1)
 
-    async def one() -> bool:
-        return await Inbox(database).keep(delivery("m1"))
+    async def steps(store: EventStore) -> list[Any]:
+        with monkeypatch.context() as patch:
+            failing(database, patch, DatabaseDown("down"), fails=lambda _events: True)
+            await store_all(*(received(f"m{number}", body=b"x" * 5) for number in range(2)))(store)
+        stored = [await store.store(received(f"m{number}", body=b"x" * 10)) for number in range(3)]
+        return [*stored, store._waiting_bytes]
 
-    with pytest.raises(StorageUnavailable):
-        asyncio.run(one())
+    assert run(database, steps) == [True, True, True, 0]
 
 
-def test_a_redelivery_note_names_its_message(database: Database) -> None:
-    """Support must see which message came twice."""
-    keep(database, delivery("m1"))
-    keep(database, delivery("m1"))
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_redelivery_of_an_event_in_use_delays_no_other(database: Database) -> None:
+    """It alone must come again, and the others wait for a tenth of a second at most."""
+
+    async def steps(store: EventStore) -> tuple[list[Any], list[Any]]:
+        await store.store(received("m1"))
+        with database.writing() as connection:
+            connection.execute(select(webhook_events.c.id).with_for_update())
+            async with asyncio.timeout(3):
+                during = await store_all(received("m1", 1), received("m2"))(store)
+                during.append(await store.store(received("m3")))
+        return during, await store_all(received("m1", 1), received("m4"))(store)
+
+    during, later = run(database, steps)
+    assert isinstance(during[0], DatabaseUnavailable)
+    assert not isinstance(during[0], DatabaseDown)
+    assert during[1:] == [True, True]
+    assert later == [False, True]
+    assert event_row(database, "m1")["deliveries"] == 2
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_short_lock_on_the_table_delays_deliveries_only(database: Database) -> None:
+    """As a migration takes it: the limit for redeliveries does not remain on the connection."""
+
+    async def steps(store: EventStore) -> bool:
+        await store_all(received("m1"))(store)
+        await store_all(received("m1", 1))(store)
+        with database.writing() as connection:
+            connection.execute(text("LOCK TABLE webhook_events"))
+            waiting = asyncio.create_task(store.store(received("m2")))
+            await asyncio.sleep(0.5)
+        return await waiting
+
+    assert run(database, steps) is True
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_deliveries_do_not_wait_for_a_thread_of_the_others(database: Database) -> None:
+    ended = threading.Event()
+
+    async def steps(store: EventStore) -> bool:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        blocked = asyncio.create_task(asyncio.to_thread(ended.wait, 10))
+        await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(3):
+                return await store.store(received("m1"))
+        finally:
+            ended.set()
+            await blocked
+
+    assert run(database, steps) is True
+
+
+def test_the_lag_is_reported_and_a_replay_needs_a_body(database: Database) -> None:
+    run(database, store_all(received("m1"), received("m2", 1)))
+    with database.writing() as connection:
+        connection.execute(
+            update(webhook_events)
+            .where(webhook_events.c.message_id == "m1")
+            .values(processed_at=T0, body=None)
+        )
     with database.reading() as connection:
-        assert "m1" in connection.execute(select(notes.c.reason)).scalar_one()
+        stats = pending_stats(connection)
+    assert (stats.count, stats.oldest_received_at) == (1, after(minutes=1))
+    with database.writing() as connection:
+        with pytest.raises(NotFound):
+            mark_pending(connection, "m3")
+        with pytest.raises(Gone):
+            mark_pending(connection, "m1")
+        connection.execute(update(webhook_events).values(processed_at=T0))
+        mark_pending(connection, "m2")
+    with database.reading() as connection:
+        pending = select(webhook_events.c.message_id).where(webhook_events.c.processed_at.is_(None))
+        assert connection.execute(pending).scalars().all() == ["m2"]

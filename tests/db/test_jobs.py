@@ -1,260 +1,400 @@
-"""Owed fetches: claimed by one, taken over from the dead, fenced against the late."""
+"""The queue: a job is one worker's at a time, and nothing that was enqueued is lost."""
 
 import threading
-from datetime import timedelta
-from functools import partial
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import RowMapping, select
 
-from app.db import jobs as owed
-from app.db import rate_limit as gate
-from app.db import sync_writer as store
+from app.db import jobs, rate_limit, workers
 from app.db.engine import Database
-from app.db.jobs import Claim
-from app.db.keep import keep_all
-from app.db.tables import gates, heartbeats
-from app.errors import NotKnown
-from tests.reports import T0, after, delivery, fetch_row
+from app.db.jobs import Claim, JobStats
+from app.db.tables import jobs as table
+from app.db.tables import workers as heartbeats
+from tests.factories import T0, after
 
 LEASE = timedelta(seconds=60)
 
 
-def owing(database: Database, *sync_ids: str) -> None:
+def enqueue(database: Database, *keys: int, group: str = "c1", at: datetime = T0) -> None:
     with database.writing() as connection:
-        keep_all(connection, [delivery(f"m-{each}", sync_id=each) for each in sync_ids])
+        jobs.enqueue(connection, "fetch", [(key, group) for key in keys], now=at)
 
 
-def claim(database: Database, seconds: float = 0, limit: int = 10) -> list[Claim]:
+def claim(
+    database: Database,
+    seconds: float = 0,
+    limit: int = 10,
+    *,
+    worker: str = "w1",
+    kind: jobs.Kind = "fetch",
+    in_hand: Mapping[str, int] | None = None,
+    per_group: int | None = None,
+    groups: list[str] | None = None,
+) -> list[Claim]:
     with database.writing() as connection:
-        return owed.claim(connection, now=after(seconds=seconds), lease=LEASE, limit=limit)
+        return jobs.claim(
+            connection,
+            kind,
+            now=after(seconds=seconds),
+            lease=LEASE,
+            limit=limit,
+            worker_id=worker,
+            in_hand=in_hand,
+            per_group=per_group,
+            groups=groups,
+        )
 
 
-def test_a_due_fetch_is_claimed_once(database: Database) -> None:
-    """The second worker finds nothing while the lease runs."""
-    owing(database, "s1")
+def row(database: Database, key: int = 1) -> RowMapping:
+    with database.reading() as connection:
+        found = connection.execute(select(table).where(table.c.key == key))
+        return found.mappings().one()
+
+
+def test_a_due_job_is_claimed_once(database: Database) -> None:
+    enqueue(database, 1)
     claims = claim(database)
-    assert [(c.company_id, c.sync_id, c.attempts) for c in claims] == [("c1", "s1", 1)]
+    assert [(c.key, c.group_key, c.attempts, c.generation) for c in claims] == [(1, "c1", 1, 1)]
     assert claim(database, 59) == []
 
 
-def test_nothing_is_claimed_before_its_time(database: Database) -> None:
-    """Put off means put off."""
-    owing(database, "s1")
+def test_a_job_is_claimed_by_its_kind(database: Database) -> None:
+    """Keys of different kinds are unrelated."""
+    enqueue(database, 1)
+    with database.writing() as connection:
+        jobs.enqueue(connection, "message", [(1, "webhook:a")], now=T0)
+    (message,) = claim(database, kind="message")
+    (fetch,) = claim(database)
+    assert (message.group_key, fetch.group_key) == ("webhook:a", "c1")
+
+
+def test_a_rescheduled_job_waits_for_its_time(database: Database) -> None:
+    enqueue(database, 1)
     (claimed,) = claim(database)
     with database.writing() as connection:
-        owed.put_off(connection, claimed, until=after(seconds=30), error="503", free=False)
+        assert jobs.reschedule(connection, claimed, run_at=after(seconds=30), error="503")
+    assert row(database)["last_error"] == "503"
     assert claim(database, 29) == []
     assert [c.attempts for c in claim(database, 30)] == [2]
 
 
-def test_a_dead_workers_fetch_is_taken_over_when_its_lease_ends(database: Database) -> None:
-    """No heartbeat, no sweeper: the lease is the due time."""
-    owing(database, "s1")
-    (dead,) = claim(database)
-    (heir,) = claim(database, 61)
-    assert (heir.sync, heir.attempts) == (dead.sync, 2)
-    assert heir.token != dead.token
+def test_an_expired_lease_is_up_for_grabs(database: Database) -> None:
+    """Also without any look at heartbeats: a worker may hang and still beat."""
+    enqueue(database, 1)
+    (first,) = claim(database)
+    (second,) = claim(database, 60)
+    assert (second.key, second.attempts) == (first.key, 2)
+    assert second.token != first.token
 
 
-def test_a_worker_that_slept_past_its_lease_can_write_nothing(database: Database) -> None:
-    """Every later write is fenced by the claim's token."""
-    owing(database, "s1")
+def test_a_worker_that_lost_its_lease_changes_nothing(database: Database) -> None:
+    enqueue(database, 1)
     (late,) = claim(database)
-    (heir,) = claim(database, 61)
+    (current,) = claim(database, 61)
+    before = row(database)
     with database.writing() as connection:
-        assert not owed.renew(connection, late, after(hours=1))
-        assert not owed.put_off(connection, late, until=T0, error=None, free=False)
-        assert not owed.give_up(connection, late, "late")
-        assert owed.wanted_now(connection, late) is None
-        owed.finish(connection, late)
-        owed.ask_once_more(connection, late, T0)
-        assert owed.renew(connection, heir, after(hours=1))
-    row = fetch_row(database)
-    assert row is not None
-    assert (row["state"], row["token"], row["due"]) == ("owed", heir.token, after(hours=1))
+        assert not jobs.renew(connection, late, after(hours=1))
+        assert not jobs.reschedule(connection, late, run_at=T0, error=None)
+        assert not jobs.bury(connection, late, "late")
+        assert not jobs.release(connection, late)
+        assert not jobs.complete(connection, late)
+        jobs.discard(connection, late)
+        assert jobs.current_generation(connection, late) is None
+    assert row(database) == before
+    with database.writing() as connection:
+        assert jobs.renew(connection, current, after(hours=1))
+    assert row(database)["lease_until"] == after(hours=1)
 
 
-def test_a_renewed_lease_is_not_taken_over(database: Database) -> None:
-    """A long list keeps its worker."""
-    owing(database, "s1")
+def test_a_renewed_lease_is_not_up_for_grabs(database: Database) -> None:
+    enqueue(database, 1)
     (claimed,) = claim(database)
     with database.writing() as connection:
-        assert owed.renew(connection, claimed, after(seconds=110))
+        assert jobs.renew(connection, claimed, after(seconds=110))
     assert claim(database, 61) == []
 
 
-def test_the_earliest_due_comes_first_and_the_limit_holds(database: Database) -> None:
-    """Nobody starves."""
-    for n, name in enumerate(("late", "early")):
-        with database.writing() as connection:
-            keep_all(connection, [delivery(name, sync_id=name, at=after(seconds=5 - n))])
-    assert [c.sync_id for c in claim(database, 10, limit=1)] == ["early"]
+def test_the_earliest_comes_first_and_the_limit_holds(database: Database) -> None:
+    enqueue(database, 1, at=after(seconds=5))
+    enqueue(database, 2, at=after(seconds=4))
+    assert [c.key for c in claim(database, 10, limit=1)] == [2]
 
 
-def companies_claimed(database: Database, *held: str, limit: int, of_one: int) -> list[str]:
-    """Whose fetches are claimed by who has those of other companies in hand."""
-    with database.writing() as connection:
-        claims = owed.claim(
-            connection, now=after(seconds=2), lease=LEASE, limit=limit, held=held, of_one=of_one
-        )
-    return [each.company_id for each in claims]
+def test_no_more_than_the_allowed_jobs_of_a_group_are_in_hand(database: Database) -> None:
+    """Those of others are found behind the ones that are passed over."""
+    enqueue(database, *range(9))
+    enqueue(database, 100, group="c2", at=after(seconds=1))
+
+    def groups(**in_hand: int) -> list[str]:
+        claims = claim(database, 2, limit=8, in_hand=in_hand, per_group=3)
+        return [each.group_key for each in claims]
+
+    assert groups(c1=1) == ["c1", "c1"]
+    assert groups(c1=3) == ["c2"]
+    assert groups(c1=3) == []
+    assert groups(c2=1) == ["c1", "c1", "c1"]
 
 
-def test_of_one_company_no_more_is_claimed_than_was_allowed(database: Database) -> None:
-    """What is in hand counts too; the others' are found behind all that is passed over."""
-    with database.writing() as connection:
-        keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}") for n in range(9)])
-        keep_all(connection, [delivery("m", company_id="c2", at=after(seconds=1))])
-
-    claimed = partial(companies_claimed, database, limit=8, of_one=3)
-
-    assert claimed("c1") == ["c1", "c1"]
-    assert claimed("c1", "c1", "c1") == ["c2"]
-    assert claimed("c1", "c1", "c1") == []
-    assert claimed("c2") == ["c1", "c1", "c1"]
+def test_a_backlog_of_one_group_does_not_starve_the_others(database: Database) -> None:
+    enqueue(database, *range(500))
+    enqueue(database, 1000, group="c2", at=after(seconds=1))
+    claims = claim(database, 2, limit=2, in_hand={"c1": 2}, per_group=2)
+    assert [c.group_key for c in claims] == ["c2"]
 
 
-def test_another_company_is_looked_for_among_so_many(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where all are due at the same moment: a claim must not walk a whole backlog."""
-    monkeypatch.setattr(owed, "LOOK_AT", 5)
-    with database.writing() as connection:
-        keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}") for n in range(6)])
-        keep_all(connection, [delivery("m", company_id="c2", at=after(seconds=1))])
-
-    claimed = partial(companies_claimed, database, limit=2, of_one=2)
-
-    assert claimed("c1", "c1") == []
-    assert claimed() == ["c1", "c1"]
-    assert claimed("c1", "c1") == ["c2"]
+def test_only_jobs_of_the_named_groups_are_claimed(database: Database) -> None:
+    """None of a full one, and none when no group is named."""
+    for n, group in enumerate(("c1", "c2", "c3")):
+        enqueue(database, n, group=group)
+    assert claim(database, groups=[]) == []
+    claims = claim(database, groups=["c1", "c3"], in_hand={"c1": 2}, per_group=2)
+    assert [c.group_key for c in claims] == ["c3"]
+    with database.reading() as connection:
+        assert jobs.is_due(connection, "fetch", T0, groups=["c1"])
+        assert not jobs.is_due(connection, "fetch", T0, groups=["c3"])
 
 
-def test_a_free_put_off_gives_the_attempt_back(database: Database) -> None:
-    """A rate limit must not use up what was meant for outages."""
-    owing(database, "s1")
+def test_a_refunded_attempt_does_not_count(database: Database) -> None:
+    """A rate limit must not use up what is meant for outages."""
+    enqueue(database, 1)
     (claimed,) = claim(database)
     with database.writing() as connection:
-        owed.put_off(connection, claimed, until=T0, error="429", free=True)
+        jobs.reschedule(connection, claimed, run_at=T0, error="429", refund_attempt=True)
     assert [c.attempts for c in claim(database, 1)] == [1]
 
 
-def test_news_during_a_fetch_does_not_start_a_second_one(database: Database) -> None:
-    """It raises `wanted`, so that the running one knows that it came too early."""
-    owing(database, "s1")
+def test_a_released_job_is_due_at_once_and_untried(database: Database) -> None:
+    """A worker that has to stop gives back what it has not finished."""
+    enqueue(database, 1)
+    (claimed,) = claim(database, 3)
+    with database.writing() as connection:
+        assert jobs.release(connection, claimed)
+    assert [c.attempts for c in claim(database, 3, worker="w2")] == [1]
+
+
+@pytest.mark.parametrize("ending", ["complete", "reschedule", "bury", "release"])
+def test_a_job_enqueued_while_in_hand_ends_up_due(database: Database, ending: str) -> None:
+    """Not twice at the same time, and with all attempts left."""
+    enqueue(database, 1)
     (claimed,) = claim(database)
     with database.writing() as connection:
-        keep_all(connection, [delivery("m2", at=after(seconds=1))])
+        jobs.reschedule(connection, claimed, run_at=T0, error="503")
+    (claimed,) = claim(database)
+    enqueue(database, 1, at=after(seconds=1))
     assert claim(database, 2) == []
     with database.writing() as connection:
-        assert owed.wanted_now(connection, claimed) == claimed.wanted + 1
-        owed.ask_once_more(connection, claimed, after(seconds=3))
-    assert [c.attempts for c in claim(database, 3)] == [1]
+        assert jobs.current_generation(connection, claimed) == claimed.generation + 1
+        match ending:
+            case "complete":
+                assert jobs.complete(connection, claimed)
+            case "reschedule":
+                assert jobs.reschedule(connection, claimed, run_at=after(hours=9), error="503")
+            case "release":
+                assert jobs.release(connection, claimed)
+            case _:
+                assert not jobs.bury(connection, claimed, "404")
+    again = claim(database, 3)
+    assert [(c.attempts, c.generation) for c in again] == [(1, 2)]
 
 
-def test_news_brings_a_waiting_fetch_forward(database: Database) -> None:
+def test_a_job_whose_target_is_gone_is_discarded(database: Database) -> None:
+    """Unless it was enqueued meanwhile: SQLite may give the key to something new."""
+    enqueue(database, 1, 2)
+    first, second = claim(database)
+    enqueue(database, 2)
+    with database.writing() as connection:
+        jobs.discard(connection, first)
+        jobs.discard(connection, second)
+    assert [each.key for each in claim(database, 60)] == [2]
+
+
+def test_enqueueing_brings_a_waiting_job_forward(database: Database) -> None:
     """A new event need not wait for an old backoff."""
-    owing(database, "s1")
+    enqueue(database, 1)
     (claimed,) = claim(database)
     with database.writing() as connection:
-        owed.put_off(connection, claimed, until=after(hours=1), error="503", free=False)
-        keep_all(connection, [delivery("m2", at=after(seconds=5))])
+        jobs.reschedule(connection, claimed, run_at=after(hours=1), error="503")
+    enqueue(database, 1, at=after(seconds=5))
     assert [c.attempts for c in claim(database, 5)] == [1]
 
 
-def test_a_given_up_fetch_is_redriven(database: Database) -> None:
-    """By its sync id, or all of them."""
-    owing(database, "s1", "s2", "s3")
+def test_enqueueing_takes_an_expired_lease_away(database: Database) -> None:
+    enqueue(database, 1)
+    (late,) = claim(database)
+    enqueue(database, 1, at=after(seconds=61))
+    with database.writing() as connection:
+        assert not jobs.complete(connection, late)
+    assert [c.attempts for c in claim(database, 61)] == [1]
+
+
+def test_a_done_job_is_due_again_when_it_is_enqueued(database: Database) -> None:
+    enqueue(database, 1)
+    (claimed,) = claim(database)
+    with database.writing() as connection:
+        assert jobs.complete(connection, claimed)
+    assert row(database)["state"] == "done"
+    assert claim(database, 9999) == []
+    enqueue(database, 1, at=after(seconds=9))
+    assert [c.attempts for c in claim(database, 9)] == [1]
+
+
+def test_one_key_may_be_enqueued_twice_in_a_call(database: Database) -> None:
+    enqueue(database, 1, 1, 2)
+    assert [c.generation for c in claim(database)] == [1, 1]
+
+
+def test_dead_jobs_are_revived(database: Database) -> None:
+    """By key, or all of them; with all attempts left."""
+    enqueue(database, 1, 2, 3)
     for claimed in claim(database):
         with database.writing() as connection:
-            assert owed.give_up(connection, claimed, "404")
+            assert jobs.bury(connection, claimed, "404", refused_at=T0)
+    assert (row(database)["last_error"], row(database)["refused_at"]) == ("404", T0)
     assert claim(database, 9999) == []
     with database.writing() as connection:
-        assert owed.redrive(connection, sync_id="s1", now=T0) == 1
-        with pytest.raises(NotKnown):
-            owed.redrive(connection, sync_id="nobody", now=T0)
-        assert owed.redrive(connection, sync_id=None, now=T0) == 2
-    assert len(claim(database, 1)) == 3
+        assert jobs.revive_dead(connection, "message", None, now=T0) == 0
+        assert jobs.revive_dead(connection, "fetch", [1, 9], now=T0) == 1
+        assert jobs.revive_dead(connection, "fetch", None, now=T0) == 2
+    assert [c.attempts for c in claim(database, 1)] == [1, 1, 1]
 
 
-def test_nothing_is_claimed_while_the_gate_is_closed(database: Database) -> None:
-    """All replicas rest until the time is over."""
-    owing(database, "s1")
+def test_a_restart_leaves_running_and_done_jobs_alone(database: Database) -> None:
+    """A redelivered event starts again what waits or was given up."""
+    enqueue(database, 1, 2, 3, 4)
+    waiting, dead, done, running = claim(database)
     with database.writing() as connection:
-        gate.close(connection, after(seconds=30), "429", T0)
+        jobs.reschedule(connection, waiting, run_at=after(hours=1), error="503")
+        jobs.bury(connection, dead, "404")
+        jobs.complete(connection, done)
+        keys = [each.key for each in (waiting, dead, done, running)]
+        assert jobs.restart(connection, "fetch", keys, now=after(seconds=1)) == 2
+        assert jobs.current_generation(connection, running) == running.generation
+    assert [c.key for c in claim(database, 1)] == [waiting.key, dead.key]
+
+
+def test_no_fetch_is_claimed_while_calls_are_paused(database: Database) -> None:
+    """In every replica. Messages do not go to Codat."""
+    enqueue(database, 1)
+    with database.writing() as connection:
+        jobs.enqueue(connection, "message", [(1, "webhook:a")], now=T0)
+        rate_limit.pause(connection, after(seconds=30), "429", T0)
     assert claim(database, 29) == []
+    assert len(claim(database, 29, kind="message")) == 1
     with database.reading() as connection:
-        assert not owed.is_due(connection, after(seconds=29))
-        assert owed.is_due(connection, after(seconds=30))
+        assert not jobs.is_due(connection, "fetch", after(seconds=29))
+        assert jobs.is_due(connection, "fetch", after(seconds=30))
     assert len(claim(database, 30)) == 1
 
 
-def test_a_gate_is_never_opened_earlier_by_a_second_closing(database: Database) -> None:
-    """The longest wait asked for holds."""
-    with database.writing() as connection:
-        gate.close(connection, after(seconds=30), "first", T0)
-        gate.close(connection, after(seconds=10), "second", after(seconds=1))
-    with database.reading() as connection:
-        assert connection.execute(select(gates.c.closed_until)).scalar_one() == after(seconds=30)
-
-
-def test_several_workers_never_hold_one_fetch_together(database: Database) -> None:
-    """Eight threads claim two hundred fetches; each is claimed exactly once."""
-    owing(database, *(f"s{n}" for n in range(200)))
+def test_several_workers_never_hold_a_job_together(database: Database) -> None:
+    """Eight threads claim two hundred jobs; each is claimed exactly once."""
+    enqueue(database, *range(200))
     taken: list[int] = []
     lock = threading.Lock()
 
-    def work() -> None:
-        while claims := claim(database, limit=7):
+    def work(worker: str) -> None:
+        while claims := claim(database, limit=7, worker=worker, per_group=5):
             with lock:
-                taken.extend(claimed.sync for claimed in claims)
+                taken.extend(claimed.key for claimed in claims)
             for claimed in claims:
                 with database.writing() as connection:
-                    owed.finish(connection, claimed)
+                    assert jobs.complete(connection, claimed)
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, (f"w{n}" for n in range(8))))
     assert len(taken) == len(set(taken)) == 200
 
 
-def test_a_refresh_owes_a_fetch_of_a_known_sync_only(database: Database) -> None:
-    """Unknown ids are told apart; a settled fetch comes back."""
-    owing(database, "s1")
-    (claimed,) = claim(database)
+def write_in_some_order(database: Database, n: int) -> None:
+    keys = list(range(40))[:: -1 if n % 2 else 1]
     with database.writing() as connection:
-        owed.finish(connection, claimed)
-        assert store.refresh(connection, "s1", None, after(seconds=9))
-        assert not store.refresh(connection, "s2", None, T0)
-        assert not store.refresh(connection, "s1", "c2", T0)
-    assert len(claim(database, 9)) == 1
+        if n % 3 == 0:
+            jobs.enqueue(connection, "fetch", [(key, "c1") for key in keys], now=T0)
+        elif n % 3 == 1:
+            jobs.restart(connection, "fetch", keys, now=T0)
+        else:
+            jobs.revive_dead(connection, "fetch", None, now=T0)
+
+
+def test_writers_of_the_same_jobs_do_not_deadlock(database: Database) -> None:
+    """All of them lock jobs in the same order, whatever the order they are given."""
+
+    def work(n: int) -> None:
+        for _ in range(8):
+            write_in_some_order(database, n)
+            for claimed in claim(database, limit=5, worker=f"w{n}"):
+                with database.writing() as connection:
+                    jobs.bury(connection, claimed, "x")
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(work, range(6)))
+
+
+def test_the_leases_of_a_dead_worker_are_freed(database: Database) -> None:
+    """Those of the living stay; the dead one is forgotten, and its attempt counts."""
+    enqueue(database, 1, 2)
+    with database.writing() as connection:
+        workers.beat(connection, "dead", T0)
+        workers.beat(connection, "alive", after(seconds=6))
+    (orphan,) = claim(database, limit=1, worker="dead")
+    (held,) = claim(database, limit=1, worker="alive")
+    with database.writing() as connection:
+        assert workers.take_over(connection, []) == 0
+        assert workers.take_over(connection, ["dead"]) == 1
+        assert workers.take_over(connection, ["dead"]) == 0
+        assert workers.heartbeats(connection) == {"alive": after(seconds=6)}
+        assert not jobs.complete(connection, orphan)
+        assert jobs.complete(connection, held)
+    assert [(c.key, c.attempts) for c in claim(database, 10)] == [(orphan.key, 2)]
+
+
+def test_a_worker_without_any_heartbeat_is_watched_too(database: Database) -> None:
+    """It was removed when the worker ended, or it never began well."""
+    enqueue(database, 1)
+    claim(database, worker="gone")
+    with database.writing() as connection:
+        assert workers.heartbeats(connection) == {"gone": None}
+        assert workers.take_over(connection, ["gone"]) == 1
+
+
+def test_stats_count_what_is_due_and_what_is_dead(database: Database) -> None:
+    """Jobs in hand and those that wait for their time are not due."""
+    enqueue(database, 1, 2, 3, 4)
+    enqueue(database, 5, at=after(seconds=90))
+    first, second, *_ = claim(database, limit=2)
+    with database.writing() as connection:
+        jobs.bury(connection, first, "404")
+        for at, expected in (
+            (0, JobStats(2, T0, 1)),
+            (61, JobStats(3, T0, 1)),
+            (91, JobStats(4, T0, 1)),
+        ):
+            assert jobs.stats(connection, "fetch", after(seconds=at)) == expected
+        jobs.complete(connection, second)
+        assert jobs.stats(connection, "message", T0) == JobStats(0, None, 0)
+
+
+def test_removed_jobs_are_gone(database: Database) -> None:
+    enqueue(database, 1, 2)
+    with database.writing() as connection:
+        assert jobs.remove(connection, "fetch", [1, 7]) == 1
+        assert jobs.remove(connection, "message", [2]) == 0
+    assert [c.key for c in claim(database)] == [2]
 
 
 def test_a_heartbeat_is_one_row_per_worker(database: Database) -> None:
-    """Beating again moves the time, ending well removes the row."""
     with database.writing() as connection:
-        store.beat(connection, "one", T0)
-        store.beat(connection, "two", T0)
-        store.beat(connection, "one", after(seconds=10))
-    with database.reading() as connection:
-        seen = {row.worker: row.seen_at for row in connection.execute(select(heartbeats))}
-        assert store.workers_alive(connection, T0) == 2
-        assert store.workers_alive(connection, after(seconds=1)) == 1
-    assert seen == {"one": after(seconds=10), "two": T0}
-    with database.writing() as connection:
-        store.forget_worker(connection, "one")
-        assert connection.execute(select(heartbeats.c.worker)).scalars().all() == ["two"]
-
-
-def test_a_settled_fetch_leaves_the_queues_index(database: Database) -> None:
-    """It has no due time, so the index holds the owed ones only, however many are done."""
-    owing(database, "s1")
-    (claimed,) = claim(database)
-    with database.writing() as connection:
-        owed.finish(connection, claimed)
-    row = fetch_row(database)
-    assert row is not None
-    assert (row["state"], row["due"], row["token"]) == ("settled", None, None)
+        assert workers.last_seen(connection) is None
+        workers.beat(connection, "one", T0)
+        workers.beat(connection, "two", T0)
+        workers.beat(connection, "one", after(seconds=10))
+        assert workers.alive(connection, T0) == 2
+        assert workers.alive(connection, after(seconds=1)) == 1
+        assert workers.last_seen(connection) == after(seconds=10)
+        workers.remove(connection, "one")
+        assert connection.execute(select(heartbeats.c.worker_id)).scalars().all() == ["two"]
+        workers.beat(connection, "three", after(days=2))
+        assert connection.execute(select(heartbeats.c.worker_id)).scalars().all() == ["three"]

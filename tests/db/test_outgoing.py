@@ -1,247 +1,320 @@
-"""What is owed to others, when, and once; and that a message is one worker's at a time."""
+"""Outgoing messages: what is announced, when, and once; and that none is lost."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from app.db import alerts, outgoing
-from app.db import announcements as announce
-from app.db.announcements import Requested
+from app.db import jobs, outgoing, sync_writer
 from app.db.engine import Database
-from app.db.keep import keep_all
-from app.db.outgoing import Message
-from app.db.queries import syncs as queries
-from app.db.tables_told import outgoing as kept
-from app.domain.models import Item
-from app.domain.outgoing import Recipients
-from app.domain.webhook_loss import Finding
-from app.errors import CodatRefused, CodatUnavailable, Conflicting
-from tests.reports import COMPLETED, FAILED, STARTED, T0, after, delivery
-from tests.worker.test_fetcher import Clock, FakeCodat, fetch
+from app.db.jobs import Claim
+from app.db.outgoing import RetryRequest
+from app.db.tables import jobs as job_table
+from app.db.tables import outgoing_messages as table
+from app.domain.models import SYNC_COMPLETED, Transaction
+from app.domain.outgoing import NO_RECIPIENTS, Recipients
+from app.errors import Conflict
+from tests.db.stored import COMPLETED_ROW, FAILED_ROW, answered, pk_of, reported, write
+from tests.factories import T0, after
 
 LEASE = timedelta(seconds=60)
-BAD, DONE = Item("t1", "PushError", "closed", "expense"), Item("t1", "Completed", None, "expense")
+RECIPIENTS = Recipients(webhooks=("webhook:a", "webhook:b"), notifications=("notification:n",))
 
 
 @pytest.fixture(autouse=True)
-def telling(database: Database) -> None:
-    tell(database, Recipients(webhooks=("webhook:a", "webhook:b"), words=("words:w",)))
+def recipients(database: Database) -> None:
+    use(database, RECIPIENTS)
 
 
-def tell(database: Database, recipients: Recipients) -> None:
+def use(database: Database, recipients: Recipients) -> None:
     database.engine.update_execution_options(recipients=recipients)
 
 
-def told(database: Database, recipient: str = "webhook:a") -> list[tuple[str, dict[str, Any]]]:
+def sent(database: Database, recipient: str = "webhook:a") -> list[tuple[str, dict[str, Any]]]:
     with database.reading() as connection:
-        rows = connection.execute(
-            select(kept.c.body).where(kept.c.recipient == recipient).order_by(kept.c.id)
-        )
-        bodies = [json.loads(body) for body in rows.scalars()]
-    return [(body["type"], body["data"]) for body in bodies]
+        bodies = connection.execute(
+            select(table.c.body).where(table.c.recipient == recipient).order_by(table.c.id)
+        ).scalars()
+        found = [json.loads(body) for body in bodies]
+    return [(body["type"], body["data"]) for body in found]
 
 
 def kinds(database: Database, recipient: str = "webhook:a") -> list[str]:
-    return [kind for kind, _ in told(database, recipient)]
+    return [kind for kind, _ in sent(database, recipient)]
 
 
-def hear(
-    database: Database, message_id: str, event: str = FAILED, *, sync_id: str = "s1", day: int = 0
-) -> None:
+def fail(database: Database, *rows: Transaction, sync_id: str = "s1", day: int = 0) -> int:
+    """Codat answers that a sync failed with these rows."""
     at = after(days=day)
+    sync = answered(reported(sync_id, at=at), *(rows or (FAILED_ROW,)), at=at)
+    return write(database, sync, *(rows or (FAILED_ROW,)), now=at)
+
+
+def complete(database: Database, *, sync_id: str, day: int) -> int:
+    at = after(days=day)
+    sync = answered(reported(sync_id, SYNC_COMPLETED, at=at), COMPLETED_ROW, code=2000, at=at)
+    return write(database, sync, COMPLETED_ROW, now=at)
+
+
+def claim(
+    database: Database, kind: jobs.Kind = "message", now: datetime = T0, limit: int = 10
+) -> list[Claim]:
     with database.writing() as connection:
-        told = ((f"{message_id}-start", STARTED), (message_id, event))
-        keep_all(connection, [delivery(id_, e, sync_id=sync_id, at=at) for id_, e in told])
+        return jobs.claim(
+            connection, kind, now=now, lease=LEASE, limit=limit, worker_id="w", groups=None
+        )
 
 
-def answer(database: Database, *items: Item, code: int = 5130, day: int = 0, **more: Any) -> None:
-    clock = Clock()
-    clock.now = after(days=day)
-    fetch(database, FakeCodat(code=code, items=items, **more), clock=clock)
-
-
-def claim(database: Database, now: Any = T0, limit: int = 10) -> list[Message]:
-    with database.writing() as connection:
-        return outgoing.claim(connection, "webhook:a", now=now, lease=LEASE, limit=limit)
-
-
-def test_a_failed_sync_is_told_once_its_transactions_are_known(database: Database) -> None:
-    """Not on the webhook's word alone; and the same to every recipient, under one id."""
-    hear(database, "m1")
-    assert told(database) == []
-    answer(database, BAD, Item("t2", "Completed"))
-    ((kind, data),) = told(database)
+def test_a_failed_sync_is_announced_once_its_transactions_are_known(database: Database) -> None:
+    """Not because of the webhook alone; and the same to every recipient, under one id."""
+    write(database, reported())
+    assert sent(database) == []
+    fail(database, FAILED_ROW, Transaction("t2", "Completed"))
+    ((kind, data),) = sent(database)
     assert (kind, data["sync_id"], data["outcome"]) == ("sync.failed", "s1", "partly_failed")
     assert data["errors"] == "fetched"
     (row,) = data["failed_transactions"]
-    assert (row["transaction_id"], row["message"], row["cured_by"]) == ("t1", "closed", None)
+    assert (row["transaction_id"], row["message"]) == ("t1", "The account is closed")
+    assert row["resolved_by"] is None
+    assert set(row["cause"]) == {
+        *("key", "title", "owner", "next_step", "customer_message", "retry_advice")
+    }
     with database.reading() as connection:
-        ids = set(connection.execute(select(kept.c.message_id)).scalars())
+        ids = set(connection.execute(select(table.c.message_id)).scalars())
     assert kinds(database, "webhook:b") == ["sync.failed"]
+    assert sent(database, "notification:n") == []
     assert len(ids) == 1
 
 
-def test_asking_again_tells_nothing_new_and_other_failures_do(database: Database) -> None:
-    """A refresh is no news."""
-    hear(database, "m1")
-    answer(database, BAD)
-    hear(database, "m2")
-    answer(database, BAD)
+def test_a_sync_that_failed_as_a_whole_carries_its_cause(database: Database) -> None:
+    sync = answered(reported(), code=4040, error_message="The company is gone")
+    write(database, sync)
+    ((_, data),) = sent(database)
+    assert data["cause"]["title"]
+    assert data["failed_transactions"] == []
+
+
+def test_the_same_answer_is_not_announced_again_and_other_failures_are(
+    database: Database,
+) -> None:
+    fail(database)
+    fail(database)
     assert kinds(database) == ["sync.failed"]
-    hear(database, "m3")
-    answer(database, BAD, Item("t2", "PushError"))
+    fail(database, FAILED_ROW, Transaction("t2", "PushError"))
     assert kinds(database) == ["sync.failed"] * 2
 
 
-def test_a_completed_sync_is_told_when_codat_proves_it(database: Database) -> None:
-    """A status that is not final, or a list with pending rows, is not proof."""
-    hear(database, "m1", COMPLETED)
-    answer(database, Item("t1", "Pending"), code=2000)
-    assert told(database) == []
-    hear(database, "m2", COMPLETED)
-    answer(database, DONE, code=2000)
+def test_a_completed_sync_is_announced_when_codat_proves_it(database: Database) -> None:
+    """A list with pending rows is no proof."""
+    sync = reported("s1", SYNC_COMPLETED)
+    pending = Transaction("t1", "Pending")
+    write(database, answered(sync, pending, code=2000), pending)
+    assert sent(database) == []
+    write(database, answered(sync, COMPLETED_ROW, code=2000), COMPLETED_ROW)
     assert kinds(database) == ["sync.completed"]
 
 
-def test_a_failed_sync_that_codat_does_not_explain_is_told_when_it_is_given_up(
+def give_up(database: Database) -> None:
+    (claimed,) = claim(database, "fetch")
+    with database.writing() as connection:
+        assert sync_writer.give_up(connection, claimed, "404", now=T0)
+
+
+def test_an_unexplained_failure_is_announced_when_its_fetch_is_given_up(
     database: Database,
 ) -> None:
     """With null, not with an empty list: nothing is known."""
-    hear(database, "m1")
-    fetch(database, FakeCodat(status_error=CodatUnavailable("away")))
-    assert told(database) == []
-    hear(database, "m2")
-    fetch(database, FakeCodat(status_error=CodatRefused("no such sync", status=404)))
-    ((kind, data),) = told(database)
+    write(database, reported())
+    give_up(database)
+    ((kind, data),) = sent(database)
     assert (kind, data["errors"], data["failed_transactions"]) == ("sync.failed", "given_up", None)
 
 
-def test_a_completed_sync_that_is_given_up_is_never_told_as_a_success(database: Database) -> None:
-    """Nobody proved it."""
-    hear(database, "m1", COMPLETED)
-    fetch(database, FakeCodat(status_error=CodatRefused("no such sync", status=404)))
-    assert told(database) == []
+def test_an_unproved_completion_is_never_announced(database: Database) -> None:
+    write(database, reported("s1", SYNC_COMPLETED))
+    give_up(database)
+    assert sent(database) == []
 
 
-def test_a_transaction_is_told_as_cured_by_the_sync_that_wrote_it(database: Database) -> None:
-    """Once; a second success cures nothing."""
-    hear(database, "m1")
-    answer(database, BAD)
+def test_a_resolved_transaction_is_announced_by_the_sync_that_completed_it(
+    database: Database,
+) -> None:
+    """Once; a second success resolves nothing."""
+    fail(database)
     for day in (1, 2):
-        hear(database, f"m-{day}", COMPLETED, sync_id=f"later-{day}", day=day)
-        answer(database, DONE, code=2000, day=day)
-    cures = [data for kind, data in told(database) if kind == "transaction.cured"]
-    assert [(c["transaction_id"], c["cured_by"]) for c in cures] == [("t1", "later-1")]
-    assert [row["sync_id"] for row in cures[0]["failed_in"]] == ["s1"]
+        complete(database, sync_id=f"later-{day}", day=day)
+    resolved = [data for kind, data in sent(database) if kind == "transaction.resolved"]
+    assert [(each["transaction_id"], each["resolved_by"]) for each in resolved] == [
+        ("t1", "later-1")
+    ]
+    (row,) = resolved[0]["failed_in"]
+    assert (row["sync_id"], row["message"]) == ("s1", "The account is closed")
+    assert row["cause"]["key"]
 
 
-def test_a_failure_learned_after_its_cure_says_so(database: Database) -> None:
-    """News in any order: the earlier sync is read last."""
-    hear(database, "m1", COMPLETED, sync_id="later", day=1)
-    answer(database, DONE, code=2000, day=1)
-    hear(database, "m2", sync_id="s1")
-    answer(database, BAD)
-    (data,) = [data for kind, data in told(database) if kind == "sync.failed"]
-    assert data["failed_transactions"][0]["cured_by"] == "later"
+def test_a_transaction_that_fails_again_is_resolved_again(database: Database) -> None:
+    """The second message is about the second failure."""
+    fail(database)
+    complete(database, sync_id="s2", day=1)
+    fail(database, sync_id="s3", day=2)
+    complete(database, sync_id="s4", day=3)
+    resolved = [data for kind, data in sent(database) if kind == "transaction.resolved"]
+    assert [each["resolved_by"] for each in resolved] == ["s2", "s4"]
+    assert [[row["sync_id"] for row in each["failed_in"]] for each in resolved] == [["s1"], ["s3"]]
 
 
-def test_an_alert_is_told_to_programs_and_to_people(database: Database) -> None:
-    """When it opens and when it is over."""
-    finding = Finding("webhooks_lost", "c1", "no webhook since …")
+def test_a_failure_learned_after_its_resolution_says_so(database: Database) -> None:
+    """Answers may come in any order."""
+    complete(database, sync_id="later", day=1)
+    fail(database)
+    (data,) = [data for kind, data in sent(database) if kind == "sync.failed"]
+    assert data["failed_transactions"][0]["resolved_by"] == "later"
+
+
+def test_nothing_is_written_without_recipients(database: Database) -> None:
+    use(database, NO_RECIPIENTS)
+    fail(database)
+    complete(database, sync_id="later", day=1)
     with database.writing() as connection:
-        alerts.turn(connection, {"webhooks_lost"}, [finding], T0)
-        alerts.turn(connection, {"webhooks_lost"}, [finding], after(hours=1))
-        alerts.turn(connection, {"webhooks_lost"}, [], after(hours=2))
-    for recipient in ("webhook:a", "words:w"):
-        assert kinds(database, recipient) == ["alert.opened", "alert.resolved"]
-    last = told(database)[-1][1]
-    assert (last["company_id"], last["resolved_at"]) == ("c1", "2026-01-01T11:00:00Z")
+        outgoing.alert(connection, "alert.opened", {"company_id": "c1"}, T0)
+        assert connection.execute(select(table)).all() == []
+        of_messages = select(job_table).where(job_table.c.kind == "message")
+        assert connection.execute(of_messages).all() == []
 
 
-def test_nothing_is_owed_when_nobody_is_to_be_told(database: Database) -> None:
-    """No address is set."""
-    tell(database, Recipients())
-    hear(database, "m1")
-    answer(database, BAD)
+def retry(database: Database, at: datetime = T0) -> RetryRequest:
     with database.writing() as connection:
-        alerts.turn(connection, {"x"}, [Finding("x", "", "text")], T0)
-    with database.reading() as connection:
-        assert connection.execute(select(kept)).all() == []
+        stored = sync_writer.load_sync(connection, pk_of(database, "s1"))
+        assert stored is not None
+        return outgoing.request_retry(connection, stored.pk, stored.sync, at, to="retry:r")
 
 
-def retry(database: Database, at: Any = T0) -> Requested:
-    with database.writing() as connection:
-        sync = queries.get_sync(connection, "s1")
-        return announce.request_retry(connection, sync.number, sync.sync, at, to="retry:r")
-
-
-def test_a_retry_hands_on_what_failed_and_a_double_click_sends_once(database: Database) -> None:
+def test_a_retry_contains_what_failed_and_a_double_click_sends_once(database: Database) -> None:
     """Within a minute and with the same failures it is the same request."""
-    hear(database, "m1")
-    answer(database, BAD, Item("t2", "Completed"))
+    fail(database, FAILED_ROW, Transaction("t2", "Completed"))
     first, second = retry(database), retry(database, after(seconds=59))
-    assert (first.transactions, first.again) == (1, False)
-    assert (second.message_id, second.again) == (first.message_id, True)
-    assert not retry(database, after(seconds=61)).again
-    requests = told(database, "retry:r")
+    assert (first.transactions, first.already_requested) == (1, False)
+    assert (second.message_id, second.already_requested) == (first.message_id, True)
+    assert not retry(database, after(seconds=61)).already_requested
+    requests = sent(database, "retry:r")
     assert [kind for kind, _ in requests] == ["retry.requested"] * 2
     data = requests[0][1]
     assert (data["company_id"], data["sync_id"]) == ("c1", "s1")
     assert [row["transaction_id"] for row in data["failed_transactions"]] == ["t1"]
 
 
-def test_what_a_later_sync_has_written_is_not_retried(database: Database) -> None:
-    """It would be in the books twice."""
-    hear(database, "m1")
-    answer(database, BAD)
-    hear(database, "m2", COMPLETED, sync_id="later", day=1)
-    answer(database, DONE, code=2000, day=1)
-    with pytest.raises(Conflicting):
+def test_what_a_later_sync_has_completed_is_not_retried(database: Database) -> None:
+    """It would be recorded twice."""
+    fail(database)
+    complete(database, sync_id="later", day=1)
+    with pytest.raises(Conflict, match="recorded since"):
         retry(database)
 
 
-def test_a_message_is_one_workers_until_its_lease_ends(database: Database) -> None:
-    """Then another one takes it over, and the first can write nothing any more."""
-    hear(database, "m1")
-    answer(database, BAD)
-    (mine,) = claim(database)
-    assert claim(database, after(seconds=59)) == []
-    (theirs,) = claim(database, after(seconds=60))
-    assert (theirs.message_id, theirs.attempts) == (mine.message_id, 2)
+def test_a_sync_without_failures_has_nothing_to_retry(database: Database) -> None:
+    complete(database, sync_id="s1", day=0)
+    with pytest.raises(Conflict, match="No item"):
+        retry(database)
+
+
+def test_all_failed_transactions_are_retried(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also more than one `sync.failed` lists."""
+    monkeypatch.setattr(outgoing, "MAX_FAILED", 2)
+    fail(database, *(Transaction(f"t{n}", "PushError") for n in range(5)))
+    assert retry(database).transactions == 5
+    (failed,) = [data for kind, data in sent(database) if kind == "sync.failed"]
+    assert len(failed["failed_transactions"]) == 2
+
+
+def test_an_alert_goes_to_webhooks_and_notifications(database: Database) -> None:
+    alert = {"cause": "webhooks_lost", "text": "no webhook", "opened_at": T0, "company_id": ""}
     with database.writing() as connection:
-        assert not outgoing.finish(connection, mine, after(seconds=61))
-        assert not outgoing.put_off(connection, mine, until=T0, error="late")
-        assert not outgoing.give_up(connection, mine, "late", T0)
-        assert outgoing.finish(connection, theirs, after(seconds=61))
-    assert claim(database, after(days=9)) == []
+        outgoing.alert(connection, "alert.opened", alert, T0)
+    for recipient in ("webhook:a", "webhook:b", "notification:n"):
+        ((kind, data),) = sent(database, recipient)
+        assert (kind, data["company_id"]) == ("alert.opened", None)
+        assert (data["opened_at"], data["resolved_at"]) == ("2026-01-01T09:00:00Z", None)
 
 
-def test_a_message_given_up_can_be_put_back_to_work(database: Database) -> None:
-    """With all attempts ahead."""
-    hear(database, "m1")
-    answer(database, BAD)
-    (mine,) = claim(database)
+def test_a_message_is_loaded_delivered_and_pruned(database: Database) -> None:
+    pk = fail(database)
+    first, second = claim(database)
+    with database.reading() as connection:
+        message = outgoing.load(connection, first.key)
+    assert message
+    assert (message.recipient, message.kind) == (first.group_key, "sync.failed")
+    assert message.sync_pk == pk
+    assert {first.group_key, second.group_key} == {"webhook:a", "webhook:b"}
     with database.writing() as connection:
-        assert outgoing.give_up(connection, mine, "answered 500", T0)
-        assert outgoing.given_up(connection) == {"webhook:a": 1}
-        assert outgoing.redrive(connection, T0) == 1
-    assert [each.attempts for each in claim(database)] == [1]
+        assert outgoing.end(connection, first, after(seconds=1))
+        assert not outgoing.end(connection, first, after(seconds=2))
+        assert outgoing.prune(connection, after(seconds=1), 10) == 0
+        assert outgoing.prune(connection, after(days=9), 10) == 1
+        assert outgoing.load(connection, first.key) is None
+        assert outgoing.load(connection, second.key)
+        of_messages = select(job_table.c.key).where(job_table.c.kind == "message")
+        assert connection.execute(of_messages).scalars().all() == [second.key]
 
 
-def test_what_is_owed_to_an_address_that_is_gone_is_given_up_in_the_end(
+def test_a_message_given_up_can_be_redriven(database: Database) -> None:
+    """With all attempts left; and it is not pruned while it waits."""
+    fail(database)
+    mine, _ = claim(database)
+    with database.writing() as connection:
+        assert outgoing.end(connection, mine, T0, failure="answered 500")
+        assert outgoing.dead_by_recipient(connection) == {mine.group_key: 1}
+        assert outgoing.redrive(connection, now=T0) == 1
+        assert outgoing.redrive(connection, now=T0) == 0
+        assert outgoing.prune(connection, after(days=9), 10) == 0
+    assert [(each.key, each.attempts) for each in claim(database)] == [(mine.key, 1)]
+
+
+def test_a_worker_that_lost_a_message_ends_nothing(database: Database) -> None:
+    fail(database)
+    late, _ = claim(database)
+    claim(database, now=after(seconds=61))
+    with database.writing() as connection:
+        assert not outgoing.end(connection, late, T0)
+        assert not outgoing.end(connection, late, T0, failure="late")
+        assert outgoing.prune(connection, after(days=9), 10) == 0
+
+
+def test_messages_to_an_address_that_is_gone_are_given_up_in_the_end(
     database: Database,
 ) -> None:
-    """And what has ended long ago is forgotten."""
-    hear(database, "m1")
-    answer(database, BAD)
+    """Not those that another replica has in hand."""
+    fail(database)
+    known = ("webhook:a",)
     with database.writing() as connection:
-        names = ("webhook:a",)
-        assert outgoing.abandon(connection, names, before=T0, now=after(days=5)) == 0
-        assert outgoing.abandon(connection, names, before=after(days=1), now=after(days=5)) == 1
-        assert outgoing.given_up(connection) == {"webhook:b": 1}
-        assert outgoing.forget_messages(connection, after(days=5)) == 0
-        assert outgoing.forget_messages(connection, after(days=6)) == 1
-        assert outgoing.are_due(connection, ["webhook:a", "webhook:b"], T0) == ["webhook:a"]
+        assert outgoing.abandon(connection, known, before=T0, now=after(days=5)) == 0
+    claims = claim(database, now=after(days=5))
+    with database.writing() as connection:
+        before = after(days=1)
+        assert outgoing.abandon(connection, known, before=before, now=after(days=5)) == 0
+        for each in claims:
+            jobs.release(connection, each)
+        assert outgoing.abandon(connection, known, before=before, now=after(days=5)) == 1
+        assert outgoing.dead_by_recipient(connection) == {"webhook:b": 1}
+        assert outgoing.prune(connection, after(days=6), 10) == 1
+
+
+def test_only_messages_to_known_recipients_are_claimed(database: Database) -> None:
+    """A replica does not take what only another one can deliver."""
+    fail(database)
+    with database.writing() as connection:
+        assert not jobs.is_due(connection, "message", T0, groups=["webhook:x"])
+        assert jobs.is_due(connection, "message", T0, groups=["webhook:b", "webhook:x"])
+        claims = jobs.claim(
+            connection,
+            "message",
+            now=T0,
+            lease=LEASE,
+            limit=10,
+            worker_id="w",
+            groups=["webhook:b"],
+        )
+    assert [each.group_key for each in claims] == ["webhook:b"]

@@ -1,10 +1,18 @@
-"""What can be wrong with an installation, from plain values; no finding shows a secret."""
+"""Misconfigurations, found in plain values; no finding contains a secret."""
 
 from datetime import timedelta
 
 import pytest
 
-from app.domain.checks import exposed, in_clear, is_loopback, keys_wrong, place_wrong, shown, skewed
+from app.domain.checks import (
+    check_api_keys,
+    check_clock,
+    check_codat_base_url,
+    check_sqlite_location,
+    check_tls,
+    is_loopback,
+    redact_url,
+)
 
 MOUNTS = """\
 overlay / overlay rw 0 0
@@ -15,13 +23,6 @@ tmpfs /run tmpfs rw 0 0
 odd line
 """
 GOOD_KEY = "tTq4h9mZx2Lk8WvB1sYd"
-
-
-def names(keys: list[str], others: list[str]) -> list[str]:
-    found = keys_wrong(keys, others)
-    for each in found:
-        assert not any(key in each.text + each.do for key in keys + others)
-    return [each.name for each in found]
 
 
 @pytest.mark.parametrize(
@@ -35,39 +36,37 @@ def names(keys: list[str], others: list[str]) -> list[str]:
         ([GOOD_KEY], [GOOD_KEY], ["api_key_shared"]),
     ],
 )
-def test_keys_are_strong_and_each_of_its_own(
+def test_api_keys_are_strong_and_used_for_one_purpose(
     keys: list[str], others: list[str], expected: list[str]
 ) -> None:
-    """Length alone does not make a key."""
-    assert names(keys, others) == expected
+    """Length alone does not make a key strong."""
+    found = check_api_keys(keys, others)
+    assert [finding.name for finding in found] == expected
+    assert not any(key in finding.text + finding.action for key in keys for finding in found)
 
 
 @pytest.mark.parametrize(
-    ("path", "name"),
+    ("path", "mounts", "name"),
     [
-        ("/srv/data/syncs.db", None),
-        ("/srv/database.db", "sqlite_ephemeral"),
-        ("/mnt/nfs/syncs.db", "sqlite_on_network"),
-        ("/mnt/ssh/syncs.db", "sqlite_on_network"),
-        ("/run/syncs.db", "sqlite_ephemeral"),
+        ("/srv/data/syncs.db", MOUNTS, None),
+        ("/srv/database.db", MOUNTS, "sqlite_ephemeral"),
+        ("/mnt/nfs/syncs.db", MOUNTS, "sqlite_on_network"),
+        ("/mnt/ssh/syncs.db", MOUNTS, "sqlite_on_network"),
+        ("/run/syncs.db", MOUNTS, "sqlite_ephemeral"),
+        ("/srv/data/syncs.db", "", None),
+        ("/tmp/syncs.db", "", "sqlite_ephemeral"),
     ],
 )
-def test_a_file_system_tells_whether_sqlite_is_safe_on_it(path: str, name: str | None) -> None:
-    """The mount that is nearest to the file counts."""
-    found = place_wrong(path, MOUNTS)
+def test_the_closest_mount_decides_where_sqlite_is_safe(
+    path: str, mounts: str, name: str | None
+) -> None:
+    """Without /proc/mounts only the folder counts."""
+    found = check_sqlite_location(path, mounts)
     assert (found and found.name) == name
 
 
-def test_where_no_mounts_are_known_only_the_folder_counts() -> None:
-    """A machine without /proc is no reason to say nothing, or too much."""
-    assert place_wrong("/srv/data/syncs.db", "") is None
-    swept = place_wrong("/tmp/syncs.db", "")
-    assert swept
-    assert swept.name == "sqlite_ephemeral"
-
-
 @pytest.mark.parametrize(
-    ("host", "addresses", "wrong"),
+    ("host", "urls", "is_exposed"),
     [
         ("127.0.0.1", [], False),
         ("localhost", [], False),
@@ -78,16 +77,16 @@ def test_where_no_mounts_are_known_only_the_folder_counts() -> None:
         ("our-host", [], True),
     ],
 )
-def test_listening_to_the_network_needs_a_hint_of_tls(
-    host: str, addresses: list[str], wrong: bool
+def test_listening_to_the_network_needs_a_sign_of_tls(
+    host: str, urls: list[str], is_exposed: bool
 ) -> None:
-    """The hint is the address by which Codat reaches us."""
-    assert (exposed(host, addresses) is not None) == wrong
+    """The sign is the URL by which Codat reaches us."""
+    assert (check_tls(host, urls) is not None) == is_exposed
     assert is_loopback("127.0.0.2")
 
 
 @pytest.mark.parametrize(
-    ("address", "wrong"),
+    ("url", "is_finding"),
     [
         ("https://api.codat.io", False),
         ("http://127.0.0.1:9000", False),
@@ -95,24 +94,24 @@ def test_listening_to_the_network_needs_a_hint_of_tls(
         ("http://codat.internal", True),
     ],
 )
-def test_the_key_for_codat_does_not_travel_in_clear(address: str, wrong: bool) -> None:
+def test_the_codat_key_is_not_sent_unencrypted(url: str, is_finding: bool) -> None:
     """Except to a simulator on the same machine."""
-    assert (in_clear(address) is not None) == wrong
+    assert (check_codat_base_url(url) is not None) == is_finding
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0, None), (60, None), (-60, None), (61, "61 s ahead of"), (-90, "90 s behind")],
 )
-def test_a_clock_may_be_a_minute_off(seconds: int, said: str | None) -> None:
-    """Deliveries are refused from five on, so this warns in time."""
-    found = skewed(timedelta(seconds=seconds))
-    assert (found is not None) == (said is not None)
-    assert said is None or (found and said in found.text)
-    assert skewed(None) is None
+def test_a_clock_may_be_a_minute_off(seconds: int, text: str | None) -> None:
+    """Webhooks are rejected from five minutes on, so this warns in time."""
+    found = check_clock(timedelta(seconds=seconds))
+    assert (found is not None) == (text is not None)
+    assert text is None or (found and text in found.text)
+    assert check_clock(None) is None
 
 
-def test_an_address_is_shown_without_what_may_be_secret() -> None:
-    """People put tokens into the endpoint's address."""
-    told = "https://user:canary@us.example:8443/webhooks/codat?token=canary#canary"
-    assert shown(told) == "https://us.example:8443/webhooks/codat"
+def test_a_url_is_shown_without_its_secrets() -> None:
+    """People put tokens into the endpoint's URL."""
+    url = "https://user:canary@us.example:8443/webhooks/codat?token=canary#canary"
+    assert redact_url(url) == "https://us.example:8443/webhooks/codat"

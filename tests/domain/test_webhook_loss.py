@@ -1,116 +1,106 @@
-"""Loss is told from quiet by Codat's clock; and until when a replay helps."""
+"""Lost webhooks or a quiet company, by Codat's clock; and until when a replay helps."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.domain.webhook_loss import (
     Endpoint,
-    Heard,
-    endpoint_findings,
-    habit,
-    lost_webhooks,
-    next_mark,
+    FinishedSync,
+    check_endpoints,
+    find_lost_webhooks,
+    next_deadline,
+    usual_gap,
 )
-from tests.reports import after
 
-NOW = after(days=30)
-DOOR = "https://us.example/webhooks/codat"
+NOW = datetime(2026, 1, 31, 9, tzinfo=UTC)
+URL = "https://us.example/webhooks/codat"
 BOTH = ("SyncFailed", "expenses.sync.successful")
 
 
-def hours_ago(*hours: float, told: bool = True) -> list[Heard]:
-    return [Heard(NOW - timedelta(hours=each), told) for each in hours]
+def hours_ago(*hours: float, reported: bool = True) -> list[FinishedSync]:
+    return [FinishedSync(NOW - timedelta(hours=each), reported) for each in hours]
 
 
-def test_a_habit_is_three_times_the_middle_gap_and_at_least_an_hour() -> None:
-    """One long week-end does not make a habit."""
-    assert habit([after(hours=h) for h in (0, 4, 8, 12, 90)]) == timedelta(hours=12)
-    assert habit([after(minutes=m) for m in range(9)]) == timedelta(hours=1)
-    assert habit([]) == habit([NOW]) == timedelta(hours=1)
+def test_the_usual_gap_is_three_times_the_median_and_at_least_an_hour() -> None:
+    """One long weekend does not change it."""
+    assert usual_gap([NOW + timedelta(hours=h) for h in (0, 4, 8, 12, 90)]) == timedelta(hours=12)
+    assert usual_gap([NOW + timedelta(minutes=m) for m in range(9)]) == timedelta(hours=1)
+    assert usual_gap([]) == usual_gap([NOW]) == timedelta(hours=1)
 
 
-def test_quiet_is_no_finding() -> None:
-    """Nobody told anything for days, and Codat lists nothing new either."""
-    assert lost_webhooks("c1", hours_ago(99, 100, 101), NOW) is None
-    assert lost_webhooks("c1", [], NOW) is None
+def test_a_quiet_company_is_no_finding() -> None:
+    """No webhook for days, and Codat lists nothing new either."""
+    assert find_lost_webhooks("c1", hours_ago(99, 100, 101), NOW) is None
+    assert find_lost_webhooks("c1", [], NOW) is None
 
 
-def test_silence_while_codat_lists_news_is_loss() -> None:
+def test_no_webhooks_while_codat_lists_new_syncs_is_a_loss() -> None:
     """The finding says since when, how many, and until when a replay helps."""
-    recent = hours_ago(20, 21, 22) + hours_ago(3, 2, told=False)
-    found = lost_webhooks("c1", recent, NOW)
+    recent = hours_ago(20, 21, 22) + hours_ago(3, 2, reported=False)
+    found = find_lost_webhooks("c1", recent, NOW)
     assert found is not None
     assert (found.cause, found.company_id) == ("webhooks_lost", "c1")
-    for said in ("2 syncs", "since 2026-01-30 13:00 UTC", "retries end at 2026-01-31 16:35 UTC"):
-        assert said in found.text
+    assert found.text == (
+        "No webhooks since 2026-01-30 13:00 UTC, but Codat lists 2 newer syncs. Replay from "
+        "2026-01-30 13:00 UTC in the Codat Portal: Codat's own retries end at 2026-01-31 16:35 UTC."
+    )
 
 
 @pytest.mark.parametrize(
     "recent",
     [
-        hours_ago(20, 21) + hours_ago(0.4, told=False),
-        hours_ago(4, 8, 12) + hours_ago(3, told=False),
-        hours_ago(1, 30) + hours_ago(29, told=False),
+        hours_ago(20, 21) + hours_ago(0.4, reported=False),
+        hours_ago(4, 8, 12) + hours_ago(3, reported=False),
+        hours_ago(1, 30) + hours_ago(29, reported=False),
     ],
-    ids=["may still come", "within the habit", "an old one, and told again since"],
+    ids=["may still come", "within the usual gap", "an old one, and reported since"],
 )
-def test_what_may_still_come_or_is_over_is_no_finding(recent: list[Heard]) -> None:
-    """An alarm that cries wolf is switched off."""
-    assert lost_webhooks("c1", recent, NOW) is None
+def test_what_may_still_come_or_is_over_is_no_finding(recent: list[FinishedSync]) -> None:
+    """False alarms make people ignore alarms."""
+    assert find_lost_webhooks("c1", recent, NOW) is None
 
 
-def test_a_company_that_was_never_told_about_is_loss_from_its_first_sync() -> None:
+def test_a_company_that_was_never_reported_is_a_loss_from_its_first_sync() -> None:
     """The endpoint may never have worked."""
-    found = lost_webhooks("c1", hours_ago(50, 40, told=False), NOW)
+    found = find_lost_webhooks("c1", hours_ago(50, 40, reported=False), NOW)
     assert found is not None
     assert "since 2026-01-29 07:00 UTC" in found.text
 
 
 @pytest.mark.parametrize(
-    ("passed", "said"),
+    ("passed", "text"),
     [
         (timedelta(hours=27), "own retries end at"),
         (timedelta(hours=28), "disables the endpoint at"),
-        (timedelta(days=6), "no longer reaches back at"),
+        (timedelta(days=6), "can no longer replay from then at"),
         (timedelta(days=15), "too late for a replay"),
     ],
 )
-def test_the_next_limit_of_a_gap_is_named(passed: timedelta, said: str) -> None:
+def test_the_next_deadline_of_a_gap_is_named(passed: timedelta, text: str) -> None:
     """Before 28 hours, 5 days, 2 weeks; and after."""
-    assert said in next_mark(NOW - passed, NOW)
+    assert text in next_deadline(NOW - passed, NOW)
 
 
 def causes(*endpoints: Endpoint) -> list[str]:
-    return [finding.cause for finding in endpoint_findings(endpoints)]
+    return [finding.cause for finding in check_endpoints(endpoints)]
 
 
 def test_a_good_endpoint_is_no_finding() -> None:
-    """In either generation of names, on one endpoint or several, with or without a slash."""
-    assert causes(Endpoint(DOOR, False, BOTH)) == []
-    assert causes(Endpoint(DOOR, False, BOTH[:1]), Endpoint(DOOR + "/", False, BOTH[1:])) == []
-    assert causes(Endpoint(DOOR, False, ())) == []
+    """With names of either generation, on one endpoint or several, with or without a slash."""
+    assert causes(Endpoint(URL, False, BOTH)) == []
+    assert causes(Endpoint(URL, False, BOTH[:1]), Endpoint(URL + "/", False, BOTH[1:])) == []
+    assert causes(Endpoint(URL, False, ())) == []
 
 
-def test_a_missing_a_disabled_and_a_deaf_endpoint_are_found() -> None:
-    """Each by its name; somebody else's endpoint is none of ours."""
+def test_missing_disabled_and_partly_subscribed_endpoints_are_findings() -> None:
+    """Each by its name; other endpoints do not count, nor do invalid URLs."""
     other = Endpoint("https://us.example/other", True, ())
-    assert causes(other) == ["endpoint_missing"]
-    assert causes(Endpoint(DOOR, True, BOTH), other) == ["endpoint_disabled"]
-    assert causes(Endpoint(DOOR, False, ("SyncCompleted", "connection.created"))) == [
+    invalid = Endpoint("https://[half/webhooks/codat", False, BOTH)
+    assert causes(other, invalid) == ["endpoint_missing"]
+    assert causes(Endpoint(URL, True, BOTH), other) == ["endpoint_disabled"]
+    assert causes(Endpoint(URL, False, ("SyncCompleted", "connection.created"))) == [
         "event_types_missing"
     ]
-    (deaf,) = endpoint_findings([Endpoint(DOOR, False, ("SyncCompleted",))])
-    assert "failed" in deaf.text
-    assert "completed" not in deaf.text
-
-
-def test_times_in_texts_are_utc() -> None:
-    """Whoever reads them may be anywhere."""
-    assert datetime.fromisoformat("2026-01-31T09:00:00+00:00") == NOW
-    assert "UTC" in next_mark(NOW, NOW)
-
-
-def test_an_address_that_is_none_is_not_ours() -> None:
-    """Codat lists what somebody typed."""
-    assert causes(Endpoint("https://[half/webhooks/codat", False, BOTH)) == ["endpoint_missing"]
+    (finding,) = check_endpoints([Endpoint(URL, False, ("SyncCompleted",))])
+    assert finding.text == "The Codat endpoint is not subscribed to: sync failed"

@@ -5,5 +5,5 @@ import pytest
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Asynchronous tests run on asyncio only."""
+    """Run asynchronous tests on asyncio only."""
     return "asyncio"

@@ -1,6 +1,8 @@
-"""An application of the reading doors alone, over a database the test fills."""
+"""The API, the Codat-compatible API and the health endpoints, over a database that a test fills."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import pytest
 from fastapi import FastAPI
@@ -11,44 +13,75 @@ from app.db.engine import Database
 from app.settings import load_settings
 from app.web import health, problems
 from app.web.api import router as api
-from app.web.codat_api import routes as mirror
-from app.web.pages import router as pages
-from app.worker.replay import Replayer
-from app.worker.start_sync import Starter
-from app.worker.user_calls import Asking
-from tests.web.people import enter
-from tests.web.shelf import BEARER, KEY, NOW, T0, Shelf
-from tests.worker.test_start_sync import Codat
+from app.web.codat_api import routes as codat_api
+from app.web.metrics import Metrics
+from tests.web.store import BEARER, KEY, NOW, T0, Store
+
+T = TypeVar("T")
+
+
+@dataclass
+class FakeCodat:
+    """Returns this configuration, or raises this error."""
+
+    config: dict[str, Any] = field(default_factory=lambda: {"bankAccount": {"id": "32"}})
+    error: Exception | None = None
+    sync_id: str | None = None
+    calls: int = 0
+
+    async def get_config(self, company_id: str) -> dict[str, Any]:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        return self.config
+
+    async def start(self, company_id: str, dataset_ids: list[str]) -> str:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        return self.sync_id or f"sync/{len(dataset_ids)}"
+
+
+class DirectCalls:
+    """Makes calls without the rate-limit pause of the real one."""
+
+    async def run(self, call: Awaitable[T]) -> T:
+        return await call
 
 
 @pytest.fixture
-def shelf(database: Database) -> Shelf:
+def store(database: Database) -> Store:
     """Fills the database."""
-    return Shelf(database)
+    return Store(database)
 
 
-@pytest.fixture
-def app(database: Database) -> FastAPI:
-    """The application; what is asked of Codat is noted in `state.asked`."""
+@pytest.fixture(scope="session")
+def application() -> FastAPI:
+    """One application for all tests: to make it takes longer than most tests."""
     made = FastAPI(redirect_slashes=False)
-    made.state.settings = load_settings(api_keys=f"another-key-as-long,{KEY}")
-    made.state.database = database
-    made.state.registry = CollectorRegistry()
     made.state.clock = lambda: NOW
-    made.state.asked = []
-
-    def owe(company_id: str | None, sync_id: str) -> bool:
-        made.state.asked.append((company_id, sync_id))
-        return True
-
-    made.state.owe = owe
-    made.state.codat = Codat()
-    made.state.asking = Asking(database, lambda: T0)
-    made.state.replayer = Replayer(database, lambda: T0, lambda: None)
-    made.state.starter = Starter(database, made.state.codat, lambda: T0)
-    for part in (problems, health, api, mirror, pages):
+    made.state.database = None
+    for part in (problems, health, api, codat_api):
         part.install(made)
     return made
+
+
+@pytest.fixture
+def app(application: FastAPI, database: Database) -> FastAPI:
+    """The application with state of its own. `state.wakes` counts how often the worker is woken."""
+    state = application.state
+    state.settings = load_settings(api_keys=f"another-key-as-long,{KEY}")
+    state.database = database
+    state.metrics = Metrics(CollectorRegistry(), secrets=2, version="1.2.3")
+    state.started_at = T0
+    state.wakes = []
+    state.wake_worker = lambda: state.wakes.append(None)
+    state.codat = FakeCodat()
+    state.sync_starter = state.codat
+    state.interactive_calls = DirectCalls()
+    state.is_stopping = lambda: False
+    state.readiness_probe = health.ReadinessProbe(database, lambda: NOW)
+    return application
 
 
 @pytest.fixture
@@ -56,17 +89,3 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """A caller with a key."""
     with TestClient(app, headers=BEARER, raise_server_exceptions=False) as made:
         yield made
-
-
-@pytest.fixture
-def person(app: FastAPI) -> Iterator[TestClient]:
-    """Somebody with a browser who has not signed in yet."""
-    with TestClient(app, raise_server_exceptions=False) as made:
-        yield made
-
-
-@pytest.fixture
-def reader(person: TestClient) -> TestClient:
-    """Somebody who is signed in."""
-    enter(person)
-    return person

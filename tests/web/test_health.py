@@ -1,53 +1,70 @@
-"""The platform's door: alive, ready, counted; without a key."""
+"""Health endpoints: alive, ready, metrics; without a key."""
 
 import asyncio
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from prometheus_client import Counter
 from sqlalchemy import text
 
-from app.db import migrations as schema
-from app.db import sync_writer as store
+from app.db import migrations, workers
 from app.db.engine import Database, open_database
 from app.web import health
-from app.web.health import Checks, Readiness
+from app.web.health import Readiness, ReadinessProbe
+from app.web.shared_call import SharedCall
+from tests.factories import add_event
+from tests.web.store import NOW
+
+NO_KEY = {"Authorization": ""}
 
 
-def beat(database: Database, ago: float = 0) -> None:
+def beat(database: Database, seconds_ago: float = 0) -> None:
     with database.writing() as connection:
-        store.beat(connection, "w1", datetime.now(UTC) - timedelta(seconds=ago))
+        workers.beat(connection, "w1", NOW - timedelta(seconds=seconds_ago))
 
 
 def test_it_is_alive_whatever_the_database_does(app: FastAPI, client: TestClient) -> None:
-    """The process only."""
     app.state.database = None
-    assert client.get("/livez", headers={"Authorization": ""}).json() == {"status": "ok"}
+    assert client.get("/livez", headers=NO_KEY).json() == {"status": "ok"}
 
 
-def test_it_is_ready_when_all_three_are(database: Database, client: TestClient) -> None:
-    """Database, schema, worker."""
+def test_it_is_ready_when_database_schema_and_worker_are(
+    database: Database, client: TestClient
+) -> None:
+    """Also while events wait for the projector."""
     beat(database, 50)
-    answer = client.get("/readyz", headers={"Authorization": ""})
+    add_event(database, "m1")
+    answer = client.get("/readyz", headers=NO_KEY)
     assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
     assert answer.json() == {
         "ready": True,
         "checks": {"database": "ok", "schema": "ok", "worker": "ok"},
     }
 
 
-def test_a_silent_worker_is_named(database: Database, client: TestClient) -> None:
-    """Never seen, or too long ago."""
-    assert client.get("/readyz").json()["checks"]["worker"] == "no worker has been seen"
+def test_a_missing_worker_is_named(database: Database, client: TestClient) -> None:
+    """If none was ever seen, or none for a minute."""
+    assert client.get("/readyz").json()["checks"]["worker"] == "no worker has ever been seen"
     beat(database, 90)
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert "for 9" in answer.json()["checks"]["worker"]
+    assert answer.json()["checks"]["worker"] == "no worker has been seen for 90 s"
 
 
+def test_it_is_ready_while_queries_use_up_the_pool(database_url: str) -> None:
+    """Slow queries are no reason to take the service out of the balancer: deliveries work."""
+    database = open_database(database_url, pool_size=1)
+    beat(database)
+    with database.reading() as connection:
+        connection.execute(text("SELECT 1"))
+        assert ReadinessProbe(database, lambda: NOW).check().ready
+    database.close()
+
+
+@pytest.mark.own_database
 def test_a_wrong_schema_is_named(database: Database, client: TestClient) -> None:
     """With the remedy."""
     with database.writing() as connection:
@@ -60,8 +77,8 @@ def test_a_wrong_schema_is_named(database: Database, client: TestClient) -> None
 def test_an_unreachable_database_is_named_without_its_address(
     app: FastAPI, client: TestClient
 ) -> None:
-    """Nothing an outsider could use."""
-    app.state.database = open_database("postgresql://someone:hush@127.0.0.1:1/none")
+    unreachable = open_database("postgresql://someone:hush@127.0.0.1:1/none")
+    app.state.readiness_probe = ReadinessProbe(unreachable, lambda: NOW)
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["checks"]["database"] == "the database cannot be reached"
@@ -69,53 +86,64 @@ def test_an_unreachable_database_is_named_without_its_address(
     assert "127.0.0.1" not in answer.text
 
 
-def test_the_schema_is_compared_once_a_minute(
+def test_the_schema_is_checked_once_a_minute(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To compare it means to read the migrations from disk."""
-    compared: list[int] = []
+    """A probe runs every few seconds."""
+    checked: list[int] = []
     now = [0.0]
-    monkeypatch.setattr(schema, "check", lambda _: compared.append(1))
-    checks = Checks(lambda: datetime.now(UTC), lambda: now[0])
+    monkeypatch.setattr(migrations, "check", lambda _: checked.append(1))
+    probe = ReadinessProbe(database, lambda: NOW, lambda: now[0])
     for at in (0, 1, 59, 61):
         now[0] = at
-        checks.run(database)
-    assert len(compared) == 2
+        probe.check()
+    assert len(checked) == 2
 
 
-def test_a_database_that_hangs_is_not_ready_in_time(
+def test_a_database_that_hangs_is_not_ready(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A probe gets its answer, and many probes hold one thread."""
+    """A probe gets its answer in time, and many probes occupy one thread."""
     release = threading.Event()
-    asked: list[int] = []
-    checks = Checks(lambda: datetime.now(UTC), lambda: 0.0)
+    runs: list[int] = []
 
-    def hang(_database: Database) -> Readiness:
-        asked.append(1)
+    def hang() -> Readiness:
+        runs.append(1)
         release.wait(10)
         return Readiness(ready=True, checks={})
 
-    monkeypatch.setattr(checks, "run", hang)
-    monkeypatch.setattr(health, "ANSWER_WITHIN_S", 0.05)
+    probe = ReadinessProbe(database, lambda: NOW)
+    monkeypatch.setattr(probe, "_check", SharedCall(hang, 0.05))
 
-    async def probes() -> tuple[list[Readiness], Readiness]:
-        during = list(await asyncio.gather(*(checks.ask(database) for _ in range(5))))
+    async def run() -> tuple[list[Readiness], Readiness]:
+        during = list(await asyncio.gather(*(probe() for _ in range(5))))
         release.set()
         await asyncio.sleep(0.05)
-        return during, await checks.ask(database)
+        return during, await probe()
 
-    during, after = asyncio.run(probes())
-    assert [found.ready for found in during] == [False] * 5
+    during, later = asyncio.run(run())
+    assert [readiness.ready for readiness in during] == [False] * 5
     assert during[0].checks["database"] == "the database does not answer"
-    assert after.ready
-    assert len(asked) == 2
+    assert later.ready
+    assert len(runs) == 2
 
 
-def test_metrics_are_this_process_own_counters(app: FastAPI, client: TestClient) -> None:
-    """And ask the database nothing."""
-    Counter("kept_events", "Events kept.", registry=app.state.registry).inc()
-    app.state.database = None
-    answer = client.get("/metrics", headers={"Authorization": ""})
+def test_an_error_of_a_shared_call_reaches_every_caller() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    async def run() -> list[object]:
+        call = SharedCall(fail, 1)
+        return list(await asyncio.gather(call(), call(), return_exceptions=True))
+
+    assert [str(error) for error in asyncio.run(run())] == ["no", "no"]
+
+
+def test_metrics_need_no_key(client: TestClient) -> None:
+    answer = client.get("/metrics", headers=NO_KEY)
     assert answer.headers["content-type"].startswith("text/plain")
-    assert "kept_events_total 1.0" in answer.text
+    assert 'build_info{version="1.2.3"} 1.0' in answer.text
+
+
+def test_the_probe_waits_no_longer_than_a_platform_does() -> None:
+    assert health.ANSWER_WITHIN_S < 5

@@ -1,90 +1,95 @@
-"""What a connection may cost, over real sockets."""
+"""The bounds on connections, over real sockets; and on bodies."""
 
 import asyncio
 import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from fastapi import Body, FastAPI
+from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from app.web import http_limits as wire
+from app.web import http_limits
+from app.web.http_limits import BodyBudget, BodyLimit
 
-HELLO = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+CHUNKED = b"POST /body HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 Address = tuple[str, int]
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/slow` waits, `/body` reads it all, `/much` answers with much, `/told` with the scope."""
+    """`/slow` waits, `/body` reads the body, `/large` answers 30 MB, `/scope` shows the scope."""
     if scope["type"] != "http":
         return
-    whole = wire.WHOLE in scope
+    is_complete = http_limits.BODY_COMPLETE in scope
     if scope["path"] == "/slow":
         await asyncio.sleep(0.5)
     size = 0
-    more = scope["path"] in ("/body", "/told")
+    more = scope["path"] in ("/body", "/scope")
     while more:
         message: Message = await receive()
         more = message.get("more_body", False)
         size += len(message.get("body", b""))
-    answer = b"x" * 30_000_000 if scope["path"] == "/much" else str(size).encode()
-    if scope["path"] == "/told":
-        answer = b"%d %s" % (whole, b" ".join(name for name, _ in scope["headers"]))
+    answer = b"x" * 30_000_000 if scope["path"] == "/large" else str(size).encode()
+    if scope["path"] == "/scope":
+        answer = b"%d %s" % (is_complete, b" ".join(name for name, _ in scope["headers"]))
     headers = [(b"content-length", str(len(answer)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
 
 
-@pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
-    """A server whose patience is short."""
-    for name in ("HEAD_WITHIN_S", "BODY_WITHIN_S", "READ_WITHIN_S"):
-        monkeypatch.setattr(wire, name, 0.6)
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, http=wire.BoundedProtocol, ws="none", lifespan="off", log_level="critical"
-    )
-    config.limit_concurrency = 20
-    config.timeout_keep_alive = 1
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield listening.getsockname()
-    server.should_exit = True
-    thread.join(10)
-    listening.close()
+@pytest.fixture(scope="module")
+def address() -> Iterator[Address]:
+    """A server with short deadlines."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HEAD_WITHIN_S", "BODY_WITHIN_S", "READ_WITHIN_S"):
+            patch.setattr(http_limits, name, 0.6)
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app, http=http_limits.BoundedProtocol, ws="none", lifespan="off", log_level="critical"
+        )
+        config.limit_concurrency = 20
+        config.timeout_keep_alive = 1
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield listener.getsockname()
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
 
 
 @contextmanager
-def connected(address: Address, first: bytes = b"") -> Iterator[socket.socket]:
+def connect(address: Address, data: bytes = b"") -> Iterator[socket.socket]:
     with socket.create_connection(address, timeout=5) as sock:
-        sock.sendall(first)
+        sock.sendall(data)
         yield sock
 
 
-def to_the_end(sock: socket.socket) -> bytes:
-    """All that comes until the other side hangs up."""
-    came = b""
+def read_all(sock: socket.socket) -> bytes:
+    """What arrives until the server closes the connection."""
+    received = b""
     while True:
         try:
             piece = sock.recv(65536)
         except ConnectionResetError:
-            return came
+            return received
         if not piece:
-            return came
-        came += piece
+            return received
+        received += piece
 
 
-def poured(sock: socket.socket, piece: bytes, most: int = 2_000_000) -> int:
-    """How much can be sent before the other side hangs up."""
+def send_until_closed(sock: socket.socket, piece: bytes, limit: int = 2_000_000) -> int:
+    """How many bytes can be sent before the server closes the connection."""
     sent = 0
-    while sent < most:
+    while sent < limit:
         try:
             sock.sendall(piece)
         except OSError:
@@ -99,191 +104,225 @@ def status_of(answer: bytes) -> int:
 
 
 @pytest.mark.parametrize(
-    ("first", "piece"),
+    ("start", "piece"),
     [
-        (b"GET /" + b"a" * 10, b"a" * 10_000),
-        (b"GET / HTTP/1.1\r\n", b"X-H: " + b"a" * 1000 + b"\r\n"),
-        (b"GET / HTTP/1.1\r\nX-H: ", b"a" * 10_000),
-        (b"GET / HTTP/1.1\r\n", b"a" * 10_000),
-        (
-            b"POST /body HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
-            b"T: " + b"a" * 1000 + b"\r\n",
-        ),
-        (b"POST /body HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: ", b"a" * 10_000),
-        (b"POST /body HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a" * 10_000),
-        (b"", b"\r\n" * 5_000),
-    ],
-    ids=[
-        "path",
-        "headers",
-        "one header",
-        "a name",
-        "trailers",
-        "one trailer",
-        "extension",
-        "lines",
+        pytest.param(b"GET /" + b"a" * 10, b"a" * 10_000, id="path"),
+        pytest.param(b"GET / HTTP/1.1\r\n", b"X-H: " + b"a" * 1000 + b"\r\n", id="headers"),
+        pytest.param(b"GET / HTTP/1.1\r\nX-H: ", b"a" * 10_000, id="header value"),
+        pytest.param(b"GET / HTTP/1.1\r\n", b"a" * 10_000, id="header name"),
+        pytest.param(CHUNKED + b"0\r\n", b"T: " + b"a" * 1000 + b"\r\n", id="trailers"),
+        pytest.param(CHUNKED + b"0\r\nT: ", b"a" * 10_000, id="trailer value"),
+        pytest.param(CHUNKED + b"1;", b"a" * 10_000, id="chunk extension"),
+        pytest.param(b"", b"\r\n" * 5_000, id="blank lines"),
     ],
 )
-def test_what_has_no_end_is_cut_off(
-    address: Address, first: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch
+def test_endless_heads_are_cut_off(
+    address: Address, start: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever part of the head it is, and behind a chunked body too; long before a deadline."""
     for name in ("HEAD_WITHIN_S", "BODY_WITHIN_S"):
-        monkeypatch.setattr(wire, name, 60)
-    with connected(address, first) as sock:
-        assert poured(sock, piece) < 1_000_000
+        monkeypatch.setattr(http_limits, name, 60)  # by their size, long before the deadline
+    with connect(address, start) as sock:
+        assert send_until_closed(sock, piece) < 1_000_000
 
 
-@pytest.mark.parametrize("size", [60_000, 70_000])
-def test_large_headers_in_one_piece_are_measured_too(address: Address, size: int) -> None:
-    """They are never seen unfinished."""
-    headers = b"".join(b"H%d: %s\r\n" % (n, b"a" * 990) for n in range(size // 1000))
-    with connected(address) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n" + headers + b"\r\n")
-        assert status_of(to_the_end(sock)) == (200 if size < wire.MOST_HEAD_BYTES else 431)
-
-
-def test_a_large_body_is_no_large_head(address: Address) -> None:
-    """In one piece with its head, and in many small chunks."""
-    body = b"b" * 200_000
-    head = b"POST /body HTTP/1.1\r\nConnection: close\r\nContent-Length: 200000\r\n\r\n"
-    with connected(address, head + body) as sock:
-        assert to_the_end(sock).endswith(b"\r\n\r\n200000")
-    chunked = b"POST /body HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with connected(address, chunked + b"1\r\nb\r\n" * 100_000 + b"0\r\n\r\n") as sock:
-        assert to_the_end(sock).endswith(b"\r\n\r\n100000")
-
-
-@pytest.mark.parametrize(("pieces", "whole"), [((b"ab",), True), ((b"a", b"b"), False)])
-def test_a_body_that_came_with_its_head_is_known_to_be_there(
-    address: Address, pieces: tuple[bytes, ...], whole: bool
+@pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 431)])
+def test_headers_that_arrive_in_one_piece_are_measured_too(
+    address: Address, size: int, status: int
 ) -> None:
-    """Nobody needs a timer for it; for one that is still on its way somebody does."""
-    head = b"POST /told HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
-    with connected(address, head + pieces[0]) as sock:
+    headers = b"".join(b"H%d: %s\r\n" % (n, b"a" * 990) for n in range(size // 1000))
+    with connect(address) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n" + headers + b"\r\n")
+        assert status_of(read_all(sock)) == status
+
+
+def test_a_large_body_does_not_count_as_a_head(address: Address) -> None:
+    head = b"POST /body HTTP/1.1\r\nConnection: close\r\nContent-Length: 200000\r\n\r\n"
+    with connect(address, head + b"b" * 200_000) as sock:
+        assert read_all(sock).endswith(b"\r\n\r\n200000")
+    with connect(address, CHUNKED + b"1\r\nb\r\n" * 100_000 + b"0\r\n\r\n") as sock:
+        assert read_all(sock).endswith(b"\r\n\r\n100000")
+
+
+@pytest.mark.parametrize(("pieces", "is_complete"), [((b"ab",), True), ((b"a", b"b"), False)])
+def test_a_body_that_arrives_with_its_head_is_marked(
+    address: Address, pieces: tuple[bytes, ...], is_complete: bool
+) -> None:
+    head = b"POST /scope HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+    with connect(address, head + pieces[0]) as sock:
         for piece in pieces[1:]:
             time.sleep(0.2)
             sock.sendall(piece)
-        assert to_the_end(sock).endswith(b"\r\n\r\n%d connection content-length" % whole)
+        assert read_all(sock).endswith(b"\r\n\r\n%d connection content-length" % is_complete)
 
 
 @pytest.mark.parametrize("pause_s", [0, 0.2])
-def test_trailers_are_no_headers(address: Address, pause_s: float) -> None:
-    """What stands behind a body cannot be what its signature was checked with."""
-    head = b"POST /told HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with connected(address, head + b"1\r\nb\r\n") as sock:
+def test_trailers_are_not_added_to_the_headers(address: Address, pause_s: float) -> None:
+    with connect(address, CHUNKED.replace(b"/body", b"/scope") + b"1\r\nb\r\n") as sock:
         time.sleep(pause_s)
         sock.sendall(b"0\r\nWebhook-Id: m\r\n\r\n")
-        assert to_the_end(sock).endswith(b" connection transfer-encoding")
+        assert read_all(sock).endswith(b" connection transfer-encoding")
 
 
 @pytest.mark.parametrize(
-    ("first", "status"),
+    ("data", "status"),
     [
         (b"", 408),
         (b"GE", 408),
         (b"GET / HTTP/1.1\r\nHost: h\r\n", 408),
-        (HELLO + b"GET", 200),
-        (HELLO + b"\r\n", 200),
+        (GET + b"GET", 200),
         (b"POST /body HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345", 0),
         (b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345", 200),
     ],
 )
-def test_half_a_word_is_not_waited_for_long(address: Address, first: bytes, status: int) -> None:
-    """Before the first request and after it, in the head and in the body."""
-    began = time.monotonic()
-    with connected(address, first) as sock:
-        answer = to_the_end(sock)
-    assert time.monotonic() - began < 10
+def test_an_incomplete_request_times_out(address: Address, data: bytes, status: int) -> None:
+    started = time.monotonic()
+    with connect(address, data) as sock:
+        answer = read_all(sock)
+    assert time.monotonic() - started < 10
     assert status_of(answer) == status
 
 
-def test_a_head_that_trickles_in_is_not_waited_for_either(address: Address) -> None:
-    """A byte now and then does not move the deadline."""
-    with connected(address) as sock:
-        began = time.monotonic()
-        for byte in HELLO + HELLO:
+def test_a_trickle_does_not_extend_the_deadline(address: Address) -> None:
+    with connect(address) as sock:
+        started = time.monotonic()
+        for byte in GET + GET:
             try:
                 sock.sendall(bytes([byte]))
             except OSError:
                 break
             time.sleep(0.05)
-        assert 0.5 < time.monotonic() - began < 3.5
+        assert 0.5 < time.monotonic() - started < 3.5
 
 
-def test_an_answer_that_takes_its_time_is_not_cut_off(address: Address) -> None:
-    """The deadline is for the sender; also for what he sends ahead."""
-    with connected(address) as sock:
+def test_a_slow_answer_is_not_cut_off(address: Address) -> None:
+    """The deadline is for the client, also when it sends requests ahead."""
+    with connect(address) as sock:
         sock.sendall(b"GET /slow HTTP/1.1\r\n\r\n" * 3)
         time.sleep(1.8)
         sock.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
-        assert to_the_end(sock).count(b"200 OK") == 4
+        assert read_all(sock).count(b"200 OK") == 4
 
 
-def test_requests_sent_ahead_are_counted(address: Address) -> None:
-    """A few are served in order; a flood is not held in memory."""
-    with connected(address, b"GET / HTTP/1.1\r\n\r\n" * 10) as sock:
+def test_pipelined_requests_are_limited(address: Address) -> None:
+    with connect(address, b"GET / HTTP/1.1\r\n\r\n" * 10) as sock:
         time.sleep(0.3)
         assert sock.recv(65536).count(b"200 OK") == 10
-    with connected(address, b"GET /slow HTTP/1.1\r\n\r\n" * 5000) as sock:
-        assert to_the_end(sock).count(b"200 OK") <= 1
+    with connect(address, b"GET /slow HTTP/1.1\r\n\r\n" * 5000) as sock:
+        assert read_all(sock).count(b"200 OK") <= 1
 
 
-def test_who_does_not_read_is_not_written_to_for_ever(address: Address) -> None:
-    """What he has not taken is thrown away, and the connection with it."""
-    with connected(address, b"GET /much HTTP/1.1\r\n\r\n") as sock:
+def test_a_client_that_does_not_read_is_disconnected(address: Address) -> None:
+    with connect(address, b"GET /large HTTP/1.1\r\n\r\n") as sock:
         time.sleep(2.5)
-        assert len(to_the_end(sock)) < 30_000_000
+        assert len(read_all(sock)) < 30_000_000
 
 
-def test_who_reads_slowly_gets_all_of_it(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Taking something now and then is enough, however long it all takes."""
-    monkeypatch.setattr(wire, "READ_WITHIN_S", 2)
-    with connected(address, b"GET /much HTTP/1.1\r\nConnection: close\r\n\r\n") as sock:
-        came = 0
+def test_a_client_that_reads_slowly_gets_the_whole_answer(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "READ_WITHIN_S", 2)
+    with connect(address, b"GET /large HTTP/1.1\r\nConnection: close\r\n\r\n") as sock:
+        received = 0
         while piece := sock.recv(2_000_000):
-            came += len(piece)
+            received += len(piece)
             time.sleep(0.25)
-        assert came > 30_000_000
+        assert received > 30_000_000
 
 
-@pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", b"\0\0"])
-def test_what_is_no_http_gets_400(address: Address, noise: bytes) -> None:
-    """And the line is cut."""
-    with connected(address, noise) as sock:
-        assert status_of(to_the_end(sock)) == 400
+@pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", b"\0\0"])
+def test_what_is_not_http_gets_400(address: Address, data: bytes) -> None:
+    with connect(address, data) as sock:
+        assert status_of(read_all(sock)) == 400
 
 
-def test_connections_are_counted_and_given_back(address: Address) -> None:
-    """Beyond the limit 503; the silent ones are gone soon and all is well again."""
-    silent = [socket.create_connection(address) for _ in range(20)]
+def test_too_many_connections_get_503_until_idle_ones_are_closed(address: Address) -> None:
+    idle = [socket.create_connection(address) for _ in range(20)]
     time.sleep(0.1)
-    with connected(address, HELLO) as sock:
+    with connect(address, GET) as sock:
         assert b"503" in sock.recv(1000)
     time.sleep(1)
-    with connected(address, HELLO) as sock:
+    with connect(address, GET) as sock:
         assert b"200 OK" in sock.recv(1000)
-    for each in silent:
-        each.close()
+    for sock in idle:
+        sock.close()
 
 
 @pytest.mark.parametrize(
-    ("limits", "most", "asked"),
+    ("limits", "connections", "raised_to"),
     [
-        ((1024, 4096), 2000, 2100),
-        ((1024, 1024), 924, 1024),
-        ((1024, resource.RLIM_INFINITY), 2000, 2100),
-        ((50_000, 50_000), 2000, None),
-        ((50, 50), 1, 50),
+        ((1024, 4096), 2000, [2100]),
+        ((1024, 1024), 924, [1024]),
+        ((1024, resource.RLIM_INFINITY), 2000, [2100]),
+        ((50_000, 50_000), 2000, []),
+        ((50, 50), 1, [50]),
     ],
 )
-def test_as_many_connections_as_there_may_be_files(
-    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], most: int, asked: int | None
+def test_connections_fit_the_limit_on_open_files(
+    monkeypatch: pytest.MonkeyPatch,
+    limits: tuple[int, int],
+    connections: int,
+    raised_to: list[int],
 ) -> None:
-    """With some left for the database and the log."""
-    told: list[int] = []
-    remember: Callable[..., None] = lambda _, now: told.append(now[0])  # noqa: E731 # one line of a fake
+    set_limits: list[int] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
-    monkeypatch.setattr(resource, "setrlimit", remember)
-    assert wire.most_connections() == most
-    assert told == ([] if asked is None else [asked])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: set_limits.append(new[0]))
+    assert http_limits.max_connections() == connections
+    assert set_limits == raised_to
+
+
+def test_the_budget_refuses_what_exceeds_it_and_counts_nothing_then() -> None:
+    budget = BodyBudget(100)
+    assert budget.acquire(60)
+    assert not budget.acquire(41)
+    assert budget.acquire(40)
+    assert budget.used == 100
+    budget.release(100)
+    assert budget.used == 0
+
+
+def make_limited_app(budget: BodyBudget) -> BodyLimit:
+    app = FastAPI()
+
+    @app.post("/")
+    def post(text: str = Body(embed=True)) -> dict[str, int]:
+        return {"length": len(text), "used": budget.used}
+
+    return BodyLimit(app, budget, max_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    ("length", "held", "status"), [(900, 0, 200), (2000, 0, 413), (900, 1500, 503), (50, 1500, 200)]
+)
+def test_bodies_of_other_routes_are_bounded_each_and_in_total(
+    length: int, held: int, status: int
+) -> None:
+    budget = BodyBudget(2000)
+    budget.acquire(held)
+    with TestClient(make_limited_app(budget)) as client:
+        answer = client.post("/", json={"text": "x" * length})
+    assert answer.status_code == status
+    assert ("retry-after" in answer.headers) == (status == 503)
+    if status == 200:
+        assert answer.json()["used"] > held + length
+    assert budget.used == held
+
+
+def test_a_client_that_disconnects_gives_its_bytes_back() -> None:
+    budget = BodyBudget(2000)
+    messages: list[Message] = [
+        {"type": "http.request", "body": b'{"text": "half', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    used: list[int] = []
+
+    async def receive() -> Message:
+        used.append(budget.used)
+        return messages.pop(0)
+
+    async def send(_message: Message) -> None:
+        """The client is gone."""
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    asyncio.run(make_limited_app(budget)(scope, receive, send))
+    assert used == [0, 14]
+    assert budget.used == 0

@@ -1,6 +1,7 @@
-"""How errors leave: one shape on every route, no secret, no trace."""
+"""Error responses: one format on every route, no secret, no stack trace."""
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -9,95 +10,113 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app import errors
-from tests.web.shelf import KEY
+from tests.web.store import BEARER, KEY
 
-KEYLESS = {"/livez", "/readyz", "/metrics"}
-CODES = {401, 404, 405, 422}
+WITHOUT_KEY = {"/livez", "/readyz", "/metrics"}
+STATUSES = {401, 404, 405, 422}
 
 
-def routes(app: FastAPI) -> list[tuple[str, str]]:
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+def calls(app: FastAPI) -> list[tuple[str, str]]:
     """Every documented call, as method and path."""
     return [
-        (method.upper(), path) for path, calls in app.openapi()["paths"].items() for method in calls
+        (method.upper(), path)
+        for path, operations in app.openapi()["paths"].items()
+        for method in operations
     ]
 
 
 def assert_problem(answer: Any, path: str) -> None:
-    """The answer is an error in the shape of its part of the service."""
-    told = answer.json()
+    """The answer is an error in the format of its part of the service."""
+    body = answer.json()
     if path.startswith("/codat"):
-        assert set(told) >= {"statusCode", "service", "error", "correlationId", "canBeRetried"}
-        assert told["statusCode"] == answer.status_code
+        assert set(body) >= {"statusCode", "service", "error", "correlationId", "canBeRetried"}
+        assert body["statusCode"] == answer.status_code
         return
     assert answer.headers["content-type"] == "application/problem+json"
-    assert set(told) >= {"type", "title", "status", "detail", "instance"}
-    assert told["status"] == answer.status_code
+    assert set(body) >= {"type", "title", "status", "detail", "instance"}
+    assert body["status"] == answer.status_code
 
 
-def test_every_route_answers_bad_input_in_one_shape(app: FastAPI, client: TestClient) -> None:
-    """NUL in ids, a parameter nobody knows, a wrong page and limit, no such id."""
-    for method, path in routes(app):
-        if path in KEYLESS:
+def test_every_call_answers_invalid_input_in_one_format(app: FastAPI, client: TestClient) -> None:
+    """A NUL in an id, an unknown parameter, an invalid page and limit, an unknown id."""
+    for method, path in calls(app):
+        if path in WITHOUT_KEY:
             continue
         for value in ("%00", "no%2Fsuch", "%ED%A0%80", "x" * 2000):
-            at = re.sub(r"{\w+}", value, path)
-            answer = client.request(method, f"{at}?limit=-1&page=0&wrong=1")
-            codes = {401, 400, 404} if path.startswith("/codat") else CODES
-            assert answer.status_code in codes, (method, at, answer.text)
+            url = re.sub(r"{\w+}", value, path)
+            answer = client.request(method, f"{url}?limit=-1&page=0&wrong=1")
+            statuses = {401, 400, 404} if path.startswith("/codat") else STATUSES
+            assert answer.status_code in statuses, (method, url, answer.text)
             assert_problem(answer, path)
 
 
-def test_every_route_but_the_platforms_wants_a_key(app: FastAPI, client: TestClient) -> None:
-    """Also before it looks at anything else of the request."""
-    for method, path in routes(app):
-        if path in KEYLESS:
+def test_every_call_but_the_health_checks_needs_a_key(app: FastAPI, client: TestClient) -> None:
+    """The key is checked before anything else of the request."""
+    for method, path in calls(app):
+        if path in WITHOUT_KEY:
             continue
-        for wrong in ("", "Bearer", "Bearer wrong", f"bearer {KEY}x", f"Token {KEY}", "Bearer ä"):
-            headers = {b"Authorization": wrong.encode("latin-1")}
+        for header in ("", "Bearer", "Bearer wrong", f"bearer {KEY}x", f"Token {KEY}", "Bearer ä"):
+            headers = {b"Authorization": header.encode("latin-1")}
             answer = client.request(method, f"{path}?wrong=1", headers=headers)
-            assert answer.status_code == 401, (path, wrong)
-            challenge = answer.headers["www-authenticate"]
-            assert "Bearer" in challenge
+            assert answer.status_code == 401, (path, header)
+            assert "Bearer" in answer.headers["www-authenticate"]
             assert_problem(answer, path)
 
 
-def test_every_key_opens_the_door(client: TestClient) -> None:
-    """All of them, whichever comes first; the scheme in any case."""
-    for told in (f"Bearer {KEY}", "bearer another-key-as-long"):
-        answer = client.get("/api/v1/syncs", headers={"Authorization": told})
+def test_each_of_the_keys_is_accepted(client: TestClient) -> None:
+    """The scheme is case-insensitive."""
+    for header in (f"Bearer {KEY}", "bearer another-key-as-long"):
+        answer = client.get("/api/v1/syncs", headers={"Authorization": header})
         assert answer.status_code == 200
 
 
-def test_a_wrong_method_says_which_is_right(client: TestClient) -> None:
-    """405 with Allow."""
+def test_a_wrong_method_names_the_right_one(client: TestClient) -> None:
     answer = client.delete("/api/v1/syncs/s1")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    assert answer.json()["detail"] == "Method not allowed"
     assert_problem(answer, "/api/v1")
 
 
-def test_an_odd_host_header_is_no_fault(client: TestClient) -> None:
-    """An address cannot always be made of it."""
-    answer = client.get("/no/such/path", headers={"Host": "["})
-    assert answer.status_code == 404
+def test_a_malformed_host_header_is_no_unexpected_error(client: TestClient) -> None:
+    assert client.get("/no/such/path", headers={"Host": "["}).status_code == 404
     assert client.get("/api/v1/syncs", headers={"Host": "[::1"}).status_code == 200
 
 
-def test_an_unknown_path_is_a_problem_too(client: TestClient) -> None:
-    """Whoever asks."""
+def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
     answer = client.get("/no/such/path")
-    assert answer.status_code == 404
+    assert (answer.status_code, answer.json()["detail"]) == (404, "Not found")
     assert_problem(answer, "/")
 
 
+@pytest.fixture
+def failing(app: FastAPI) -> Iterator[list[Exception]]:
+    """`/fails` raises the last of these."""
+    raised: list[Exception] = []
+
+    async def fail() -> None:
+        raise raised[-1]
+
+    app.add_api_route("/fails", fail, methods=["GET"])
+    yield raised
+    app.router.routes.pop()
+
+
 @pytest.mark.parametrize(
-    ("error", "status", "shown"),
+    ("error", "status", "is_shown"),
     [
-        (errors.NotKnown("no such sync"), 404, True),
-        (errors.BadRequest("q", "too odd"), 422, True),
-        (errors.Conflicting("not now"), 409, True),
-        (errors.Declined("our key is wrong"), 502, True),
-        (errors.StorageUnavailable("host=db user=secret"), 503, False),
-        (errors.StorageRefused("value secret"), 422, False),
+        (errors.NotFound("no such sync"), 404, True),
+        (errors.Gone("it was removed"), 410, True),
+        (errors.BadRequest("q", "too long"), 422, True),
+        (errors.Conflict("not now"), 409, True),
+        (errors.UpstreamRefused("our key is wrong"), 502, True),
+        (errors.DatabaseUnavailable("host=db user=secret"), 503, False),
+        (errors.DatabaseDown("host=db user=secret"), 503, False),
+        (errors.DatabaseRejected("value secret"), 422, False),
         (errors.SchemaError("at 0001"), 503, False),
         (errors.CodatRefused("secret"), 502, False),
         (errors.CodatUnavailable("secret"), 502, False),
@@ -106,40 +125,37 @@ def test_an_unknown_path_is_a_problem_too(client: TestClient) -> None:
         (RuntimeError("secret"), 500, False),
     ],
 )
-def test_each_error_leaves_as_the_table_says(
-    app: FastAPI, client: TestClient, error: Exception, status: int, shown: bool
+def test_each_error_has_its_status(
+    client: TestClient, failing: list[Exception], error: Exception, status: int, is_shown: bool
 ) -> None:
-    """Its text only where it was written for callers."""
-
-    def fail(_company: str | None, _sync: str) -> bool:
-        raise error
-
-    app.add_api_route("/fails", lambda: fail(None, ""), methods=["GET"])
-    answer = client.get("/fails")
+    """Its text is returned only if it was written for callers."""
+    failing.append(error)
+    answer = client.get("/fails", headers=BEARER)
     assert answer.status_code == status
-    assert (str(error) in answer.text) is shown
+    assert (str(error) in answer.text) is is_shown
     assert ("retry-after" in answer.headers) is (status == 503)
     if isinstance(error, errors.CodatRateLimited):
         assert answer.headers["retry-after"] == "90"
     assert_problem(answer, "/fails")
 
 
-def test_the_documents_tell_every_error(app: FastAPI) -> None:
-    """Each call under a key has a summary, and its errors in the right media type."""
-    described = app.openapi()
-    assert {"Problem", "WrongParameter"} <= set(described["components"]["schemas"])
-    for path, calls in described["paths"].items():
-        for call in calls.values():
+def test_the_description_documents_every_error(app: FastAPI) -> None:
+    """Each call with a key has a summary, and its errors in their media type."""
+    description = app.openapi()
+    schemas = description["components"]["schemas"]
+    assert {"Problem", "InvalidParameter"} <= set(schemas)
+    assert "HTTPValidationError" not in schemas
+    for path, operations in description["paths"].items():
+        for call in operations.values():
             assert call["summary"], path
             if path.startswith("/api/v1"):
-                asks_database = set() if path.endswith("/webhook-secrets") else {"503"}
-                assert {"401", "422"} | asks_database <= set(call["responses"]), path
-                for status, told in call["responses"].items():
+                needs_database = set() if path.endswith("/webhook-secrets") else {"503"}
+                assert {"401", "422"} | needs_database <= set(call["responses"]), path
+                for status, response in call["responses"].items():
                     if status >= "400":
-                        assert list(told["content"]) == ["application/problem+json"], path
+                        assert list(response["content"]) == ["application/problem+json"], path
             if path.startswith("/codat"):
                 assert {"400", "401", "503"} <= set(call["responses"]), path
                 assert "422" not in call["responses"], path
             if "{" in path:
                 assert "404" in call["responses"], path
-    assert "HTTPValidationError" not in str(described["paths"])

@@ -1,56 +1,44 @@
-"""The doctor names each thing that is wrong, and nothing where all is well."""
+"""The doctor names each misconfiguration, and nothing where all is well."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import update
 
-from app.codat.asking import TimedCodat
-from app.codat.responses import Consumer
-from app.db import sync_writer as store
+from app.codat.client import CodatClient
+from app.db import rate_limit, workers
 from app.db.engine import Database, open_database
-from app.db.journal import work_off
-from app.db.keep import keep_all
-from app.db.outgoing import owe
-from app.db.tables import fetches
-from app.db.tables_told import outgoing
-from app.domain.checks import Misconfigured
-from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable, SettingsError
+from app.db.tables import jobs, webhook_events
+from app.domain.checks import Misconfiguration
+from app.domain.webhook_loss import Endpoint
+from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 from app.settings import Settings, load_settings
-from app.worker import doctor
-from app.worker.doctor import codat_wrong, database_wrong, settings_wrong
-from tests.processes import SECRET
-from tests.reports import T0, after, delivery
-from tests.worker.test_fetcher import tell
+from app.worker.doctor import check_codat, check_database, check_settings
+from tests.factories import T0, add_event, after, deliver
+from tests.worker.test_channels import SECRET
+from tests.worker.test_dispatcher import send
 
-GOOD = Consumer("w1", "https://us.example/webhooks/codat", False, ("SyncFailed", "SyncCompleted"))
+GOOD = Endpoint("https://us.example/webhooks/codat", False, ("SyncFailed", "SyncCompleted"))
 KEY = "tTq4h9mZx2Lk8WvB1sYd"
 
 
-def settings(**given: Any) -> Settings:
-    told = {"codat_webhook_secrets": SECRET, "codat_api_key": "codat-key", "api_keys": KEY}
-    return load_settings(**told | given)
+def make_settings(**overrides: Any) -> Settings:
+    values = {"codat_webhook_secrets": SECRET, "codat_api_key": "codat-key", "api_keys": KEY}
+    return load_settings(**values | overrides)
 
 
-def names(found: list[Misconfigured]) -> list[str]:
-    assert all(each.text and each.do for each in found)
+def names(found: list[Misconfiguration]) -> list[str]:
+    assert all(each.text and each.action for each in found)
     return [each.name for each in found]
 
 
-def test_a_complete_set_of_settings_has_no_finding() -> None:
-    """The doctor is not afraid of what is right."""
-    assert settings_wrong(settings()) == []
-
-
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("overrides", "expected"),
     [
+        ({}, []),
         ({"codat_webhook_secrets": ""}, ["setting_missing"]),
         ({"codat_api_key": None, "api_keys": ""}, ["setting_missing"] * 2),
         ({"codat_webhook_secrets": f"{SECRET},v1,{SECRET}"},
@@ -62,189 +50,146 @@ def test_a_complete_set_of_settings_has_no_finding() -> None:
         ({"reconcile_every_minutes": 0}, ["reconcile_off"]),
     ],
 )  # fmt: skip
-def test_each_wrong_setting_is_a_finding_of_its_own(
-    given: dict[str, Any], expected: list[str]
-) -> None:
+def test_each_wrong_setting_is_a_finding(overrides: dict[str, Any], expected: list[str]) -> None:
     """By name, and without its value."""
-    found = settings_wrong(settings(**given))
+    found = list(check_settings(make_settings(**overrides)))
     assert names(found) == expected
-    said = str(found)
-    assert SECRET not in said
-    assert KEY not in said
-    assert "canary" not in said
+    assert not any(secret in str(found) for secret in (SECRET, KEY, "canary"))
 
 
-def test_settings_that_cannot_be_read_are_findings_and_not_also_missing() -> None:
+def test_settings_that_cannot_be_read_are_not_also_missing() -> None:
     """One cause, one finding."""
-    refused = SettingsError("PORT: must be a number", "API_KEYS: each key must be longer")
-    found = settings_wrong(settings(api_keys=""), refused)
+    problems = ["PORT must be a number.", "API_KEYS must be longer."]
+    found = list(check_settings(make_settings(api_keys=""), problems))
     assert names(found) == ["setting_wrong", "setting_wrong"]
-    assert [each.text for each in found] == list(refused.problems)
+    assert [each.text for each in found] == problems
 
 
 def beat(database: Database, at: datetime = T0) -> None:
     with database.writing() as connection:
-        store.beat(connection, "w", at)
+        workers.beat(connection, "w", at)
 
 
-def test_a_database_that_is_used_has_no_finding(database: Database) -> None:
-    """Work that has just been owed is no trouble."""
+def test_a_worker_that_is_gone_is_a_finding(database: Database) -> None:
+    """Never seen, or not for a minute; but new work is not."""
+    assert names(check_database(database, T0)) == ["worker_silent"]
     beat(database)
-    tell(database)
-    assert database_wrong(database, T0) == []
-
-
-def test_a_silent_worker_is_a_finding(database: Database) -> None:
-    """Never seen, or not for a minute."""
-    assert names(database_wrong(database, T0)) == ["worker_silent"]
-    beat(database)
-    assert names(database_wrong(database, after(minutes=2))) == ["worker_silent"]
+    deliver(database, "m1")
+    add_event(database, "m2")
+    assert check_database(database, T0) == []
+    assert names(check_database(database, after(minutes=2))) == ["worker_silent"]
 
 
 @pytest.mark.parametrize(
-    ("values", "name"),
+    ("values", "expected"),
     [
-        ({"state": "dead", "due": None}, "fetches_given_up"),
-        ({"due": T0 - timedelta(minutes=20)}, "fetches_stalled"),
-        ({"due": after(hours=1), "attempts": 5}, "fetches_stalled"),
+        ({"state": "dead"}, ["fetches_given_up"]),
+        ({"run_at": T0 - timedelta(minutes=20)}, ["fetches_stalled"]),
+        ({"run_at": after(hours=1), "attempts": 5}, ["fetches_stalled"]),
     ],
 )
-def test_work_that_makes_no_progress_is_a_finding(
-    database: Database, values: dict[str, Any], name: str
+def test_fetches_that_make_no_progress_are_a_finding(
+    database: Database, values: dict[str, Any], expected: list[str]
 ) -> None:
-    """Given up, taken by nobody, or tried in vain."""
+    """Dead, claimed by no worker, or failed many times; but not while calls pause."""
     beat(database)
-    tell(database)
+    deliver(database, "m1")
     with database.writing() as connection:
-        connection.execute(update(fetches).values(values))
-    assert names(database_wrong(database, T0)) == [name]
+        connection.execute(update(jobs).values(values))
+    assert names(check_database(database, T0)) == expected
+    with database.writing() as connection:
+        rate_limit.pause(connection, after(hours=1), "429", T0)
+    is_only_late = "run_at" in values and "attempts" not in values
+    assert names(check_database(database, T0)) == ([] if is_only_late else expected)
 
 
 def test_messages_that_were_given_up_are_a_finding(database: Database) -> None:
-    """Somebody was promised to be told, and is not."""
     beat(database)
+    send(database, "webhook:a", "webhook:b")
+    assert check_database(database, T0) == []
     with database.writing() as connection:
-        owe(connection, "sync.completed", {}, T0, to=("webhook:a", "webhook:b"))
-    assert database_wrong(database, T0) == []
+        dead = update(jobs).where(jobs.c.group_key == "webhook:a").values(state="dead")
+        connection.execute(dead)
+    (found,) = check_database(database, T0)
+    assert (found.name, found.text[-3:]) == ("messages_given_up", " 1.")
+
+
+def test_events_that_failed_or_wait_for_long_are_findings(database: Database) -> None:
+    deliver(database, "m1")
     with database.writing() as connection:
-        connection.execute(update(outgoing).where(outgoing.c.recipient == "webhook:a")
-                           .values(state="dead", due=None))  # fmt: skip
-    (found,) = database_wrong(database, T0)
-    assert (found.name, found.text[-3:]) == ("messages_given_up", ": 1")
+        connection.execute(update(webhook_events).values(projection_error="KeyError: x"))
+    add_event(database, "m2")
+    beat(database, after(minutes=6))
+    found = check_database(database, after(minutes=6))
+    assert names(found) == ["events_failed", "events_behind"]
+    assert "1 webhook events are waiting" in found[1].text
 
 
-def test_a_journal_that_nobody_works_off_is_a_finding(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The feed and the totals would stand still behind a worker that seems to live."""
-    monkeypatch.setattr(doctor, "LONG_JOURNAL", 2)
-    beat(database)
-    for n in range(3):
-        assert names(database_wrong(database, T0)) == []
-        with database.writing() as connection:
-            keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}")])
-    assert names(database_wrong(database, T0)) == ["journal_long"]
-    work_off(database)
-    assert names(database_wrong(database, T0)) == []
-
-
-def test_a_schema_that_is_not_there_is_a_finding(empty_database_url: str) -> None:
-    """With the remedy."""
+def test_a_missing_schema_is_a_finding(empty_database_url: str) -> None:
     database = open_database(empty_database_url)
-    (found,) = database_wrong(database, T0)
+    (found,) = check_database(database, T0)
     database.close()
     assert found.name == "schema_outdated"
-    assert "migrate" in found.do
+    assert "migrate" in found.action
 
 
-def test_a_database_that_is_away_is_a_finding_without_its_address() -> None:
-    """Addresses hold passwords."""
+def test_a_database_that_is_down_is_a_finding_without_its_url() -> None:
+    """URLs contain passwords."""
     database = open_database("postgresql://u:canary@127.0.0.1:1/x")
-    (found,) = database_wrong(database, T0)
+    (found,) = check_database(database, T0)
     database.close()
     assert found.name == "database_unreachable"
     assert "canary" not in str(found)
 
 
 @dataclass
-class Codat:
-    told: list[Consumer] = field(default_factory=lambda: [GOOD])
+class FakeCodat(CodatClient):
+    consumers: list[Endpoint] = field(default_factory=lambda: [GOOD])
     error: CodatError | None = None
-    skew: timedelta | None = timedelta()
+    clock_skew: timedelta | None = timedelta()
 
-    async def list_consumers(self) -> list[Consumer]:
+    async def list_consumers(self) -> list[Endpoint]:
         if self.error:
             raise self.error
-        return self.told
+        return self.consumers
 
 
-def ask(codat: Codat, host: str = "127.0.0.1") -> list[str]:
-    return names(asyncio.run(codat_wrong(codat, host)))
+def failing(error: CodatError) -> FakeCodat:
+    return FakeCodat(error=error)
 
 
-def test_codat_that_knows_us_well_has_no_finding() -> None:
-    """Also when we listen to the network behind TLS."""
-    assert ask(Codat()) == []
-    assert ask(Codat(), "0.0.0.0") == []
+LOCAL, PUBLIC = "127.0.0.1", "0.0.0.0"
+DOWN = CodatUnavailable("Cannot connect to Codat (ConnectError)")
 
 
 @pytest.mark.parametrize(
-    ("codat", "expected"),
+    ("codat", "host", "expected"),
     [
-        (Codat([]), ["endpoint_missing"]),
-        (Codat([replace(GOOD, disabled=True)]), ["endpoint_disabled"]),
-        (Codat([replace(GOOD, event_types=("SyncFailed",))]), ["event_types_missing"]),
-        (Codat(skew=timedelta(minutes=-2)), ["clock_skewed"]),
-        (Codat(error=CodatRefused("no", status=401)), ["codat_key_refused"]),
-        (Codat(error=CodatRefused("no", status=403)), ["codat_key_refused"]),
-        (Codat(error=CodatRefused("plan", status=402)), ["codat_refuses"]),
-        (Codat(error=CodatRateLimited("wait", status=429)), ["codat_rate_limited"]),
-        (Codat(error=CodatUnavailable("away")), ["codat_unreachable"]),
+        (FakeCodat(), LOCAL, []),
+        (FakeCodat(), PUBLIC, []),
+        (FakeCodat([]), LOCAL, ["endpoint_missing"]),
+        (FakeCodat([replace(GOOD, disabled=True)]), LOCAL, ["endpoint_disabled"]),
+        (FakeCodat([replace(GOOD, event_types=("SyncFailed",))]), LOCAL, ["event_types_missing"]),
+        (FakeCodat(clock_skew=timedelta(minutes=-2)), LOCAL, ["clock_skewed"]),
+        (failing(CodatRefused("no", status=401)), LOCAL, ["codat_key_refused"]),
+        (failing(CodatRefused("no", status=403)), LOCAL, ["codat_key_refused"]),
+        (failing(CodatRefused("plan", status=402)), LOCAL, ["codat_refuses"]),
+        (failing(CodatRateLimited("wait", status=429)), LOCAL, ["codat_rate_limited"]),
+        (failing(DOWN), LOCAL, ["codat_unreachable"]),
+        (failing(DOWN), PUBLIC, ["codat_unreachable", "host_exposed"]),
+        (FakeCodat([replace(GOOD, url="http://us/webhooks/codat")]), "::", ["host_exposed"]),
     ],
 )
-def test_each_trouble_with_codat_is_a_finding(codat: Codat, expected: list[str]) -> None:
-    """The key, the endpoint, the clock, and whether it can be asked at all."""
-    assert ask(codat) == expected
+def test_each_problem_with_codat_is_a_finding(
+    codat: FakeCodat, host: str, expected: list[str]
+) -> None:
+    assert names(asyncio.run(check_codat(codat, host))) == expected
 
 
-def test_an_exposed_door_without_tls_is_a_finding() -> None:
-    """Neither an answer nor an https:// address of ours."""
-    assert ask(Codat(error=CodatUnavailable("away")), "0.0.0.0") == [
-        "codat_unreachable",
-        "host_exposed",
-    ]
-    assert ask(Codat([replace(GOOD, url="http://us/webhooks/codat")]), "::") == ["host_exposed"]
-
-
-def test_a_secret_in_an_endpoints_address_is_not_repeated() -> None:
-    """The finding names the endpoint, without user, password and query."""
+def test_a_secret_in_an_endpoint_url_is_not_shown() -> None:
+    """The finding names the endpoint without user, password and query."""
     url = "https://u:canary@us.example/webhooks/codat?token=canary"
-    found = asyncio.run(codat_wrong(Codat([replace(GOOD, url=url, disabled=True)]), "127.0.0.1"))
+    codat = FakeCodat([replace(GOOD, url=url, disabled=True)])
+    found = asyncio.run(check_codat(codat, "127.0.0.1"))
     assert "canary" not in str(found)
     assert "us.example" in str(found)
-
-
-def timed(headers: dict[str, str], status: int = 200) -> timedelta | None:
-    def answer(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(status, json={"results": []}, headers=headers)
-
-    async def one(clock: Callable[[], datetime]) -> timedelta | None:
-        transport = httpx.MockTransport(answer)
-        async with TimedCodat("https://c.test", "k", clock=clock, transport=transport) as codat:
-            if status == 200:
-                await codat.list_consumers()
-            else:
-                with pytest.raises(CodatError):
-                    await codat.list_consumers()
-            return codat.skew
-
-    return asyncio.run(one(lambda: T0))
-
-
-def test_the_clock_is_compared_with_the_date_of_any_answer() -> None:
-    """A refusal tells the time as well; nonsense tells nothing."""
-    an_hour_on = format_datetime(after(hours=1), usegmt=True)
-    assert timed({"date": an_hour_on}) == timedelta(hours=-1)
-    assert timed({"date": an_hour_on}, 401) == timedelta(hours=-1)
-    assert timed({"date": "tomorrow"}) is None
-    assert timed({}) is None

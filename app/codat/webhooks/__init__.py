@@ -1,1 +1,1 @@
-"""Codat's webhooks: signature, payloads, samples."""
+"""Codat's webhooks: signatures, payloads, event types, samples."""

@@ -1,7 +1,7 @@
-"""The names of Codat's events: every documented spelling, and the one we use.
+"""Codat's event types: every documented spelling, and the canonical name for each.
 
-Names are compared folded (lower case, letters and digits only) and exactly: "Sync Connection
-Deleted" and "Data sync completed" are no expense syncs.
+Names are compared folded (lower case, letters and digits only) and as a whole: "Sync Connection
+Deleted" and "Data sync completed" are not about expense syncs.
 """
 
 import re
@@ -16,58 +16,29 @@ from app.domain.models import (
 )
 
 _SPELLINGS = {
-    SYNC_STARTED: ("Sync Started", "sync-started"),
-    SYNC_FAILED: ("Sync Failed", "sync-failed", "expenses.sync.unsuccessful"),
-    SYNC_COMPLETED: (
-        "Sync Completed",
-        "Sync Complete",
-        "sync-complete",
-        "expenses.sync.successful",
-    ),
-    RATE_LIMIT_REACHED: (RATE_LIMIT_REACHED, "Rate Limit Reached", "ClientRateLimitReached"),
-    RATE_LIMIT_RESET: (RATE_LIMIT_RESET, "Rate Limit Reset", "ClientRateLimitReset"),
+    SYNC_STARTED: ("Sync Started",),
+    SYNC_FAILED: ("Sync Failed", "expenses.sync.unsuccessful"),
+    SYNC_COMPLETED: ("Sync Completed", "Sync Complete", "expenses.sync.successful"),
+    RATE_LIMIT_REACHED: (RATE_LIMIT_REACHED, "Rate Limit Reached"),
+    RATE_LIMIT_RESET: (RATE_LIMIT_RESET, "Rate Limit Reset"),
 }
 
-# Kept and shown under their own names: docs.codat.io/using-the-api/webhooks/event-types, and the
+# Stored and shown under their own names: docs.codat.io/using-the-api/webhooks/event-types, and the
 # older rules of docs.codat.io/using-the-api/webhooks/migrating-to-new-event-types.
-_OTHERS = (
-    "connection.created",
-    "connection.connected",
-    "connection.reconnected",
-    "connection.disconnected",
-    "connection.failed",
-    "connection.deleted",
-    "company.created",
-    "company.updated",
-    "company.deleted",
-    "company.product.added",
-    "company.product.removed",
-    "read.completed",
-    "read.completed.initial",
-    "bankFeeds.sourceAccount.connected",
-    "bankFeeds.sourceAccount.disconnected",
-    "report.categorizedBankStatement.generate.successful",
-    "reports.spendAnalysis.generate.successful",
-    "reports.spendAnalysis.generate.unsuccessful",
-    "DataConnectionStatusChanged",
-    "Data Connection Status Changed",
-    "Sync Connection Deleted",
-    "Company Data Connection Status Changed",
-    "Data sync completed",
-    "DataSyncCompleted",
-    "Data Sync Status Changed To Error",
-    "DatasetDataChanged",
-    "Dataset data changed",
-    "DatasetStatusHasChanged",
-    "Dataset status has changed",
-    "New company synchronised",
-    "NewCompanySynchronized",
-    "Push Operation Status Changed",
-    "PushOperationStatusHasChanged",
-    "Push Operation Timed Out",
-    "Account Categories Updated",
-)
-_WRITE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,60}\.write\.(un)?successful\Z")
+_OTHER_TYPES = """
+connection.created, connection.connected, connection.reconnected, connection.disconnected,
+connection.failed, connection.deleted, company.created, company.updated, company.deleted,
+company.product.added, company.product.removed, read.completed, read.completed.initial,
+bankFeeds.sourceAccount.connected, bankFeeds.sourceAccount.disconnected,
+report.categorizedBankStatement.generate.successful,
+reports.spendAnalysis.generate.successful, reports.spendAnalysis.generate.unsuccessful,
+DataConnectionStatusChanged, Sync Connection Deleted, Company Data Connection Status Changed,
+Data sync completed, Data Sync Status Changed To Error, DatasetDataChanged,
+DatasetStatusHasChanged, New company synchronised, NewCompanySynchronized,
+Push Operation Status Changed, PushOperationStatusHasChanged, Push Operation Timed Out,
+Account Categories Updated
+"""
+_WRITE_EVENT = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,60}\.write\.(un)?successful\Z")
 
 
 def fold(name: str) -> str:
@@ -75,14 +46,11 @@ def fold(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-_KNOWN = {fold(name): event for event, names in _SPELLINGS.items() for name in names}
-_KNOWN |= {fold(name): name for name in reversed(_OTHERS)}
+_CANONICAL = {fold(name): name.strip() for name in _OTHER_TYPES.split(",")}
+_CANONICAL |= {fold(name): event for event, names in _SPELLINGS.items() for name in names}
 
 
 @lru_cache(maxsize=256)
 def canonical(name: str) -> str | None:
-    """Our name for an event type as Codat may spell it; None for one in no catalog."""
-    known = _KNOWN.get(fold(name))
-    if known is not None:
-        return known
-    return name if _WRITE.match(name) else None
+    """The canonical name of an event type in any spelling; None for one in no catalog."""
+    return _CANONICAL.get(fold(name)) or (name if _WRITE_EVENT.match(name) else None)

@@ -1,28 +1,30 @@
-"""Bytes to an event. Never raises: what cannot be read is kept as unreadable, with the reason.
+"""Parse webhook bodies. Never raises: what cannot be parsed is `unreadable`, with the reason.
 
 There are two generations of bodies and several spellings of each (Codat docs, "Migrating to new
 event types", and its OpenAPI files): PascalCase with `RuleType`, `Type` or `type` and details in
-`Data`; `eventType` or `type` with details in `payload`; and, once, a bare sync
-status. So keys are looked up without regard to case, and names are compared folded.
+`Data`; `eventType` or `type` with details in `payload`; and, in one example, a bare sync status.
+So keys are looked up in any case, and names are compared without case and punctuation.
 """
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import from_json
 
-from app.codat.times import read_time
 from app.codat.webhooks.event_types import canonical
 from app.domain.models import (
     SYNC_COMPLETED,
     SYNC_EVENTS,
     SYNC_FAILED,
     SYNC_STARTED,
-    CodatStatus,
-    Connection,
-    Event,
-    Item,
+    PlatformConnection,
+    SyncStatus,
+    Transaction,
+    WebhookPayload,
 )
 from app.domain.status_codes import phase_of
 
@@ -30,27 +32,37 @@ LONGEST_ID = 200
 LONGEST_NAME = 200
 _TYPE_KEYS = ("eventtype", "ruletype", "type")
 _BY_PHASE = {"running": SYNC_STARTED, "completed": SYNC_COMPLETED, "failed": SYNC_FAILED}
-_COMPANY_EVENTS = ("company.",)
+_MORE_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
+_EARLIEST_YEAR, _LATEST_YEAR = 1900, 9998
 
 Fields = Mapping[str, Any]
 
 
-def read(body: bytes) -> Event:
-    """The meaning of a webhook body."""
+def parse(body: bytes) -> WebhookPayload:
+    """The payload of a webhook body."""
     try:
-        told = _parsed(body)
+        parsed = _decode(body)
     except (ValueError, RecursionError) as error:
-        return Event(reading="unreadable", reason=f"not readable as JSON: {_first_line(error)}")
-    if not isinstance(told, dict):
-        return Event(reading="unreadable", reason="not a JSON object")
-    return _read_object(_folded(told))
+        first_line = (str(error) or type(error).__name__).splitlines()[0][:200]
+        return WebhookPayload(parse_status="unreadable", parse_error=f"Invalid JSON: {first_line}")
+    if not isinstance(parsed, dict):
+        return WebhookPayload(parse_status="unreadable", parse_error="Not a JSON object")
+    envelope = _fold_keys(parsed)
+    values = map(envelope.get, _TYPE_KEYS)
+    name = next((value for value in values if isinstance(value, str) and value.strip()), None)
+    payload = _parse_event(name, envelope) if name else _parse_bare_status(envelope)
+    if payload.event_type not in SYNC_EVENTS or (payload.company_id and payload.sync_id):
+        return payload
+    missing = "Sync ID" if payload.company_id else "Company ID"
+    reason = f"{missing} missing or invalid"
+    return replace(payload, parse_status="unreadable", parse_error=reason)
 
 
-def _parsed(body: bytes) -> Any:
-    """As the standard library reads JSON, in half of its time where the body is nothing odd.
+def _decode(body: bytes) -> Any:
+    """As the standard library reads JSON, in half the time where the body is ordinary.
 
-    What pydantic's parser takes, it takes for the same; what it refuses (half characters, depth,
-    another encoding than UTF-8) the standard library may still be able to read.
+    pydantic's parser agrees with it on all that it accepts; what it rejects (lone surrogates,
+    depth, an encoding other than UTF-8) the standard library may still be able to read.
     """
     try:
         return from_json(body, cache_strings="keys")
@@ -58,106 +70,62 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body)
 
 
-def _read_object(envelope: Fields) -> Event:
-    name = _type_of(envelope)
-    if name is None:
-        return _read_status(envelope)
+def _parse_event(name: str, envelope: Fields) -> WebhookPayload:
     event = canonical(name)
-    details = _details(envelope)
-    company = _folded(details.get("referencecompany"))
-    read = Event(
-        event=event or "unknown",
-        reading="ok" if event else "unknown",
-        reason=None if event else "its type is in no catalog of Codat's",
-        event_type=text(name, LONGEST_NAME),
-        event_id=identifier(envelope.get("alertid")) or identifier(envelope.get("id")),
-        company_id=_company_id(event, envelope, details, company),
-        company_name=_company_name(event, details, company),
-        sync_id=identifier(details.get("syncid")) if event in SYNC_EVENTS else None,
+    details = _fold_keys(envelope.get("payload")) or _fold_keys(envelope.get("data"))
+    company = _fold_keys(details.get("referencecompany"))
+    company_id = identifier(envelope.get("companyid")) or identifier(company.get("id"))
+    company_name = company.get("name")
+    if event and event.startswith("company."):
+        company_id = company_id or identifier(details.get("id"))
+        company_name = company_name or details.get("name")
+    is_sync_event = event in SYNC_EVENTS
+    transactions = details.get("transactions") if is_sync_event else None
+    return WebhookPayload(
+        event_type=event or "unknown",
+        parse_status="ok" if event else "unknown",
+        parse_error=None if event else "Event type not in Codat's catalog",
+        raw_type=text(name, LONGEST_NAME),
+        body_id=identifier(envelope.get("alertid")) or identifier(envelope.get("id")),
+        company_id=company_id,
+        company_name=text(company_name, LONGEST_NAME),
+        sync_id=identifier(details.get("syncid")) if is_sync_event else None,
         generated_at=read_time(envelope.get("generateddate")),
         failure_stage=text(details.get("failurestage")),
-        transactions=_items(details.get("transactions")) if event in SYNC_EVENTS else None,
-        connection=_connection(details),
+        transactions=tuple(filter(None, map(read_transaction, transactions)))
+        if isinstance(transactions, list)
+        else None,
+        connection=_read_reported_connection(details),
         quota_expires_at=read_time(details.get("expirydate") or details.get("expiresutc")),
     )
-    return _checked(read)
 
 
-def _type_of(envelope: Fields) -> str | None:
-    """The event's type as it came: of the envelope's own keys the newest that is filled."""
-    for key in _TYPE_KEYS:
-        name = envelope.get(key)
-        if isinstance(name, str) and name.strip():
-            return name
-    return None
-
-
-def _details(envelope: Fields) -> Fields:
-    return _folded(envelope.get("payload")) or _folded(envelope.get("data"))
-
-
-def _read_status(envelope: Fields) -> Event:
+def _parse_bare_status(envelope: Fields) -> WebhookPayload:
     """A bare `CompanySyncStatus` as the body: its code says which event it is."""
     if "syncstatuscode" not in envelope:
-        return Event(reading="unknown", reason="it names no event type")
+        return WebhookPayload(parse_error="No event type")
     status = read_status(envelope)
     phase = phase_of(status.status_code)
     if phase is None:
-        return Event(
-            reading="unknown",
-            reason="a sync status with an unknown code",
-            company_id=status.company_id,
-            status=status,
-        )
-    return _checked(
-        Event(
-            event=_BY_PHASE[phase],
-            reading="ok",
-            company_id=status.company_id,
-            sync_id=status.sync_id,
-            status=status,
-        )
+        error = "Sync status with an unknown code"
+        return WebhookPayload(parse_error=error, company_id=status.company_id, status=status)
+    return WebhookPayload(
+        event_type=_BY_PHASE[phase],
+        parse_status="ok",
+        company_id=status.company_id,
+        sync_id=status.sync_id,
+        status=status,
     )
 
 
-def _checked(event: Event) -> Event:
-    """A sync event is of use only with both its ids."""
-    if event.event not in SYNC_EVENTS or (event.company_id and event.sync_id):
-        return event
-    missing = "company id" if not event.company_id else "sync id"
-    return Event(
-        event=event.event,
-        reading="unreadable",
-        reason=f"a sync event without a usable {missing}",
-        event_type=event.event_type,
-        event_id=event.event_id,
-        company_id=event.company_id,
-        sync_id=event.sync_id,
-        generated_at=event.generated_at,
-    )
-
-
-def _company_id(
-    event: str | None, envelope: Fields, details: Fields, company: Fields
-) -> str | None:
-    named = identifier(envelope.get("companyid")) or identifier(company.get("id"))
-    is_company = event is not None and event.startswith(_COMPANY_EVENTS)
-    return named or (identifier(details.get("id")) if is_company else None)
-
-
-def _company_name(event: str | None, details: Fields, company: Fields) -> str | None:
-    is_company = event is not None and event.startswith(_COMPANY_EVENTS)
-    return text(company.get("name") or (details.get("name") if is_company else None), LONGEST_NAME)
-
-
-def read_status(told: object) -> CodatStatus:
+def read_status(value: object) -> SyncStatus:
     """A `CompanySyncStatus`, member by member; a member that cannot be read is None."""
-    fields = _folded(told)
+    fields = _fold_keys(value)
     code = fields.get("syncstatuscode")
     if isinstance(code, str) and code.strip().isdecimal() and len(code) < 9:
         code = int(code)
     pushed = fields.get("datapushed")
-    return CodatStatus(
+    return SyncStatus(
         company_id=identifier(fields.get("companyid")),
         sync_id=identifier(fields.get("syncid")),
         status_code=code if _is_int32(code) else None,
@@ -169,12 +137,12 @@ def read_status(told: object) -> CodatStatus:
     )
 
 
-def read_item(told: object) -> Item | None:
+def read_transaction(value: object) -> Transaction | None:
     """One transaction, as a webhook (`id`, `errorMessage`) or the API spells it; None for junk."""
-    fields = _folded(told)
+    fields = _fold_keys(value)
     if not fields:
         return None
-    return Item(
+    return Transaction(
         transaction_id=identifier(fields.get("transactionid")) or identifier(fields.get("id")),
         status=text(fields.get("status"), LONGEST_NAME),
         message=text(fields.get("message")) or text(fields.get("errormessage")),
@@ -182,22 +150,10 @@ def read_item(told: object) -> Item | None:
     )
 
 
-def _items(told: object) -> tuple[Item, ...] | None:
-    """The transactions a body lists. Absent is not empty."""
-    if not isinstance(told, list):
-        return None
-    return tuple(item for item in map(read_item, told) if item)
-
-
-def _connection(details: Fields) -> Connection | None:
-    """The connection a body tells of; the older generation tells its id and new status only."""
-    fields = _folded(details.get("connection"))
-    if not fields and "dataconnectionid" in details and "newstatus" in details:
-        status = text(details["newstatus"], LONGEST_NAME)
-        return Connection(identifier(details["dataconnectionid"]), None, None, status)
-    if not fields:
-        return None
-    return Connection(
+def read_connection(value: object) -> PlatformConnection:
+    """A connection, as a webhook or the companies list has it."""
+    fields = _fold_keys(value)
+    return PlatformConnection(
         connection_id=identifier(fields.get("id")),
         platform_name=text(fields.get("platformname"), LONGEST_NAME),
         source_type=text(fields.get("sourcetype"), LONGEST_NAME),
@@ -205,11 +161,21 @@ def _connection(details: Fields) -> Connection | None:
     )
 
 
-def _folded(told: object) -> Fields:
+def _read_reported_connection(details: Fields) -> PlatformConnection | None:
+    """The connection in a body; the older generation has only its id and new status."""
+    if connection := _fold_keys(details.get("connection")):
+        return read_connection(connection)
+    if "dataconnectionid" in details and "newstatus" in details:
+        status = text(details["newstatus"], LONGEST_NAME)
+        return PlatformConnection(identifier(details["dataconnectionid"]), None, None, status)
+    return None
+
+
+def _fold_keys(value: object) -> Fields:
     """An object with its keys in lower case; anything else is empty. The first spelling wins."""
-    if not isinstance(told, dict):
+    if not isinstance(value, dict):
         return {}
-    return {key.lower(): value for key, value in reversed(told.items())}
+    return {key.lower(): value for key, value in reversed(value.items())}
 
 
 def identifier(value: object) -> str | None:
@@ -219,25 +185,36 @@ def identifier(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     stripped = value.strip()
-    fine = 1 <= len(stripped) <= LONGEST_ID and stripped.isprintable()
-    return stripped if fine else None
+    is_valid = 1 <= len(stripped) <= LONGEST_ID and stripped.isprintable()
+    return stripped if is_valid else None
 
 
 def text(value: object, longest: int | None = None) -> str | None:
-    """A text that both databases can keep: NUL and lone surrogates replaced; None for empty."""
+    """A text that both databases can store: NUL and lone surrogates replaced; None for empty."""
     if not isinstance(value, str) or not value.strip():
         return None
-    kept = (
-        value
-        if value.isascii()
-        else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
-    return kept.replace("\x00", "\ufffd")[:longest]
+    if not value.isascii():
+        value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value.replace("\x00", "\ufffd")[:longest]
+
+
+def read_time(value: object) -> datetime | None:
+    """The UTC time of an ISO 8601 text, to the microsecond; None when it is not a time.
+
+    Codat's `DateTime` may be in UTC, with an offset, or without a zone; a date only; with up to
+    nine digits of a second. One documented example is not a valid time (23:59:99). Without a zone
+    it is taken as UTC, as the name `syncUtc` says.
+    """
+    if not isinstance(value, str) or not 8 <= len(value) <= 40:
+        return None
+    try:
+        moment = datetime.fromisoformat(_MORE_THAN_MICROSECONDS.sub(r"\1", value.strip()))
+        if not _EARLIEST_YEAR < moment.year < _LATEST_YEAR:
+            return None
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_int32(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

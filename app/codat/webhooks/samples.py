@@ -1,7 +1,7 @@
-"""A signed sample event, as Codat would post it: to try a receiver out.
+"""Signed sample events, as Codat would post them: to try out a webhook endpoint.
 
-Bodies follow Codat's published webhook schemas, in the older shape (`RuleType`) and in the newer
-one (`eventType`). The signature is made by the svix library.
+Bodies follow Codat's published webhook schemas, in the legacy shape (`RuleType`) and in the new one
+(`eventType`). The svix library signs them.
 """
 
 import json
@@ -9,72 +9,78 @@ import uuid
 from datetime import datetime
 from typing import Any, Literal
 
-from svix.webhooks import Webhook
+from app.codat.webhooks.event_types import canonical
+from app.domain.models import SYNC_COMPLETED, SYNC_FAILED, SYNC_STARTED
 
+SampleEvent = Literal["started", "failed", "completed"]
 Shape = Literal["legacy", "new"]
 
-_LEGACY = {"started": "Sync Started", "failed": "Sync Failed", "completed": "Sync Completed"}
-_NEW = {"failed": "expenses.sync.unsuccessful", "completed": "expenses.sync.successful"}
-_MEANINGS = {
-    "syncstarted": "started",
-    "syncfailed": "failed",
-    "expensessyncunsuccessful": "failed",
-    "synccompleted": "completed",
-    "synccomplete": "completed",
-    "expensessyncsuccessful": "completed",
+EVENT_NAMES = (
+    "SyncStarted",
+    "SyncFailed",
+    "SyncCompleted",
+    "expenses.sync.unsuccessful",
+    "expenses.sync.successful",
+)
+"""The event names to offer; every other spelling of Codat's is accepted too."""
+
+_EVENTS: dict[str, SampleEvent] = {
+    SYNC_STARTED: "started",
+    SYNC_FAILED: "failed",
+    SYNC_COMPLETED: "completed",
 }
-_STEPS = {
+_NEW_TYPES = {"failed": "expenses.sync.unsuccessful", "completed": "expenses.sync.successful"}
+_MESSAGES = {
     "started": "has started",
     "failed": "has failed at step Pushing",
     "completed": "completed successfully",
 }
 
 
-def meaning(name: str) -> str | None:
-    """`started`, `failed` or `completed` for any spelling of a sync event; else None."""
-    folded = "".join(c for c in name.lower() if c.isalnum())
-    return _MEANINGS.get(folded) or (folded if folded in _LEGACY else None)
+def sync_event_of(name: str) -> SampleEvent | None:
+    """The sync event that a name means, in any spelling; None for other names."""
+    event = canonical(name) or f"sync.{name.strip().lower()}"
+    return _EVENTS.get(event)
 
 
-def sample(
-    event: str, *, company_id: str, sync_id: str, now: datetime, shape: Shape | None = None
+def sample_body(
+    event: SampleEvent,
+    *,
+    company_id: str,
+    sync_id: str,
+    now: datetime,
+    shape: Shape | None = None,
 ) -> dict[str, Any]:
-    """The body of one sync event (`event` as `meaning` gives it).
+    """The body of one sync event.
 
-    Without a shape the newer one, except for a start, of which only the older exists. Raises
-    ValueError for a start in the newer shape.
+    The default shape is the new one, except for a start, which exists only in the legacy shape.
+    Raises ValueError for a start in the new shape.
     """
-    if shape == "new" and event not in _NEW:
-        raise ValueError("there is no started event in the new shape")
-    if shape == "legacy" or event not in _NEW:
-        return _legacy(event, company_id, sync_id)
+    if shape == "legacy" or (shape is None and event == "started"):
+        failed = {"FailureStage": "Pushing"} if event == "failed" else {}
+        text = f"Sync {sync_id} for company {company_id} of type Expense {_MESSAGES[event]}."
+        return {
+            "AlertId": str(uuid.uuid4()),
+            "RuleType": f"Sync {event.capitalize()}",
+            "CompanyId": company_id,
+            "Message": text,
+            "Data": {"syncId": sync_id, "syncType": "Expense", **failed},
+        }
+    if event == "started":
+        raise ValueError("The new shape has no event for a started sync.")
+    company = {"id": company_id, "name": "Sample company"}
     return {
         "id": str(uuid.uuid4()),
-        "eventType": _NEW[event],
+        "eventType": _NEW_TYPES[event],
         "generatedDate": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "payload": {
-            "referenceCompany": {"id": company_id, "name": "Sample company"},
-            "syncId": sync_id,
-        },
+        "payload": {"referenceCompany": company, "syncId": sync_id},
     }
 
 
-def _legacy(event: str, company_id: str, sync_id: str) -> dict[str, Any]:
-    details = {"syncId": sync_id, "syncType": "Expense"}
-    if event == "failed":
-        details["FailureStage"] = "Pushing"
-    about = f"Sync {sync_id} for company {company_id} of type Expense"
-    return {
-        "AlertId": str(uuid.uuid4()),
-        "RuleType": _LEGACY[event],
-        "CompanyId": company_id,
-        "Message": f"{about} {_STEPS[event]}.",
-        "Data": details,
-    }
+def sign(body: dict[str, Any], secret: str, now: datetime) -> tuple[bytes, dict[str, str]]:
+    """The bytes and headers of one delivery. Raises svix's errors for an invalid secret."""
+    from svix.webhooks import Webhook  # slow to import
 
-
-def signed(body: dict[str, Any], secret: str, now: datetime) -> tuple[bytes, dict[str, str]]:
-    """The bytes and the headers of one delivery. Raises svix's errors for a bad secret."""
     text = json.dumps(body)
     message_id = f"msg_{uuid.uuid4().hex}"
     return text.encode(), {

@@ -1,1 +1,1 @@
-"""Reads. Nothing in here writes."""
+"""Queries for the API and the pages. They only read and lock nothing."""

@@ -1,111 +1,235 @@
-"""Reads of causes: how many failures of which cause there are, and for whom.
+"""Queries for causes: how many failures have which cause, and for how many companies.
 
-Failures of one cause and one fingerprint are a group: the same sentence, over all companies.
+A transaction counts once, under the cause of its latest failure and at the time of that failure.
+Syncs that failed as a whole, without a failed transaction, are counted beside the transactions.
+Failures of one cause with the same fingerprint form a group: the same message over all companies.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from itertools import chain
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    case,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
 
-from app.db.causes_by_rows import by_rows
-from app.db.causes_counted import CauseFilter as CauseFilter
-from app.db.causes_counted import Counted, by_sums, in_days
-from app.db.causes_seen import Key, Seen, look_at
-from app.db.tables import transactions
+from app.db.queries.syncs import in_range
+from app.db.tables import failed_transactions, syncs, transactions
+
+MAX_GROUPS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Failing:
-    """How many failures there are of something, and since when.
+class CauseFilter:
+    """Conditions on failures; an empty one is always met.
 
-    `transactions` counts each of a company once, however often it was tried; `open` those that
-    nothing has cured since; `syncs` those that failed as a whole. When it was first and last seen
-    is told of all times, whatever range is wanted; None while it is not counted yet.
+    `since` (inclusive) and `until` (exclusive) are compared with the time of the latest failure.
     """
 
-    companies: int
-    transactions: int
-    open: int
-    syncs: int
-    first_seen_at: datetime | None
-    last_seen_at: datetime | None
+    company_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeptGroup:
-    """The failures of one cause with one fingerprint, and the newest of their messages."""
+@dataclass(frozen=True, kw_only=True)
+class FailureTotals:
+    """Numbers of failures: transactions, those still open, and syncs that failed as a whole."""
+
+    transactions: int = 0
+    open: int = 0
+    syncs: int = 0
+    companies: int = 0
+    first_failed_at: datetime | None = None
+    last_failed_at: datetime | None = None
+
+
+_TOTALS = tuple(field.name for field in fields(FailureTotals))
+_WEIGHTS = ("open", "transactions", "syncs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CauseTotals(FailureTotals):
+    """The failures of one cause."""
+
+    cause_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(FailureTotals):
+    """The failures of one cause with one fingerprint; `example` is the newest of the messages."""
 
     fingerprint: str
-    failing: Failing
-    example: str | None = None
+    example: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class KeptCause:
-    """The failures of one cause; its groups with the most transactions first."""
+class CauseDetails:
+    """The failures of one cause, and its largest groups out of `group_count`."""
 
-    cause: str
-    failing: Failing
+    totals: CauseTotals
     group_count: int
-    groups: Sequence[KeptGroup]
+    groups: Sequence[Group]
 
 
-def list_causes(
-    connection: Connection, wanted: CauseFilter, *, most_groups: int = 10
-) -> list[KeptCause]:
-    """The causes of the wanted failures, those with the most open transactions first.
-
-    On a connection of `journal.caught_up`, for what is open and what is counted is written down.
-    """
-    days = in_days(connection, wanted)
-    found = by_sums(connection, days) if days else by_rows(connection, wanted)
-    causes: list[Counted] = []
-    groups: dict[str, list[Counted]] = {}
-    for each in sorted(found, key=_by_weight):
-        if each.fingerprint is None:
-            causes.append(each)
-        else:
-            groups.setdefault(each.cause, []).append(each)
-    shown = {each.cause: groups[each.cause][:most_groups] for each in causes}
-    told = [*causes, *chain.from_iterable(shown.values())]
-    seen = look_at(connection, days or wanted, [(each.cause, each.fingerprint) for each in told])
-    return [
-        KeptCause(
-            whole.cause,
-            _failing(whole, seen),
-            len(groups[whole.cause]),
-            [_group(each, seen) for each in shown[whole.cause]],
-        )
-        for whole in causes
-    ]
-
-
-def causes_in(connection: Connection, number: int) -> list[tuple[str | None, int]]:
-    """Why items of one sync failed, and how many each time; the most frequent cause first."""
-    count = func.count()
-    found = connection.execute(
-        select(transactions.c.cause, count)
-        .where(transactions.c.sync == number, transactions.c.failed.is_(True))
-        .group_by(transactions.c.cause)
-        .order_by(count.desc(), transactions.c.cause)
+def list_causes(connection: Connection, criteria: CauseFilter) -> list[CauseTotals]:
+    """The causes of these failures, those with the most open transactions first."""
+    totals = _add_up(
+        connection,
+        _failed_transactions(criteria, failed_transactions.c.cause_key),
+        _failed_syncs(criteria, syncs.c.cause_key),
     )
-    return [(row[0], row[1]) for row in found]
+    return [CauseTotals(cause_key=key, **numbers) for key, numbers in totals]
 
 
-def _by_weight(each: Counted) -> tuple[int, int, int, str, str]:
-    return (-each.open, -each.transactions, -each.syncs, each.cause, each.fingerprint or "")
+def get_cause(
+    connection: Connection, cause_key: str, criteria: CauseFilter, *, max_groups: int = MAX_GROUPS
+) -> CauseDetails:
+    """One cause with its groups, those with the most open transactions first."""
+    of_transactions = failed_transactions.c.cause_key == cause_key
+    of_syncs = syncs.c.cause_key == cause_key
+    totals = _add_up(
+        connection,
+        _failed_transactions(criteria, failed_transactions.c.cause_key).where(of_transactions),
+        _failed_syncs(criteria, syncs.c.cause_key).where(of_syncs),
+    )
+    groups = _add_up(
+        connection,
+        _failed_transactions(criteria, failed_transactions.c.fingerprint).where(of_transactions),
+        _failed_syncs(criteria, syncs.c.fingerprint).where(of_syncs),
+    )
+    shown = groups[:max_groups]
+    examples = _examples(connection, cause_key, shown)
+    return CauseDetails(
+        totals=CauseTotals(cause_key=cause_key, **(totals[0][1] if totals else {})),
+        group_count=len(groups),
+        groups=[
+            Group(fingerprint=key, example=examples.get(key), **numbers) for key, numbers in shown
+        ],
+    )
 
 
-def _group(each: Counted, seen: Mapping[Key, Seen]) -> KeptGroup:
-    its = seen.get((each.cause, each.fingerprint))
-    return KeptGroup(str(each.fingerprint), _failing(each, seen), its.example if its else None)
+def cause_counts(connection: Connection, sync_pk: int) -> list[tuple[str | None, int]]:
+    """The causes of one sync's failed rows with their numbers, most frequent first."""
+    count = func.count()
+    rows = connection.execute(
+        select(transactions.c.cause_key, count)
+        .where(transactions.c.sync_pk == sync_pk, transactions.c.failed.is_(True))
+        .group_by(transactions.c.cause_key)
+        .order_by(count.desc(), transactions.c.cause_key)
+    )
+    return [(key, number) for key, number in rows]
 
 
-def _failing(each: Counted, seen: Mapping[Key, Seen]) -> Failing:
-    its = seen.get((each.cause, each.fingerprint))
-    companies = each.companies if each.companies is not None else its.companies if its else 0
-    times = (its.first_at, its.last_at) if its else (None, None)
-    return Failing(companies, each.transactions, each.open, each.syncs, *times)
+def _failed_transactions(criteria: CauseFilter, key: Column[Any]) -> Select[Any]:
+    """The failed transactions of each key and company, in the columns that `_add_up` expects."""
+    table = failed_transactions.c
+    return (
+        select(
+            key.label("key"),
+            table.company_id.label("company_id"),
+            func.count().label("transactions"),
+            func.sum(case((table.resolved_by.is_(None), 1), else_=0)).label("open"),
+            literal(0).label("syncs"),
+            func.min(table.first_failed_at).label("first_failed_at"),
+            func.max(table.last_failed_at).label("last_failed_at"),
+        )
+        .where(*_conditions(criteria, table.company_id, table.last_failed_at))
+        .group_by(key, table.company_id)
+    )
+
+
+def _failed_syncs(criteria: CauseFilter, key: Column[Any]) -> Select[Any]:
+    """The syncs that failed as a whole, in the same columns."""
+    return (
+        select(
+            key.label("key"),
+            syncs.c.company_id.label("company_id"),
+            literal(0).label("transactions"),
+            literal(0).label("open"),
+            func.count().label("syncs"),
+            func.min(syncs.c.occurred_at).label("first_failed_at"),
+            func.max(syncs.c.occurred_at).label("last_failed_at"),
+        )
+        .where(
+            syncs.c.cause_key.is_not(None),
+            *_conditions(criteria, syncs.c.company_id, syncs.c.occurred_at),
+        )
+        .group_by(key, syncs.c.company_id)
+    )
+
+
+def _conditions(
+    criteria: CauseFilter, company_id: Column[Any], at: Column[Any]
+) -> list[ColumnElement[bool]]:
+    conditions = in_range(at, criteria.since, criteria.until)
+    if criteria.company_id is not None:
+        conditions.append(company_id == criteria.company_id)
+    return conditions
+
+
+def _add_up(
+    connection: Connection, of_transactions: Select[Any], of_syncs: Select[Any]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The fields of FailureTotals for each key, over all companies, most open ones first."""
+    parts = union_all(of_transactions, of_syncs).subquery()
+    rows = connection.execute(
+        select(
+            parts.c.key,
+            func.sum(parts.c.transactions).label("transactions"),
+            func.sum(parts.c.open).label("open"),
+            func.sum(parts.c.syncs).label("syncs"),
+            func.count(parts.c.company_id.distinct()).label("companies"),
+            func.min(parts.c.first_failed_at).label("first_failed_at"),
+            func.max(parts.c.last_failed_at).label("last_failed_at"),
+        ).group_by(parts.c.key)
+    ).mappings()
+    totals = [(row["key"], {name: row[name] for name in _TOTALS}) for row in rows]
+    return sorted(
+        totals,
+        key=lambda total: (*(-int(total[1][name]) for name in _WEIGHTS), total[0]),
+    )
+
+
+def _examples(
+    connection: Connection, cause_key: str, groups: Sequence[tuple[str, Mapping[str, Any]]]
+) -> dict[str, str | None]:
+    """The newest message of each group: of a transaction, or of a sync that failed as a whole."""
+    newest = [(key, numbers["last_failed_at"]) for key, numbers in groups]
+    if not newest:
+        return {}
+    whole = select(
+        syncs.c.fingerprint, func.coalesce(syncs.c.error_message, syncs.c.exception_message)
+    ).where(
+        syncs.c.cause_key == cause_key,
+        syncs.c.occurred_at.in_({at for _, at in newest}),
+        tuple_(syncs.c.fingerprint, syncs.c.occurred_at).in_(newest),
+    )
+    table = failed_transactions.c
+    single = (
+        select(table.fingerprint, transactions.c.message)
+        .join_from(
+            failed_transactions,
+            transactions,
+            (transactions.c.sync_pk == table.sync_pk) & (transactions.c.position == table.position),
+        )
+        .where(
+            table.cause_key == cause_key,
+            table.last_failed_at.in_({at for _, at in newest}),
+            tuple_(table.fingerprint, table.last_failed_at).in_(newest),
+        )
+    )
+    return {
+        fingerprint: message
+        for statement in (whole, single)
+        for fingerprint, message in connection.execute(statement)
+    }

@@ -1,30 +1,32 @@
-"""Reads over many syncs: companies with their totals, and the statistics of a time range."""
+"""Queries for companies: with their totals, newest sync and open failures."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, Select, func, or_, select
+from sqlalchemy import Connection, RowMapping, ScalarSelect, Select, func, or_, select
 
-from app.db import counted
 from app.db.pagination import Order, read_page
-from app.db.queries.search import companies_named
-from app.db.queries.syncs import OWN_TIME, KeptSync, syncs_by_number, within
-from app.db.tables import companies, syncs
-from app.db.tables_counted import NO_CODE, OPEN_FAILURES
-from app.domain.days import split
-from app.errors import NotKnown
+from app.db.queries.search import name_starts_with
+from app.db.queries.syncs import SyncRecord, syncs_by_pk
+from app.db.tables import companies, failed_transactions, syncs
+from app.errors import NotFound
 
-_BY_NAME = Order("companies", (companies.c.name_folded, companies.c.company_id), nullable=True)
+_BY_NAME = Order(
+    "companies",
+    (companies.c.name_folded, companies.c.company_id),
+    nulls_last=companies.c.name_folded,
+)
 
 
-def _newest_number() -> Any:
+def _newest(column: str) -> ScalarSelect[Any]:
+    """A column of the company's newest sync."""
     return (
-        select(syncs.c.id)
+        select(syncs.c[column])
         .where(syncs.c.company_id == companies.c.company_id)
-        .order_by(OWN_TIME.desc(), syncs.c.id.desc())
+        .order_by(syncs.c.occurred_at.desc(), syncs.c.id.desc())
         .limit(1)
         .correlate(companies)
         .scalar_subquery()
@@ -34,149 +36,133 @@ def _newest_number() -> Any:
 _COMPANY: Select[Any] = select(
     companies.c.company_id,
     companies.c.name,
-    _newest_number().label("newest"),
+    companies.c.platform,
     companies.c.connection_state,
+    _newest("id").label("newest_pk"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class KeptCompany:
-    """A company, its syncs by outcome, its newest sync, and how many transactions stay failed."""
+class CompanyRecord:
+    """A company, its syncs by outcome, its newest sync, and its open failed transactions."""
 
     company_id: str
-    name: str | None
+    company_name: str | None
+    connection_state: str | None
+    source_platform: str | None
     by_outcome: Counter[str]
     open_failures: int
-    last_sync: KeptSync | None
-    connection_state: str | None = None
+    last_sync: SyncRecord | None
 
 
 @dataclass(frozen=True, slots=True)
 class CompanyPage:
-    """Some companies, and the cursor of the page after them."""
+    """Companies, and the cursor of the next page."""
 
-    items: list[KeptCompany]
+    items: list[CompanyRecord]
     next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """How many syncs there were, told three ways. Days are UTC, `YYYY-MM-DD`."""
-
-    by_outcome: Counter[str] = field(default_factory=Counter)
-    by_status_code: Counter[int | None] = field(default_factory=Counter)
-    by_day: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 def list_companies(
     connection: Connection, *, q: str | None = None, cursor: str | None = None, limit: int = 50
 ) -> CompanyPage:
-    """One page of companies by name, the unnamed last; `q` is an id or a name's beginning."""
+    """One page of companies by name, those without a name last.
+
+    `q` is an id or the beginning of a name. Raises BadRequest naming `cursor`.
+    """
     statement = _COMPANY
     if q is not None:
-        statement = statement.where(or_(companies.c.company_id == q, companies_named(q)))
+        statement = statement.where(or_(companies.c.company_id == q, name_starts_with(q)))
     page = read_page(connection, statement, _BY_NAME, cursor=cursor, limit=limit)
-    return CompanyPage(_with_totals(connection, page.rows), page.next)
+    return CompanyPage(_records(connection, page.rows), page.next)
 
 
-def get_company(connection: Connection, company_id: str) -> KeptCompany:
-    """One company. Raises NotKnown when no event ever spoke of it."""
-    rows = connection.execute(_COMPANY.where(companies.c.company_id == company_id)).mappings().all()
+def get_company(connection: Connection, company_id: str) -> CompanyRecord:
+    """One company. Raises NotFound."""
+    statement = _COMPANY.where(companies.c.company_id == company_id)
+    rows = connection.execute(statement).mappings().all()
     if not rows:
-        raise NotKnown("no such company is known here")
-    return _with_totals(connection, rows)[0]
+        raise NotFound("Company not found")
+    return _records(connection, rows)[0]
 
 
-def names_of(connection: Connection, ids: Collection[str]) -> dict[str, str]:
-    """The names of these companies, of those that have one."""
-    found = select(companies.c.company_id, companies.c.name).where(
-        companies.c.company_id.in_(sorted(ids)), companies.c.name.is_not(None)
+def company_names(connection: Connection, company_ids: Collection[str]) -> dict[str, str]:
+    """The names of those companies that have one."""
+    if not company_ids:
+        return {}
+    statement = select(companies.c.company_id, companies.c.name).where(
+        companies.c.company_id.in_(sorted(company_ids)), companies.c.name.is_not(None)
     )
-    return {row.company_id: row.name for row in connection.execute(found)} if ids else {}
+    return {row.company_id: row.name for row in connection.execute(statement)}
 
 
 def require_company(connection: Connection, company_id: str) -> None:
-    """Raise NotKnown when no event ever spoke of this company."""
-    known = select(companies.c.company_id).where(companies.c.company_id == company_id)
-    if connection.execute(known).first() is None:
-        raise NotKnown("no such company is known here")
+    """Raise NotFound unless the company exists."""
+    statement = select(companies.c.company_id).where(companies.c.company_id == company_id)
+    if connection.execute(statement).first() is None:
+        raise NotFound("Company not found")
 
 
 def count_companies(connection: Connection) -> int:
-    """How many companies are known."""
+    """The number of companies."""
     return connection.execute(select(func.count()).select_from(companies)).scalar_one()
 
 
-def companies_by_page(
-    connection: Connection, first: int, most: int
+def companies_from(
+    connection: Connection, offset: int, limit: int
 ) -> list[tuple[str, str | None, datetime | None]]:
-    """Companies by id with their name and newest sync's time, from a row number (0-based) on.
+    """Companies by id as (id, name, time of the newest sync), after `offset` of them.
 
-    For Codat's own paging by numbers, which nothing but counting rows can serve.
+    For Codat's page numbers, which only an offset can serve.
     """
-    newest = (
-        select(OWN_TIME)
-        .where(syncs.c.company_id == companies.c.company_id)
-        .order_by(OWN_TIME.desc())
-        .limit(1)
-        .correlate(companies)
-        .scalar_subquery()
-    )
     rows = connection.execute(
-        select(companies.c.company_id, companies.c.name, newest.label("newest"))
+        select(companies.c.company_id, companies.c.name, _newest("occurred_at"))
         .order_by(companies.c.company_id)
-        .offset(first)
-        .limit(most)
+        .offset(offset)
+        .limit(limit)
     )
-    return [(row.company_id, row.name, row.newest) for row in rows]
+    return [tuple(row) for row in rows]
 
 
-def _with_totals(connection: Connection, rows: Sequence[RowMapping]) -> list[KeptCompany]:
-    ids = [row["company_id"] for row in rows]
-    totals = counted.of_companies(connection, ids)
-    newest = syncs_by_number(connection, [row["newest"] for row in rows if row["newest"]])
+def _records(connection: Connection, rows: Sequence[RowMapping]) -> list[CompanyRecord]:
+    company_ids = [row["company_id"] for row in rows]
+    totals = _totals(connection, company_ids)
+    open_failures = _open_failures(connection, company_ids)
+    newest = syncs_by_pk(connection, [row["newest_pk"] for row in rows if row["newest_pk"]])
     return [
-        _company(row, totals.get(row["company_id"], Counter()), newest.get(row["newest"]))
+        CompanyRecord(
+            company_id=row["company_id"],
+            company_name=row["name"],
+            connection_state=row["connection_state"],
+            source_platform=row["platform"],
+            by_outcome=totals[row["company_id"]],
+            open_failures=open_failures.get(row["company_id"], 0),
+            last_sync=newest.get(row["newest_pk"]),
+        )
         for row in rows
     ]
 
 
-def _company(row: RowMapping, totals: Counter[str], last_sync: KeptSync | None) -> KeptCompany:
-    return KeptCompany(
-        company_id=row["company_id"],
-        name=row["name"],
-        by_outcome=Counter({what: n for what, n in totals.items() if what != OPEN_FAILURES}),
-        open_failures=totals[OPEN_FAILURES],
-        last_sync=last_sync,
-        connection_state=row["connection_state"],
+def _totals(connection: Connection, company_ids: Sequence[str]) -> dict[str, Counter[str]]:
+    totals: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    statement = (
+        select(syncs.c.company_id, syncs.c.outcome, func.count())
+        .where(syncs.c.company_id.in_(company_ids))
+        .group_by(syncs.c.company_id, syncs.c.outcome)
     )
+    for company_id, outcome, count in connection.execute(statement):
+        totals[company_id][outcome] = count
+    return totals
 
 
-def stats(connection: Connection, since: datetime | None, until: datetime | None) -> Stats:
-    """Syncs by outcome, status code and day, by their own time from `since` to before `until`.
-
-    Whole days are counted ahead; only what a range has of its first and last day is counted here.
-    """
-    days, edges = split(since, until)
-    rows: list[Row[str, str, int, int]] = []
-    if days is not None:
-        rows += counted.of_days(connection, *days)
-    for edge in edges:
-        rows += _counted_now(connection, *edge)
-    told = Stats()
-    for on, outcome, status_code, count in sorted(rows, key=lambda row: str(row[0])):
-        told.by_outcome[outcome] += count
-        told.by_status_code[None if status_code == NO_CODE else status_code] += count
-        told.by_day.setdefault(on, Counter())[outcome] += count
-    return told
-
-
-def _counted_now(
-    connection: Connection, since: datetime, until: datetime
-) -> Sequence[Row[str, str, int, int]]:
-    statement: Select[str, str, int, int] = (
-        select(counted.DAY, syncs.c.outcome, counted.CODE, func.count())
-        .where(*within(OWN_TIME, since, until))
-        .group_by(counted.DAY, syncs.c.outcome, counted.CODE)
+def _open_failures(connection: Connection, company_ids: Sequence[str]) -> dict[str, int]:
+    statement = (
+        select(failed_transactions.c.company_id, func.count().label("open"))
+        .where(
+            failed_transactions.c.company_id.in_(company_ids),
+            failed_transactions.c.resolved_by.is_(None),
+        )
+        .group_by(failed_transactions.c.company_id)
     )
-    return connection.execute(statement).all()
+    rows = connection.execute(statement)
+    return {row.company_id: row.open for row in rows}

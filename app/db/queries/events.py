@@ -1,145 +1,166 @@
-"""Reads of the kept webhooks, of a sync's timeline, and of who lives."""
+"""Queries for stored webhook events and for the timeline of a sync."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, literal, null, select, text, union_all
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    literal,
+    null,
+    or_,
+    select,
+    text,
+    union_all,
+)
 
 from app.db.pagination import Order, read_page
-from app.db.tables import events, heartbeats, notes
-from app.errors import NotKnown
+from app.db.pending_events import reported_as
+from app.db.queries.access_paths import Condition, clauses, rare_condition
+from app.db.tables import sync_log, syncs, webhook_events
+from app.domain.models import ParseStatus
+from app.errors import NotFound
 
-_NEWEST_FIRST = Order("events", (events.c.id,), descending=True)
-_ODD = text("reading <> 'ok'")  # word for word as in the index, or SQLite does not use it
-_SHOWN = [column for column in events.c if column.name != "body"]
+_NEWEST_FIRST = Order("events", (webhook_events.c.id,), descending=True)
+# word for word as in the partial indexes, or SQLite does not use them
+_NOT_OK = text("parse_status <> 'ok'")
+_FAILED = text("projection_error IS NOT NULL")
+_TO_REVIEW = union_all(*(select(webhook_events.c.id).where(where) for where in (_NOT_OK, _FAILED)))
+_NEEDS_REVIEW = Condition(
+    rows=_TO_REVIEW,
+    lookup=webhook_events.c.id.in_(_TO_REVIEW),
+    check=or_(
+        webhook_events.c.parse_status != "ok", webhook_events.c.projection_error.is_not(None)
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class KeptEvent:
-    """One verified webhook. `message_id` is its name here, `event_id` the one in its body."""
+class EventRecord:
+    """A stored webhook event; what its body says is None until the projector has applied it.
+
+    `projection_error` is why it could not be applied. `body` is None unless it was asked for, and
+    once retention has removed it.
+    """
 
     message_id: str
     received_at: datetime
-    event: str
+    deliveries: int
+    processed_at: datetime | None
     event_type: str | None
-    reading: str
-    reason: str | None
-    event_id: str | None
+    raw_type: str | None
+    parse_status: ParseStatus | None
+    parse_error: str | None
+    projection_error: str | None
     company_id: str | None
     sync_id: str | None
+    body_id: str | None
     generated_at: datetime | None
     body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Some events without their bodies, and the cursor of the page after them."""
+    """Events without their bodies, and the cursor of the next page."""
 
-    items: list[KeptEvent]
+    items: list[EventRecord]
     next: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that happened to a sync, and why. `event_id` names the webhook it was, if any."""
+class LogRecord:
+    """An entry of a sync's timeline; `message_id` is that of the webhook event, if it was one."""
 
     at: datetime
     kind: str
     reason: str
-    event_id: str | None
+    message_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class StepPage:
-    """Some steps, oldest first, and the cursor of the page after them."""
+class TimelinePage:
+    """Entries, oldest first, and the cursor of the next page."""
 
-    items: list[Step]
+    items: list[LogRecord]
     next: str | None
+
+
+_COLUMNS = [webhook_events.c[name] for name in EventRecord.__slots__ if name != "body"]
 
 
 def list_events(
     connection: Connection,
     *,
-    reading: str | None = None,
+    parse_status: ParseStatus | None = None,
+    needs_review: bool = False,
     cursor: str | None = None,
     limit: int = 50,
 ) -> EventPage:
-    """One page of the kept webhooks, newest first. Raises BadRequest for a wrong cursor."""
-    statement: Select[Any] = select(*_SHOWN)
-    if reading is not None:
-        statement = statement.where(events.c.reading == reading)
-    if reading not in (None, "ok"):
-        statement = statement.where(_ODD)
+    """One page of events, newest first. Raises BadRequest naming `cursor`.
+
+    `needs_review` selects those that are not `ok` or could not be applied.
+    """
+    statement: Select[Any] = select(*_COLUMNS)
+    if parse_status is not None:
+        statement = statement.where(webhook_events.c.parse_status == parse_status)
+    if parse_status in ("unknown", "unreadable"):
+        statement = statement.where(_NOT_OK)
+    if needs_review:
+        rare = rare_condition(connection, [_NEEDS_REVIEW], sort="-id")
+        statement = statement.where(*clauses([_NEEDS_REVIEW], rare, sort="-id"))
     page = read_page(connection, statement, _NEWEST_FIRST, cursor=cursor, limit=limit)
-    return EventPage([_event(row) for row in page.rows], page.next)
+    return EventPage([_record(row) for row in page.rows], page.next)
 
 
-def get_event(connection: Connection, message_id: str, *, with_body: bool) -> KeptEvent:
-    """One kept webhook by its message id. Raises NotKnown."""
-    columns = list(events.c) if with_body else _SHOWN
-    statement: Select[Any] = select(*columns).where(events.c.message_id == message_id)
+def get_event(connection: Connection, message_id: str, *, with_body: bool = False) -> EventRecord:
+    """One event. Raises NotFound."""
+    columns = [*_COLUMNS, webhook_events.c.body] if with_body else _COLUMNS
+    statement = select(*columns).where(webhook_events.c.message_id == message_id)
     row = connection.execute(statement).mappings().first()
     if row is None:
-        raise NotKnown("no such event is kept here")
-    return _event(row)
-
-
-def hold_event(connection: Connection, message_id: str) -> KeptEvent:
-    """A kept webhook with its body, held until the transaction ends. Raises NotKnown."""
-    statement = select(events).where(events.c.message_id == message_id).with_for_update()
-    row = connection.execute(statement).mappings().first()
-    if row is None:
-        raise NotKnown("no such event is kept here")
-    return _event(row)
-
-
-def _event(row: RowMapping) -> KeptEvent:
-    return KeptEvent(**{name: row[name] for name in KeptEvent.__slots__ if name in row})
+        raise NotFound("Webhook event not found")
+    return _record(row)
 
 
 def timeline(
-    connection: Connection,
-    number: int,
-    company_id: str,
-    sync_id: str,
-    *,
-    cursor: str | None = None,
-    limit: int = 50,
-) -> StepPage:
-    """What happened to a sync, oldest first: its webhooks, and what was noted about it."""
-    told = select(
-        events.c.received_at.label("at"),
+    connection: Connection, sync_pk: int, *, cursor: str | None = None, limit: int = 50
+) -> TimelinePage:
+    """One page of a sync's timeline, oldest first: its events, and the log of what else happened.
+
+    Raises BadRequest naming `cursor`.
+    """
+    is_about = and_(
+        webhook_events.c.company_id == syncs.c.company_id,
+        webhook_events.c.sync_id == syncs.c.sync_id,
+    )
+    events = select(
+        webhook_events.c.received_at.label("at"),
         literal(0).label("source"),
-        events.c.id,
+        webhook_events.c.id,
         literal("delivery").label("kind"),
-        events.c.reason,
-        events.c.event,
-        events.c.event_type,
-        events.c.message_id,
-    ).where(events.c.company_id == company_id, events.c.sync_id == sync_id)
-    done = select(
-        notes.c.at, literal(1), notes.c.id, notes.c.kind, notes.c.reason, null(), null(), null()
-    ).where(notes.c.sync == number)
-    both = union_all(told, done).subquery("steps")
+        webhook_events.c.parse_error.label("reason"),
+        webhook_events.c.event_type,
+        webhook_events.c.raw_type,
+        webhook_events.c.message_id,
+    ).join_from(syncs, webhook_events, is_about)
+    events = events.where(syncs.c.id == sync_pk)
+    log = select(
+        *(sync_log.c.at, literal(1), sync_log.c.id, sync_log.c.kind, sync_log.c.reason),
+        *(null(), null(), sync_log.c.message_id),
+    ).where(sync_log.c.sync_pk == sync_pk)
+    both = union_all(events, log).subquery("timeline")
     order = Order("timeline", (both.c.at, both.c.source, both.c.id))
     page = read_page(connection, select(both), order, cursor=cursor, limit=limit)
-    return StepPage([_step(row) for row in page.rows], page.next)
+    return TimelinePage([_log_record(row) for row in page.rows], page.next)
 
 
-def _step(row: RowMapping) -> Step:
-    kind = str(row["event"]).replace(".", " ")
-    spelled = f"{kind} ({row['event_type']})" if row["event_type"] else kind
-    reason = row["reason"] or spelled
-    return Step(row["at"], row["kind"], reason, row["message_id"])
+def _log_record(row: RowMapping) -> LogRecord:
+    reason = row["reason"] or reported_as(row["event_type"], row["raw_type"])
+    return LogRecord(row["at"], row["kind"], reason, row["message_id"])
 
 
-def last_heartbeat(connection: Connection) -> datetime | None:
-    """When a worker was last seen alive; None when none ever was."""
-    newest = select(heartbeats.c.seen_at).order_by(heartbeats.c.seen_at.desc()).limit(1)
-    return connection.execute(newest).scalar()
-
-
-def answers(connection: Connection) -> None:
-    """Return when the database answers at all."""
-    connection.execute(select(literal(1))).scalar_one()
+def _record(row: RowMapping) -> EventRecord:
+    return EventRecord(**{name: row[name] for name in EventRecord.__slots__ if name in row})

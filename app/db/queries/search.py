@@ -1,24 +1,41 @@
-"""The search box: what a person may have pasted, turned into an indexed condition.
+"""The search box: what a person pasted, as a condition that indexes serve.
 
-A search means exactly one sync id, company id, transaction id or correlation id, in capitals too,
-or the beginning of a company's name in any case. Each meaning is probed by its index first, and
-only those that exist become part of the condition; so the usual search is one plain equality.
+A search means exactly one sync id, company id, transaction id or correlation id, also in capitals,
+or the beginning of a company's name in any case. Each meaning is looked up first and only those
+with a match become part of the condition, so that the usual search is one equality.
 """
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, false, or_, select, union
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    exists,
+    false,
+    or_,
+    select,
+    union,
+)
 
-from app.db import rare
 from app.db.tables import companies, syncs, transactions
 
-FEW = 50
-FIRST_SURROGATE, LAST = 0xD800, 0x10FFFF  # surrogates are no text
+MAX_COMPANIES = 50  # as a list of ids. More become a subquery.
+_FIRST_SURROGATE, _LAST_CODE_POINT = 0xD800, 0x10FFFF  # surrogates are no text
+_TRANSACTION_IDS = (transactions.c.transaction_id, transactions.c.correlation_id)
+
+
+MakeCondition = Callable[[ColumnElement[str]], ColumnElement[bool]]
+"""Makes the condition; its argument stands for `syncs.company_id`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class TransactionMatch:
     """A transaction that a search means."""
 
     company_id: str
@@ -26,102 +43,94 @@ class Named:
     transaction_id: str
 
 
-def syncs_found(connection: Connection, q: str) -> ColumnElement[bool]:
-    """The condition on `syncs` for a search."""
-    return or_(false(), *(_syncs(connection, q) or _syncs(connection, _as_codat_writes(q))))
+def find_syncs(connection: Connection, q: str) -> MakeCondition:
+    """Look up what a search means, for a condition on `syncs`."""
+    return _find(connection, q, _syncs_with)
 
 
-def items_found(connection: Connection, q: str) -> ColumnElement[bool]:
-    """The condition on `transactions` joined to `syncs` for a search."""
-    return or_(false(), *(_items(connection, q) or _items(connection, _as_codat_writes(q))))
+def find_failed_rows(connection: Connection, q: str) -> MakeCondition:
+    """Look up what a search means, for a condition on `transactions` joined to `syncs`."""
+    return _find(connection, q, operator.eq)
 
 
-def _as_codat_writes(q: str) -> str:
-    """An id in small letters; other systems show the same one in capitals."""
+def _syncs_with(column: Column[str | None], value: str) -> ColumnElement[bool]:
+    return syncs.c.id.in_(select(transactions.c.sync_pk).where(column == value))
+
+
+def _find(
+    connection: Connection,
+    q: str,
+    has_transaction: Callable[[Column[str | None], str], ColumnElement[bool]],
+) -> MakeCondition:
+    for text in dict.fromkeys((q, _lower_uuid(q))):
+        companies_found = _companies(connection, text)
+        others = [syncs.c.sync_id == text] if _exists(connection, syncs.c.sync_id == text) else []
+        others += [
+            has_transaction(column, text)
+            for column in _TRANSACTION_IDS
+            if _exists(connection, column == text)
+        ]
+        if companies_found is not None or others:
+            break
+
+    def make(company_id: ColumnElement[str]) -> ColumnElement[bool]:
+        found = [] if companies_found is None else [company_id.in_(companies_found)]
+        return or_(false(), *found, *others)
+
+    return make
+
+
+def find_transactions(connection: Connection, q: str, limit: int) -> list[TransactionMatch]:
+    """The transactions of any company with this id or correlation id."""
+    ids = sorted({q, _lower_uuid(q)})
+    matches = union(
+        *(
+            select(syncs.c.company_id, companies.c.name, transactions.c.transaction_id)
+            .join_from(transactions, syncs, syncs.c.id == transactions.c.sync_pk)
+            .outerjoin(companies, companies.c.company_id == syncs.c.company_id)
+            .where(column.in_(ids), transactions.c.transaction_id.is_not(None))
+            for column in _TRANSACTION_IDS
+        )
+    ).subquery()
+    ordered = select(matches).order_by(matches.c.company_id, matches.c.transaction_id)
+    return [TransactionMatch(*row) for row in connection.execute(ordered.limit(limit))]
+
+
+def name_starts_with(q: str) -> ColumnElement[bool]:
+    """The condition on `companies` for the beginning of a name in any case: a range of an index."""
+    prefix = q.casefold()
+    end = _after_prefix(prefix)
+    starts = companies.c.name_folded >= prefix
+    return starts if end is None else and_(starts, companies.c.name_folded < end)
+
+
+def _after_prefix(prefix: str) -> str | None:
+    """The smallest text after all that start with the prefix, by code point; None if none does."""
+    stem = prefix.rstrip(chr(_LAST_CODE_POINT))
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == _FIRST_SURROGATE else following)
+
+
+def _lower_uuid(q: str) -> str:
+    """A UUID in lower case, as Codat writes it; other systems show the same one in capitals."""
     try:
         return str(UUID(q))
     except ValueError:
         return q
 
 
-def _syncs(connection: Connection, q: str) -> list[ColumnElement[bool]]:
-    found = _on_syncs(connection, q)
-    for column in (transactions.c.transaction_id, transactions.c.correlation_id):
-        if _any(connection, column == q):
-            found.append(syncs.c.id.in_(select(transactions.c.sync).where(column == q)))
-    return found
-
-
-def _items(connection: Connection, q: str) -> list[ColumnElement[bool]]:
-    found = _on_syncs(connection, q)
-    for column in (transactions.c.transaction_id, transactions.c.correlation_id):
-        if _any(connection, column == q):
-            found.append(column == q)
-    return found
-
-
-def transactions_named(connection: Connection, q: str, most: int) -> list[Named]:
-    """The transactions whose id or correlation id this is, of any company, at most so many."""
-    either = sorted({q, _as_codat_writes(q)})
-    each = [
-        select(syncs.c.company_id, companies.c.name, transactions.c.transaction_id)
-        .join_from(transactions, syncs, syncs.c.id == transactions.c.sync)
-        .outerjoin(companies, companies.c.company_id == syncs.c.company_id)
-        .where(column.in_(either), transactions.c.transaction_id.is_not(None))
-        for column in (transactions.c.transaction_id, transactions.c.correlation_id)
-    ]
-    found = union(*each).subquery()
-    ordered = select(found).order_by(found.c.company_id, found.c.transaction_id)
-    return [Named(*row) for row in connection.execute(ordered.limit(most))]
-
-
-def companies_named(q: str) -> ColumnElement[bool]:
-    """The condition on `companies` for a name's beginning, in any case: a range of an index."""
-    first = q.casefold()
-    end = _after_all(first)
-    begins = companies.c.name_folded >= first
-    return begins if end is None else and_(begins, companies.c.name_folded < end)
-
-
-def _after_all(beginning: str) -> str | None:
-    """The smallest text after all that begin so, by code point; None when there is none."""
-    kept = beginning.rstrip(chr(LAST))
-    if not kept:
-        return None
-    after = ord(kept[-1]) + 1
-    return kept[:-1] + chr(0xE000 if after == FIRST_SURROGATE else after)
-
-
-def _on_syncs(connection: Connection, q: str) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if _any(connection, syncs.c.sync_id == q):
-        found.append(syncs.c.sync_id == q)
-    named = select(companies.c.company_id).where(companies_named(q))
-    ids = set(connection.execute(named.limit(FEW + 1)).scalars())
-    if len(ids) > FEW:
-        return [*found, _of_many(connection, named)]
-    if q not in ids and _any(connection, companies.c.company_id == q):
+def _companies(connection: Connection, q: str) -> list[str] | Select[tuple[str]] | None:
+    """The ids of companies with this id or beginning of a name; a subquery if there are many."""
+    named = select(companies.c.company_id).where(name_starts_with(q))
+    ids = set(connection.execute(named.limit(MAX_COMPANIES + 1)).scalars())
+    if len(ids) > MAX_COMPANIES:
+        return named
+    if q not in ids and _exists(connection, companies.c.company_id == q):
         ids.add(q)
-    return found + _among(sorted(ids))
+    return sorted(ids) or None
 
 
-def _of_many(connection: Connection, named: Select[tuple[str]]) -> ColumnElement[bool]:
-    """Syncs of many companies. SQLite would find and sort them all, where they may be a good part
-    of the table; `|| ''` leaves it the walk in the wanted order, which soon meets enough of them.
-    """
-    plain = syncs.c.company_id.in_(named)
-    theirs = select(syncs.c.id).where(plain)
-    if connection.dialect.name != "sqlite" or rare.few(connection, theirs, rare.FEW):
-        return plain
-    return syncs.c.company_id.concat("").in_(named)
-
-
-def _among(ids: list[str]) -> list[ColumnElement[bool]]:
-    """A plain equality where it can be one: it leaves an index in its order."""
-    if len(ids) == 1:
-        return [syncs.c.company_id == ids[0]]
-    return [syncs.c.company_id.in_(ids)] if ids else []
-
-
-def _any(connection: Connection, condition: ColumnElement[bool]) -> bool:
+def _exists(connection: Connection, condition: ColumnElement[bool]) -> bool:
     return bool(connection.execute(select(exists().where(condition))).scalar())

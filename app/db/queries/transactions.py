@@ -1,135 +1,79 @@
-"""Reads of transactions: in one sync, over all syncs of a company, and the failed ones.
+"""Queries for transactions: in one sync, over all syncs of a company, and those that failed.
 
-Over syncs a transaction is known by company and transaction id. Its outcome in one sync is the
-worst of its rows there (they repeat, one per integration type); its `current` outcome is that of
-the newest sync that has it, by the sync's own time and not by arrival. A failed row is `cured_by`
-the first later sync in which all of the transaction's rows are completed, and open until then.
+Over syncs a transaction is identified by company and transaction id. Its status in one sync is the
+worst of its rows there, because rows repeat (one per integration type). Its `current_status` is
+that of the newest sync that lists it, by Codat's time and not by arrival. A failed row is resolved
+by the first later sync in which all rows of the transaction are completed, and open until then.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    FromClause,
     RowMapping,
-    ScalarSelect,
     Select,
     and_,
-    case,
-    exists,
     func,
     or_,
     select,
-    tuple_,
+    true,
+    union_all,
 )
 
-from app.db.caused import items_caused_by
+from app.db.engine import chunked
 from app.db.pagination import Order, read_page
-from app.db.queries.search import items_found
-from app.db.queries.syncs import OWN_TIME, own_time, within
-from app.db.slices import chunked
-from app.db.tables import syncs, transactions
-from app.errors import NotKnown
+from app.db.queries.access_paths import Condition, clauses, rare_condition, without_index
+from app.db.queries.search import find_failed_rows
+from app.db.queries.syncs import company_and_time
+from app.db.tables import failed_transactions, syncs, transactions
+from app.domain.transactions import TransactionClass, classify, worst
+from app.errors import NotFound
 
-ItemOutcome = Literal["completed", "failed", "pending", "other"]
-# Worst first, as the database ranks them.
-OUTCOMES: tuple[ItemOutcome, ...] = ("failed", "pending", "other", "completed")
-COMPLETED = OUTCOMES.index("completed")
-MOST_HISTORY = 1000
+MAX_HISTORY = 1000
+FEW_OPEN = 4_000  # open transactions whose rows are looked up and then sorted
 
-_IN_SYNC = Order("items", (transactions.c.position,))
-_NEWEST_FAILURES = Order(
-    "push-errors", (OWN_TIME, syncs.c.id, transactions.c.position), descending=True
+_SORT = "occurred_at"
+_IN_SYNC = Order("transactions", (transactions.c.position,))
+_NEWEST_FIRST = Order(
+    "push-errors", (syncs.c.occurred_at, syncs.c.id, transactions.c.position), descending=True
 )
-
-
-def rank(table: FromClause) -> ColumnElement[int]:
-    """The row's class as a number; the same classes that `rules.sync.count` tells apart."""
-    status = func.lower(func.trim(table.c.status))
-    return case(
-        (table.c.failed, 0), (status == "pending", 1), (status == "completed", COMPLETED), else_=2
-    )
-
-
-_other, _its_sync = transactions.alias("other"), syncs.alias("other_sync")
-_beside = transactions.alias("beside")
-# From a transaction's id to its rows, and from those to their syncs: `+ 0` and `|| ''` leave no
-# other way. PostgreSQL without statistics went through all rows of all the company's syncs.
-_same = and_(
-    _other.c.transaction_id == transactions.c.transaction_id,
-    _its_sync.c.id == _other.c.sync + 0,
-    _its_sync.c.company_id.concat("") == syncs.c.company_id,
-)
-
-
-def _current() -> ColumnElement[int]:
-    newest: ScalarSelect[int] = (
-        select(rank(_other))
-        .where(_same)
-        .order_by(own_time(_its_sync).desc(), _its_sync.c.id.desc(), rank(_other))
-        .limit(1)
-        .correlate(transactions, syncs)
-        .scalar_subquery()
-    )
-    return func.coalesce(newest, rank(transactions))
-
-
-def _cures() -> Select[tuple[str]]:
-    """The later syncs of the company in which the transaction is completed as a whole."""
-    unfinished = exists().where(
-        _beside.c.sync + 0 == _other.c.sync,
-        _beside.c.transaction_id == _other.c.transaction_id,
-        rank(_beside) != COMPLETED,
-    )
-    later = tuple_(own_time(_its_sync), _its_sync.c.id) > tuple_(OWN_TIME, syncs.c.id)
-    return (
-        select(_its_sync.c.sync_id)
-        .where(_same, later, rank(_other) == COMPLETED, ~unfinished.correlate(_other))
-        .correlate(transactions, syncs)
-    )
-
-
-_first_cure = _cures().order_by(own_time(_its_sync), _its_sync.c.id).limit(1).scalar_subquery()
-OPEN = ~_cures().exists()
-"""Holds for a failed row of `transactions` joined to `syncs` that nothing has cured since."""
-
-_ITEM = select(
-    transactions,
-    syncs.c.company_id,
-    syncs.c.sync_id,
-    OWN_TIME.label("at"),
-    _current().label("current"),
-    case((transactions.c.failed, _first_cure), else_=None).label("cured_by"),
-).join_from(transactions, syncs, syncs.c.id == transactions.c.sync)
+_ROW: Select[Any] = select(
+    transactions, syncs.c.company_id, syncs.c.sync_id, syncs.c.occurred_at.label("at")
+).join_from(transactions, syncs, syncs.c.id == transactions.c.sync_pk)
 
 
 @dataclass(frozen=True, slots=True)
-class KeptItem:
-    """One row of a sync's transaction list, with what later syncs made of it."""
+class TransactionRecord:
+    """One row of a sync's transaction list, and what later syncs made of the transaction.
 
-    company_id: str
-    sync_id: str
-    position: int
+    `at` is the time of its sync; `resolved_by` the id of the sync that completed a failed row.
+    """
+
     transaction_id: str | None
     integration_type: str | None
     status: str | None
     message: str | None
     failed: bool
     correlation_id: str | None
-    cause: str | None
+    cause_key: str | None
     fingerprint: str | None
+    company_id: str
+    sync_id: str
+    position: int
     at: datetime
-    current: ItemOutcome
-    cured_by: str | None
+    current_status: TransactionClass
+    resolved_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class ItemFilter:
-    """Which rows of one sync are wanted; `q` is looked for in ids and messages."""
+class TransactionFilter:
+    """Conditions on the rows of one sync; `q` is part of an id or a message."""
 
     statuses: Sequence[str] = ()
     failed: bool | None = None
@@ -138,8 +82,8 @@ class ItemFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorFilter:
-    """Which failed rows over all syncs are wanted; `open` False means the cured ones."""
+class PushErrorFilter:
+    """Conditions on failed rows over all syncs; `open` False selects the resolved ones."""
 
     company_id: str | None = None
     cause: str | None = None
@@ -150,142 +94,288 @@ class ErrorFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class ItemPage:
-    """Some rows, and the cursor of the page after them."""
+class TransactionPage:
+    """Rows, and the cursor of the next page."""
 
-    items: list[KeptItem]
+    items: list[TransactionRecord]
     next: str | None
 
 
-def list_items(
+def list_transactions(
     connection: Connection,
-    number: int,
-    wanted: ItemFilter,
+    sync_pk: int,
+    criteria: TransactionFilter,
     *,
     cursor: str | None = None,
     limit: int = 50,
-) -> ItemPage:
-    """One page of a sync's rows, in Codat's order. Raises BadRequest for a wrong cursor."""
-    statement = _ITEM.where(transactions.c.sync == number, *_in_sync(wanted))
-    return _page(connection, statement, _IN_SYNC, cursor, limit)
-
-
-def _in_sync(wanted: ItemFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.statuses:
-        folded = [status.lower() for status in wanted.statuses]
-        conditions.append(func.lower(transactions.c.status).in_(folded))
-    if wanted.failed is not None:
-        conditions.append(transactions.c.failed.is_(wanted.failed))
-    if wanted.cause is not None:
-        conditions.append(transactions.c.cause == wanted.cause)
-    if wanted.q is not None:
-        told = (
+) -> TransactionPage:
+    """One page of a sync's rows, in Codat's order. Raises BadRequest naming `cursor`."""
+    conditions: list[ColumnElement[bool]] = [transactions.c.sync_pk == sync_pk]
+    if criteria.statuses:
+        lower = [status.lower() for status in criteria.statuses]
+        conditions.append(func.lower(transactions.c.status).in_(lower))
+    if criteria.failed is not None:
+        conditions.append(transactions.c.failed.is_(criteria.failed))
+    if criteria.cause is not None:
+        conditions.append(transactions.c.cause_key == criteria.cause)
+    if criteria.q is not None:
+        texts = (
             transactions.c.transaction_id,
             transactions.c.message,
             transactions.c.correlation_id,
         )
-        conditions.append(or_(*(text.icontains(wanted.q, autoescape=True) for text in told)))
-    return conditions
+        conditions.append(or_(*(text.icontains(criteria.q, autoescape=True) for text in texts)))
+    page = read_page(connection, _ROW.where(*conditions), _IN_SYNC, cursor=cursor, limit=limit)
+    return TransactionPage(_records(connection, page.rows), page.next)
 
 
-def items_at(connection: Connection, number: int, first: int, most: int) -> list[KeptItem]:
-    """A sync's rows from a position (0 is the first) on, at most so many."""
-    statement = (
-        _ITEM.where(transactions.c.sync == number, transactions.c.position >= first)
-        .order_by(transactions.c.position)
-        .limit(most)
+def transactions_from(
+    connection: Connection, sync_pk: int, position: int, limit: int
+) -> list[TransactionRecord]:
+    """A sync's rows from a position on (0 is the first)."""
+    statement = _ROW.where(transactions.c.sync_pk == sync_pk, transactions.c.position >= position)
+    ordered = statement.order_by(transactions.c.position).limit(limit)
+    return _records(connection, connection.execute(ordered).mappings().all())
+
+
+def transaction_rows(
+    connection: Connection, sync_pk: int, transaction_id: str
+) -> list[TransactionRecord]:
+    """The rows of one transaction in one sync. Raises NotFound when there is none."""
+    statement = _ROW.where(
+        transactions.c.sync_pk == sync_pk, transactions.c.transaction_id == transaction_id
     )
-    return [_item(row) for row in connection.execute(statement).mappings()]
+    rows = connection.execute(statement.order_by(transactions.c.position)).mappings().all()
+    if not rows:
+        raise NotFound("Transaction not found")
+    return _records(connection, rows)
 
 
-def items_of(connection: Connection, number: int, transaction_id: str) -> list[KeptItem]:
-    """The rows of one transaction in one sync. Raises NotKnown when there is none."""
-    statement = _ITEM.where(
-        transactions.c.sync == number, transactions.c.transaction_id == transaction_id
-    ).order_by(transactions.c.position)
-    found = [_item(row) for row in connection.execute(statement).mappings()]
-    if not found:
-        raise NotKnown("no such transaction is known in this sync")
-    return found
+def transaction_history(
+    connection: Connection, company_id: str, transaction_id: str
+) -> list[TransactionRecord]:
+    """A transaction's rows over all syncs of its company, newest sync first, at most MAX_HISTORY.
 
-
-def history(connection: Connection, company_id: str, transaction_id: str) -> list[KeptItem]:
-    """A transaction's rows over all syncs of its company, newest sync first, at most 1000.
-
-    Raises NotKnown when no sync of the company has it.
+    Raises NotFound when no sync of the company has it.
     """
     statement = (
-        _ITEM.where(
+        _ROW.where(
             transactions.c.transaction_id == transaction_id, syncs.c.company_id == company_id
         )
-        .order_by(OWN_TIME.desc(), syncs.c.id.desc(), transactions.c.position)
-        .limit(MOST_HISTORY)
+        .order_by(syncs.c.occurred_at.desc(), syncs.c.id.desc(), transactions.c.position)
+        .limit(MAX_HISTORY)
     )
-    found = [_item(row) for row in connection.execute(statement).mappings()]
-    if not found:
-        raise NotKnown("no such transaction of this company is known here")
-    return found
+    rows = connection.execute(statement).mappings().all()
+    if not rows:
+        raise NotFound("Transaction not found")
+    return _records(connection, rows)
 
 
-def failed_items(connection: Connection, number: int) -> list[KeptItem]:
-    """All failed rows of a sync, in Codat's order."""
-    statement = _ITEM.where(transactions.c.sync == number, transactions.c.failed.is_(True))
-    found = connection.execute(statement.order_by(transactions.c.position)).mappings()
-    return [_item(row) for row in found]
-
-
-def cured_by(
-    connection: Connection, company_id: str, sync_id: str, transaction_ids: Sequence[str]
-) -> list[KeptItem]:
-    """The failed rows of these transactions that this sync of the company was first to complete."""
-    found: list[KeptItem] = []
-    for some in chunked(transaction_ids):
-        statement = _ITEM.where(
-            syncs.c.company_id == company_id,
-            transactions.c.transaction_id.in_(some),
+def failed_rows(
+    connection: Connection, company_id: str, transaction_ids: Sequence[str]
+) -> list[TransactionRecord]:
+    """The failed rows of these transactions over all syncs of their company, oldest sync first."""
+    found: list[TransactionRecord] = []
+    for some_ids in chunked(transaction_ids):
+        statement = _ROW.where(
+            transactions.c.transaction_id.in_(some_ids),
             transactions.c.failed.is_(True),
-            _first_cure == sync_id,
-        ).order_by(transactions.c.transaction_id, OWN_TIME, transactions.c.id)
-        found += [_item(row) for row in connection.execute(statement).mappings()]
+            syncs.c.company_id == company_id,
+        )
+        rows = connection.execute(
+            statement.order_by(syncs.c.occurred_at, syncs.c.id, transactions.c.position)
+        )
+        found += _records(connection, rows.mappings().all())
     return found
 
 
-def list_errors(
-    connection: Connection, wanted: ErrorFilter, *, cursor: str | None = None, limit: int = 50
-) -> ItemPage:
+def list_push_errors(
+    connection: Connection,
+    criteria: PushErrorFilter,
+    *,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> TransactionPage:
     """One page of failed rows over all syncs, newest sync first, last row of a sync first.
 
-    Raises BadRequest for a wrong cursor.
+    Raises BadRequest naming `cursor`.
     """
-    statement = _ITEM.where(
-        syncs.c.failed > 0, transactions.c.failed.is_(True), *_failed(connection, wanted)
+    ids = _failed_ids(connection, criteria)
+    records: list[TransactionRecord] = []
+    while True:
+        page = read_page(connection, ids, _NEWEST_FIRST, cursor=cursor, limit=limit - len(records))
+        cursor = page.next
+        records += [
+            record
+            for record in _records_by_id(connection, page.rows)
+            if criteria.open is None or criteria.open == (record.resolved_by is None)
+        ]
+        if cursor is None or len(records) == limit:
+            return TransactionPage(records, cursor)
+
+
+def _failed_ids(connection: Connection, criteria: PushErrorFilter) -> Select[Any]:
+    """The ids of the failed rows that meet the filter; `open` is decided for each transaction."""
+    conditions = _conditions(connection, criteria)
+    rare = rare_condition(connection, conditions, _SORT)
+    # Without a rare condition, read syncs in the order of the list, and then their transactions.
+    sync_pk = syncs.c.id if rare else without_index(connection, syncs.c.id)
+    ids = (
+        select(transactions.c.id)
+        .join_from(syncs, transactions, transactions.c.sync_pk == sync_pk)
+        .where(syncs.c.failed > 0, transactions.c.failed.is_(True))
+        .where(*clauses(conditions, rare, _SORT))
     )
-    return _page(connection, statement, _NEWEST_FAILURES, cursor, limit)
+    if criteria.open is None:
+        return ids
+    failure = failed_transactions.c
+    ids = ids.outerjoin(
+        failed_transactions,
+        and_(
+            failure.company_id == syncs.c.company_id,
+            failure.transaction_key == transactions.c.transaction_id,
+        ),
+    )
+    if criteria.open:
+        return ids.where(failure.resolved_by.is_(None))
+    # A row before the latest failure may be resolved although that one is open.
+    return ids.where(
+        or_(failure.resolved_by.is_not(None), failure.sync_pk != transactions.c.sync_pk)
+    )
 
 
-def _failed(connection: Connection, wanted: ErrorFilter) -> list[ColumnElement[bool]]:
-    conditions = within(OWN_TIME, wanted.since, wanted.until)
-    if wanted.company_id is not None:
-        conditions.append(syncs.c.company_id == wanted.company_id)
-    if wanted.cause is not None:
-        conditions += items_caused_by(connection, wanted.cause)
-    if wanted.open is not None:
-        conditions.append(OPEN if wanted.open else ~OPEN)
-    if wanted.q is not None:
-        conditions.append(items_found(connection, wanted.q))
+def _conditions(connection: Connection, criteria: PushErrorFilter) -> list[Condition]:
+    """The conditions of the filter that have an index."""
+    conditions = []
+    if criteria.q is not None:
+        is_match = find_failed_rows(connection, criteria.q)
+        lookup = is_match(syncs.c.company_id)
+        rows = select(transactions.c.id).join_from(
+            syncs, transactions, transactions.c.sync_pk == syncs.c.id
+        )
+        check = is_match(without_index(connection, syncs.c.company_id))
+        conditions.append(Condition(rows.where(lookup), lookup, check))
+    if criteria.cause is not None:
+        lookup = transactions.c.cause_key == criteria.cause
+        check = without_index(connection, transactions.c.cause_key) == criteria.cause
+        rows = select(transactions.c.sync_pk).where(lookup)
+        conditions.append(Condition(rows, lookup, check))
+    if criteria.open:
+        conditions.append(_open_condition(criteria.company_id))
+    if criteria.company_id is not None or criteria.since or criteria.until:
+        within = partial(company_and_time, criteria.company_id, criteria.since, criteria.until)
+        columns = (syncs.c.company_id, syncs.c.occurred_at)
+        lookup = within(*columns)
+        check = within(*(without_index(connection, column) for column in columns))
+        rows = select(syncs.c.id).where(lookup)
+        conditions.append(Condition(rows, lookup, check, sorts={_SORT}))
     return conditions
 
 
-def _page(
-    connection: Connection, statement: Select[Any], order: Order, cursor: str | None, limit: int
-) -> ItemPage:
-    page = read_page(connection, statement, order, cursor=cursor, limit=limit)
-    return ItemPage([_item(row) for row in page.rows], page.next)
+def _open_condition(company_id: str | None) -> Condition:
+    """Holds for the rows of open transactions; where these are rare, they are looked up."""
+    failure = failed_transactions.c
+    is_open: list[ColumnElement[bool]] = [failure.resolved_by.is_(None)]
+    if company_id is not None:
+        is_open.append(failure.company_id == company_id)
+    named = select(transactions.c.id).where(
+        transactions.c.transaction_id.in_(select(failure.transaction_id).where(*is_open))
+    )
+    unnamed = (
+        select(transactions.c.id)
+        .join_from(
+            failed_transactions,
+            transactions,
+            and_(
+                transactions.c.sync_pk == failure.sync_pk,
+                transactions.c.position == failure.position,
+            ),
+        )
+        .where(failure.transaction_id.is_(None), *is_open)
+    )
+    return Condition(
+        rows=select(failure.sync_pk).where(*is_open),
+        lookup=transactions.c.id.in_(union_all(named, unnamed)),
+        check=true(),
+        few=FEW_OPEN,
+    )
 
 
-_PLAIN = tuple(name for name in KeptItem.__slots__ if name != "current")
+def _records_by_id(connection: Connection, rows: Sequence[RowMapping]) -> list[TransactionRecord]:
+    """The rows with these ids, in the same order."""
+    if not rows:
+        return []
+    ids = [row["id"] for row in rows]
+    found = connection.execute(_ROW.where(transactions.c.id.in_(ids))).mappings()
+    by_id = {row["id"]: row for row in found}
+    return _records(connection, [by_id[row_id] for row_id in ids if row_id in by_id])
 
 
-def _item(row: RowMapping) -> KeptItem:
-    return KeptItem(**{name: row[name] for name in _PLAIN}, current=OUTCOMES[row["current"]])
+class _Attempt(NamedTuple):
+    """A transaction in one sync. Attempts sort as their syncs happened."""
+
+    occurred_at: datetime
+    sync_pk: int
+    sync_id: str
+    status: TransactionClass
+
+
+_TransactionKey = tuple[str, str | None]
+"""Company and transaction id."""
+
+
+def _records(connection: Connection, rows: Sequence[RowMapping]) -> list[TransactionRecord]:
+    """The rows, with what the other syncs that list the same transactions made of them."""
+    histories = _histories(connection, rows)
+    return [
+        _record(row, histories.get((row["company_id"], row["transaction_id"]), [])) for row in rows
+    ]
+
+
+def _record(row: RowMapping, history: Sequence[_Attempt]) -> TransactionRecord:
+    later = [attempt for attempt in history if attempt[:2] > (row["at"], row["sync_pk"])]
+    completed = [attempt.sync_id for attempt in later if attempt.status == "completed"]
+    return TransactionRecord(
+        **{name: row[name] for name in _STORED},
+        current_status=history[-1].status if history else classify(row["status"]),
+        resolved_by=completed[0] if row["failed"] and completed else None,
+    )
+
+
+_STORED = tuple(
+    name for name in TransactionRecord.__slots__ if name not in ("current_status", "resolved_by")
+)
+
+
+def _histories(
+    connection: Connection, rows: Sequence[RowMapping]
+) -> dict[_TransactionKey, list[_Attempt]]:
+    """The attempts of these rows' transactions in all syncs of their companies, oldest first."""
+    ids = sorted({row["transaction_id"] for row in rows if row["transaction_id"] is not None})
+    company_ids = {row["company_id"] for row in rows}
+    statuses: dict[tuple[Any, ...], list[str | None]] = defaultdict(list)
+    for some_ids in chunked(ids):
+        for *key, status in connection.execute(
+            _ATTEMPT.where(transactions.c.transaction_id.in_(some_ids))
+        ):
+            if key[0] in company_ids:
+                statuses[tuple(key)].append(status)
+    histories: dict[_TransactionKey, list[_Attempt]] = defaultdict(list)
+    for (company_id, transaction_id, at, sync_pk, sync_id), in_sync in statuses.items():
+        attempt = _Attempt(at, sync_pk, sync_id, worst(in_sync))
+        histories[company_id, transaction_id].append(attempt)
+    return {key: sorted(history) for key, history in histories.items()}
+
+
+_ATTEMPT: Select[Any] = (
+    select(
+        syncs.c.company_id,
+        transactions.c.transaction_id,
+        syncs.c.occurred_at,
+        syncs.c.id,
+        syncs.c.sync_id,
+        transactions.c.status,
+    )
+    .distinct()
+    .join_from(transactions, syncs, syncs.c.id == transactions.c.sync_pk)
+)

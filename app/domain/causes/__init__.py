@@ -1,1 +1,1 @@
-"""Why a transaction or a sync failed."""
+"""Causes: why a transaction or a sync failed."""

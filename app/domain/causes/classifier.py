@@ -1,8 +1,8 @@
-"""Why something failed: from Codat's codes and messages to a cause, who must act, and what next.
+"""The cause classifier: from Codat's codes and messages to the cause of a failure.
 
-The knowledge is in two tables beside this file: `causes.toml` says what a cause means in plain
-words, `rules.toml` which messages and codes lead to it. The first rule that fits wins. What
-no rule recognises is `unclassified`: a wrong cause costs more than none.
+`causes.toml` describes each cause, and `rules.toml` says which messages and codes have which
+cause. The first matching rule wins. If no rule matches, the cause is `unclassified`, because a
+wrong cause is worse than none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,41 +11,48 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Literal, get_args
 
-from app.domain.causes.fingerprint import FORM, plain
+from app.domain.causes.fingerprint import ALGORITHM_VERSION, fingerprint, normalize
 from app.domain.causes.patterns import Pattern
 from app.domain.status_codes import phase_of
-from app.domain.transactions import is_failing
+from app.domain.transactions import is_failed
 
-Who = Literal["customer", "us", "accounting_software", "codat"]
-SendAgain = Literal["helps", "after_next_step", "never_helps"]
-About = Literal["transaction", "sync"]
+Owner = Literal["customer", "us", "accounting_software", "codat"]
+RetryAdvice = Literal["helps", "after_next_step", "never_helps"]
+Scope = Literal["transaction", "sync"]
 
-WHO: tuple[Who, ...] = get_args(Who)
-SEND_AGAIN: tuple[SendAgain, ...] = get_args(SendAgain)
-ABOUT: tuple[About, ...] = get_args(About)
+OWNERS: tuple[Owner, ...] = get_args(Owner)
+RETRY_ADVICE: tuple[RetryAdvice, ...] = get_args(RetryAdvice)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 UNCLASSIFIED = "unclassified"
-REMEMBERED = 4096
+# Causes without a specific reason. For a sync, a specific cause in its other message wins.
+_GENERIC = frozenset(
+    {UNCLASSIFIED, "codat_unavailable", "data_processing_error", "data_write_error"}
+)
+CACHE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One reason for failures. `customer` is a sentence that can be sent to the customer."""
+    """Why something failed, who has to act, and what to do next.
+
+    `text` and `next_step` are for support. `customer_message` can be sent to the customer as is.
+    """
 
     key: str
     title: str
     text: str
-    customer: str
-    who: Who
+    customer_message: str
+    owner: Owner
     next_step: str
-    send_again: SendAgain
+    retry_advice: RetryAdvice
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is known of a failed transaction, or of a sync that failed as a whole."""
+    """What a rule is matched against. `message` is normalized."""
 
-    about: About
-    message: str | None = None
+    scope: Scope
+    message: str = ""
     status: str | None = None
     integration_type: str | None = None
     status_code: int | None = None
@@ -53,9 +60,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Leads to the cause when everything it names fits; an empty part fits everything.
+    """Assigns the cause to failures that meet every condition; an empty condition is always met.
 
-    `messages` are alternatives, matched against the message in its plain form.
+    `messages` are alternative patterns. `name` says where the rule is defined.
     """
 
     cause: str
@@ -63,40 +70,64 @@ class Rule:
     status_codes: tuple[int, ...] = ()
     statuses: tuple[str, ...] = ()
     integration_types: tuple[str, ...] = ()
-    about: tuple[About, ...] = ()
+    applies_to: tuple[Scope, ...] = ()
+    name: str = field(default="rule", repr=False, compare=False)
 
-    def fits(self, failure: Failure) -> bool:
-        """True when the rule leads from this failure to its cause; the message is in plain form."""
+    def matches(self, failure: Failure) -> bool:
+        """Return whether the failure meets every condition of the rule."""
         return (
-            (not self.about or failure.about in self.about)
+            (not self.applies_to or failure.scope in self.applies_to)
             and (not self.status_codes or failure.status_code in self.status_codes)
             and _is_one_of(failure.status, self.statuses)
             and _is_one_of(failure.integration_type, self.integration_types)
-            and self._speaks_of(failure.message or "")
+            and (not self.messages or self._matching_pattern(failure.message) is not None)
         )
 
-    def _speaks_of(self, message: str) -> bool:
-        return not self.messages or any(each.is_in(message) for each in self.messages)
+    def describe_match(self, failure: Failure) -> str:
+        """Return the rule's name and the conditions that this matching failure met."""
+        pattern = self._matching_pattern(failure.message)
+        conditions = [
+            f"message matches {pattern.text!r}" if pattern else None,
+            f"status code {failure.status_code}" if self.status_codes else None,
+            f"status {failure.status}" if self.statuses else None,
+            f"integration type {failure.integration_type}" if self.integration_types else None,
+        ]
+        return f"{self.name}: {', '.join(filter(None, conditions))}"
+
+    def _matching_pattern(self, message: str) -> Pattern | None:
+        return next((pattern for pattern in self.messages if pattern.matches(message)), None)
 
 
-def _is_one_of(word: str | None, wanted: tuple[str, ...]) -> bool:
-    return not wanted or (word or "").strip().lower() in wanted
+def _is_one_of(value: str | None, allowed: tuple[str, ...]) -> bool:
+    return not allowed or (value or "").strip().lower() in allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a message was classified.
+
+    `cause` is None if the status is not a failure. `rule` is None if no rule matched.
+    """
+
+    cause: str | None
+    rule: str | None
+    fingerprint: str
 
 
 @dataclass(frozen=True)
-class Rules:
-    """The rules in their order, and the causes they lead to. The same tables, the same version."""
+class Classifier:
+    """The causes, and the rules in the order in which they are tried."""
 
     causes: Mapping[str, Cause]
     rules: Sequence[Rule]
-    _seen: dict[Failure, str] = field(default_factory=dict, repr=False, compare=False)
+    _matches: dict[Failure, Rule | None] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def version(self) -> str:
-        """A short name for what these rules decide; rows of another version are decided anew."""
-        return sha256(f"{FORM} {list(self.rules)!r}".encode()).hexdigest()[:12]
+        """A hash of the rules. Stored causes with another version have to be reclassified."""
+        return sha256(f"{ALGORITHM_VERSION} {list(self.rules)!r}".encode()).hexdigest()[:12]
 
-    def of_transaction(
+    def classify_transaction(
         self,
         message: str | None,
         *,
@@ -104,36 +135,60 @@ class Rules:
         integration_type: str | None = None,
         status_code: int | None = None,
     ) -> str | None:
-        """The key of a transaction's cause; None when it has not failed."""
-        if not is_failing(status):
-            return None
-        about = Failure("transaction", plain(message), status, integration_type, status_code)
-        return self._decide(about)
+        """Return the cause key of a transaction, or None if the transaction has not failed.
 
-    def of_sync(
-        self, status_code: int | None, error: str | None, exception: str | None = None
+        `status_code` is the code of the transaction's sync.
+        """
+        if not is_failed(status):
+            return None
+        return self._classify(
+            Failure("transaction", normalize(message), status, integration_type, status_code)
+        )
+
+    def classify_sync(
+        self,
+        status_code: int | None,
+        error_message: str | None,
+        exception_message: str | None = None,
     ) -> str | None:
-        """The key of the cause of a sync as a whole; None where its code means no failure."""
+        """Return the cause key of a sync as a whole, or None if its code is not a failure."""
         if phase_of(status_code) != "failed":
             return None
-        told = [Failure("sync", plain(m), status_code=status_code) for m in (error, exception) if m]
-        told = told or [Failure("sync", "", status_code=status_code)]
-        found = [self._decide(each) for each in told]
-        return next((key for key in found if self._is_specific(key)), found[0])
+        messages = [normalize(text) for text in (error_message, exception_message) if text] or [""]
+        causes = [self._classify(Failure("sync", m, status_code=status_code)) for m in messages]
+        return next((key for key in causes if key not in _GENERIC), causes[0])
 
-    def _is_specific(self, key: str) -> bool:
-        return key not in (UNCLASSIFIED, "codat_unavailable", "data_write_error")
+    def explain(
+        self,
+        message: str | None,
+        *,
+        status: str | None = "PushError",
+        integration_type: str | None = None,
+        status_code: int | None = None,
+    ) -> Explanation:
+        """Classify a transaction's message, and say which rule matched and why."""
+        if not is_failed(status):
+            return Explanation(None, None, fingerprint(message))
+        failure = Failure("transaction", normalize(message), status, integration_type, status_code)
+        rule = self._first_match(failure)
+        return Explanation(
+            cause=rule.cause if rule else UNCLASSIFIED,
+            rule=rule.describe_match(failure) if rule else None,
+            fingerprint=fingerprint(message),
+        )
 
-    def _decide(self, failure: Failure) -> str:
-        known = self._seen.get(failure)
-        if known is None:
-            fitting = (rule.cause for rule in self.rules if rule.fits(failure))
-            known = next(fitting, UNCLASSIFIED)
-            if len(self._seen) >= REMEMBERED:
-                self._seen.clear()
-            self._seen[failure] = known
-        return known
+    def _classify(self, failure: Failure) -> str:
+        rule = self._first_match(failure)
+        return rule.cause if rule else UNCLASSIFIED
 
-    def before(self, other: "Rules") -> "Rules":
-        """These rules, and the others for what these do not recognise; ours win on equal keys."""
-        return Rules({**other.causes, **self.causes}, (*self.rules, *other.rules))
+    def _first_match(self, failure: Failure) -> Rule | None:
+        """Return the first matching rule. Results are cached: many failures are alike."""
+        try:
+            return self._matches[failure]  # one lookup: hashing a failure is most of the cost
+        except KeyError:
+            pass
+        rule = next((rule for rule in self.rules if rule.matches(failure)), None)
+        if len(self._matches) >= CACHE_SIZE:
+            self._matches.clear()
+        self._matches[failure] = rule
+        return rule

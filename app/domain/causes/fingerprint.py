@@ -1,20 +1,20 @@
-"""Which failures are the same, over all companies: a message without what is particular in it.
+"""Fingerprints group equal failures of all companies, whatever IDs, amounts, or names they name.
 
-Ids, correlation ids, amounts, dates, quoted names and e-mail addresses are taken out; what remains
-is the sentence itself, and its hash is the fingerprint.
+Masking replaces IDs, correlation IDs, amounts, dates, quoted names, and email addresses in a
+message with `#`. The hash of the masked message is the fingerprint.
 """
 
 import re
 from functools import lru_cache
 from hashlib import sha256
 
-FORM = 1
-"""To be raised when anything here changes, so that kept fingerprints are made anew."""
+ALGORITHM_VERSION = 1
+"""Increase this after any change to this module, so that stored fingerprints are recomputed."""
 
-LONGEST = 2000
-SOMETHING = "#"
+MAX_LENGTH = 2000
+PLACEHOLDER = "#"
 
-_SAME_MARKS = str.maketrans("‘’‚‛“”„‟–—−\u00a0", "''''\"\"\"\"--- ")
+_TYPOGRAPHY = str.maketrans("‘’‚‛“”„‟–—−\u00a0", "''''\"\"\"\"--- ")
 _EMAIL = re.compile(r"[^\s'\"<>(),;:]{1,200}@[^\s'\"<>(),;:]{1,200}")
 # An apostrophe inside a word neither opens nor closes a quotation.
 _QUOTED = re.compile(
@@ -23,7 +23,7 @@ _QUOTED = re.compile(
 _HEX = re.compile(
     r"\b(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{8,64})\b", re.IGNORECASE
 )
-_CORRELATION = re.compile(r"correlation ?id: ?[0-9a-f-]{32,36}\b", re.IGNORECASE)
+_CORRELATION_ID = re.compile(r"correlation ?id: ?[0-9a-f-]{32,36}\b", re.IGNORECASE)
 _TOKEN = re.compile(r"[^\s'\"<>()\[\]{}=;]+")
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
@@ -31,52 +31,53 @@ _MONTH = (
 )
 _CURRENCY = re.compile(r"[-+]?(?:\b[A-Z]{3} ?|[$£€¥] ?)#|# ?(?:[A-Z]{3}\b|[$£€¥])")
 _DATE = re.compile(rf"# (?:of )?{_MONTH}\b,?(?: #)?|\b{_MONTH} #(?:, ?#)?", re.IGNORECASE)
-_CLOCK = re.compile(r"# (?:am|pm|utc|gmt)\b", re.IGNORECASE)
-_SEVERAL = re.compile(r"#(?:(?:, ?| and |[ /;-])#)+")
+_TIME = re.compile(r"# (?:am|pm|utc|gmt)\b", re.IGNORECASE)
+_LIST = re.compile(r"#(?:(?:, ?| and |[ /;-])#)+")
 
 
-def plain(message: str | None) -> str:
-    """The message as rules compare it: lower case, single blanks, plain quotes, at most 2000.
+def normalize(message: str | None) -> str:
+    """Return the message as rules match it, at most `MAX_LENGTH` characters long.
 
-    Correlation ids are left out: equal failures then are one question to the rules.
+    Letters are lower case, whitespace is single spaces, and quotes and dashes are ASCII.
+    Correlation IDs are removed, so equal failures are classified only once.
     """
-    return _CORRELATION.sub("correlation id", _one_line(message)).lower()
+    return _CORRELATION_ID.sub("correlation id", _clean(message)).lower()
 
 
-def masked(message: str | None) -> str:
-    """The message with `#` for everything particular; the same for all that share a fingerprint."""
-    return _masked(_CORRELATION.sub(f"correlation id: {SOMETHING}", _one_line(message)))
+def mask(message: str | None) -> str:
+    """Return the message with `#` for each variable part: the text that a fingerprint hashes."""
+    return _mask(_CORRELATION_ID.sub(f"correlation id: {PLACEHOLDER}", _clean(message)))
 
 
 @lru_cache(maxsize=4096)
-def _masked(text: str) -> str:
+def _mask(text: str) -> str:
     if "@" in text:
-        text = _EMAIL.sub(SOMETHING, text)
+        text = _EMAIL.sub(PLACEHOLDER, text)
     for pattern in (_QUOTED, _HEX):
-        text = pattern.sub(SOMETHING, text)
-    text = _TOKEN.sub(_without_digits, text)
-    for pattern in (_CURRENCY, _DATE, _CLOCK, _SEVERAL):
-        text = pattern.sub(SOMETHING, text)
+        text = pattern.sub(PLACEHOLDER, text)
+    text = _TOKEN.sub(_mask_number, text)
+    for pattern in (_CURRENCY, _DATE, _TIME, _LIST):
+        text = pattern.sub(PLACEHOLDER, text)
     return text.lower()
 
 
 def fingerprint(message: str | None) -> str:
-    """Sixteen hex digits that equal failures share, whatever company they happen to."""
-    return sha256(masked(message).encode()).hexdigest()[:16]
+    """Return 16 hex digits that are the same for equal failures of any company."""
+    return sha256(mask(message).encode()).hexdigest()[:16]
 
 
-def _one_line(message: str | None) -> str:
-    cut = (message or "")[:LONGEST]
-    # none of these marks is ASCII; and splitting takes a quarter of the time of a pattern
-    one = cut if cut.isascii() else cut.translate(_SAME_MARKS)
-    return " ".join(one.split())
+def _clean(message: str | None) -> str:
+    text = (message or "")[:MAX_LENGTH]
+    if not text.isascii():  # every character that the table translates is outside ASCII
+        text = text.translate(_TYPOGRAPHY)
+    return " ".join(text.split())  # four times as fast as a regular expression
 
 
-def _without_digits(found: re.Match[str]) -> str:
-    """A word with a digit in it is somebody's number; its punctuation at both ends stays."""
-    word = found[0]
-    if not any(letter.isdigit() for letter in word):
+def _mask_number(match: re.Match[str]) -> str:
+    """Replace a word that contains a digit, but leave the punctuation around the word."""
+    word = match[0]
+    if not any(character.isdigit() for character in word):
         return word
     head = word[: len(word) - len(word.lstrip(".,:!?"))]
     tail = word[len(word.rstrip(".,:!?")) :]
-    return f"{head}{SOMETHING}{tail}"
+    return f"{head}{PLACEHOLDER}{tail}"

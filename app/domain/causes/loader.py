@@ -1,143 +1,173 @@
-"""Reads the tables of causes and rules: those that come with this service, and a team's own."""
+"""Loads causes and rules from TOML: the built-in files, and a custom CAUSES_FILE."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from app.domain.causes.classifier import (
-    ABOUT,
-    SEND_AGAIN,
+    OWNERS,
+    RETRY_ADVICE,
+    SCOPES,
     UNCLASSIFIED,
-    WHO,
-    About,
     Cause,
+    Classifier,
     Rule,
-    Rules,
+    Scope,
 )
-from app.domain.causes.patterns import BadPattern, Pattern
+from app.domain.causes.patterns import InvalidPattern, Pattern
 
-_WORDS = ("key", "title", "text", "customer", "who", "next_step", "send_again")
-_CHOICES: dict[str, tuple[str, ...]] = {"who": WHO, "send_again": SEND_AGAIN}
-_RULE = {"cause", "message", "status_code", "status", "integration_type", "about"}
-LONGEST_KEY = 60
-SHIPPED = ("causes.toml", "rules.toml")
+_CAUSE_FIELDS = (
+    "key", "title", "text", "customer_message", "owner", "next_step", "retry_advice",
+)  # fmt: skip
+_RULE_FIELDS = ("cause", "message", "status_code", "status", "integration_type", "applies_to")
+_CHOICES: dict[str, tuple[str, ...]] = {"owner": OWNERS, "retry_advice": RETRY_ADVICE}
+_RENAMED = {
+    "who": "owner",
+    "customer": "customer_message",
+    "send_again": "retry_advice",
+    "about": "applies_to",
+}
+MAX_KEY_LENGTH = 60
+BUILTIN_FILES = ("causes.toml", "rules.toml")
+Row = Mapping[str, Any]
 
 
-class BadCauses(ValueError):
-    """A table that cannot be used. Its text says what is wrong and where, in one line."""
-
-
-def read(text: str, known: Rules | None = None) -> Rules:
-    """The rules of a TOML text, which may lead to causes of `known` too. Raises BadCauses."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadCauses(f"is not TOML: {error}".splitlines()[0]) from None
-    if odd := sorted(set(tables) - {"cause", "rule"}):
-        raise BadCauses(f"has an unknown table {odd[0]!r}; [[cause]] and [[rule]] are known")
-    causes = _causes(_rows(tables, "cause"))
-    there = {**(known.causes if known else {}), **causes}
-    rules = [_rule(n, row, there) for n, row in enumerate(_rows(tables, "rule"), 1)]
-    return Rules(causes, tuple(rules))
+class InvalidCausesFile(ValueError):
+    """A causes file that cannot be used. The text names the place and the problem in one line."""
 
 
 @lru_cache(maxsize=1)
-def shipped() -> Rules:
-    """The rules that come with this service."""
-    here = Path(__file__).parent
-    return read("\n".join((here / name).read_text(encoding="utf-8") for name in SHIPPED))
+def load_builtin() -> Classifier:
+    """Return the classifier with the built-in causes and rules."""
+    folder = Path(__file__).parent
+    texts = [(folder / name).read_text(encoding="utf-8") for name in BUILTIN_FILES]
+    return parse("\n".join(texts), source="rules.toml")
 
 
-def read_own(text: str, known: Rules) -> Rules:
-    """A team's own rules, tried before the known ones. Raises BadCauses."""
-    return read(text, known).before(known)
+def load_custom(text: str, fallback: Classifier) -> Classifier:
+    """Return a classifier that tries the rules of a CAUSES_FILE before those of `fallback`.
+
+    Custom rules can use the causes of `fallback`. A custom cause with the key of an existing one
+    replaces its texts. Raises InvalidCausesFile.
+    """
+    custom = parse(text, source="CAUSES_FILE", known_causes=fallback.causes)
+    causes = {**fallback.causes, **custom.causes}
+    return Classifier(causes, (*custom.rules, *fallback.rules))
 
 
-def _rows(tables: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def parse(text: str, *, source: str, known_causes: Mapping[str, Cause] | None = None) -> Classifier:
+    """Parse a TOML text of causes and rules. Raises InvalidCausesFile.
+
+    `source` is where the rules come from, for their names. Rules can also use `known_causes`.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidCausesFile(f"invalid TOML: {error}".splitlines()[0]) from None
+    if unknown := sorted(set(tables) - {"cause", "rule"}):
+        raise InvalidCausesFile(f"unknown table {unknown[0]!r}; use [[cause]] and [[rule]]")
+    causes: dict[str, Cause] = {}
+    for n, row in enumerate(_table_list(tables, "cause"), 1):
+        with _name_place(f"cause {n}", row.get("key", "no key")):
+            cause = _parse_cause(row)
+            if cause.key in causes:
+                raise InvalidCausesFile("duplicate key")
+            causes[cause.key] = cause
+    keys = {UNCLASSIFIED, *causes, *(known_causes or {})}
+    rules: list[Rule] = []
+    for n, row in enumerate(_table_list(tables, "rule"), 1):
+        with _name_place(f"rule {n}", row.get("cause", "no cause")):
+            rules.append(_parse_rule(row, keys, name=f"{source}, rule {n}"))
+    return Classifier(causes, tuple(rules))
+
+
+@contextmanager
+def _name_place(table: str, name: object) -> Iterator[None]:
+    """Add to the errors of the block where in the file they are."""
+    try:
+        yield
+    except (InvalidCausesFile, InvalidPattern) as error:
+        place = f"{table} ({' '.join(str(name).split())[:MAX_KEY_LENGTH]})"
+        raise InvalidCausesFile(f"{place}: {error}") from None
+
+
+def _table_list(tables: Mapping[str, Any], name: str) -> list[Row]:
     rows = tables.get(name, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadCauses(f"{name} must be a list of tables: [[{name}]]")
+        raise InvalidCausesFile(f"{name!r} must be a list of tables: [[{name}]]")
     return rows
 
 
-def _causes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Cause]:
-    causes: dict[str, Cause] = {}
-    for n, row in enumerate(rows, 1):
-        cause = _cause(f"cause {n} ({row.get('key', 'without a key')})", row)
-        if cause.key in causes:
-            raise BadCauses(f"cause {n} ({cause.key}) is there twice")
-        causes[cause.key] = cause
-    return causes
-
-
-def _cause(where: str, row: Mapping[str, Any]) -> Cause:
-    if odd := sorted(set(row) ^ set(_WORDS)):
-        raise BadCauses(f"{where}: {odd[0]!r} is {'unknown' if odd[0] in row else 'missing'}")
-    for name in _WORDS:
-        _require_words(f"{where}: {name!r}", row[name])
+def _parse_cause(row: Row) -> Cause:
+    _check_field_names(row, _CAUSE_FIELDS)
+    for name in _CAUSE_FIELDS:
+        if name not in row:
+            raise InvalidCausesFile(f"missing field {name!r}")
+        _check_text(name, row[name])
     for name, choices in _CHOICES.items():
         if row[name] not in choices:
-            raise BadCauses(f"{where}: {name!r} must be one of {', '.join(choices)}")
-    if len(row["key"]) > LONGEST_KEY or not row["key"].replace("_", "a").isalnum():
-        raise BadCauses(f"{where}: 'key' must be letters, digits and _, at most {LONGEST_KEY}")
+            raise InvalidCausesFile(f"{name!r} must be one of: {', '.join(choices)}")
+    if len(row["key"]) > MAX_KEY_LENGTH or not row["key"].replace("_", "a").isalnum():
+        raise InvalidCausesFile(
+            f"'key' must be letters, digits, and underscores, at most {MAX_KEY_LENGTH} characters"
+        )
     return Cause(**row)
 
 
-def _require_words(where: str, value: Any) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise BadCauses(f"{where} must be a text that is not empty")
-
-
-def _rule(n: int, row: Mapping[str, Any], causes: Mapping[str, Cause]) -> Rule:
-    where = f"rule {n} ({row.get('cause', 'without a cause')})"
-    if odd := sorted(set(row) - _RULE):
-        raise BadCauses(f"{where}: {odd[0]!r} is unknown")
-    if row.get("cause") not in causes and row.get("cause") != UNCLASSIFIED:
-        raise BadCauses(f"{where}: there is no such cause")
-    if set(row) <= {"cause", "about"}:
-        raise BadCauses(f"{where}: says nothing to recognise a failure by")
+def _parse_rule(row: Row, keys: set[str], name: str) -> Rule:
+    _check_field_names(row, _RULE_FIELDS)
+    if "cause" not in row:
+        raise InvalidCausesFile("missing field 'cause'")
+    _check_text("cause", row["cause"])
+    if row["cause"] not in keys:
+        raise InvalidCausesFile("unknown cause")
+    if set(row) <= {"cause", "applies_to"}:
+        raise InvalidCausesFile(
+            "no condition; add message, status_code, status, or integration_type"
+        )
+    status_codes = _values(row, "status_code")
+    if not all(type(code) is int for code in status_codes):
+        raise InvalidCausesFile("'status_code' must be a number or a list of numbers")
+    scopes = _texts(row, "applies_to")
+    if not set(scopes) <= set(SCOPES):
+        raise InvalidCausesFile(f"'applies_to' must be one of: {', '.join(SCOPES)}")
     return Rule(
         cause=row["cause"],
-        messages=_patterns(where, _texts(where, row, "message")),
-        status_codes=_codes(where, row),
-        statuses=tuple(each.lower() for each in _texts(where, row, "status")),
-        integration_types=tuple(each.lower() for each in _texts(where, row, "integration_type")),
-        about=_about(where, row),
+        messages=tuple(map(Pattern, _texts(row, "message"))),
+        status_codes=tuple(status_codes),
+        statuses=tuple(map(str.lower, _texts(row, "status"))),
+        integration_types=tuple(map(str.lower, _texts(row, "integration_type"))),
+        applies_to=cast(tuple[Scope, ...], tuple(scopes)),
+        name=name,
     )
 
 
-def _patterns(where: str, texts: Sequence[str]) -> tuple[Pattern, ...]:
-    try:
-        return tuple(Pattern(text) for text in texts)
-    except BadPattern as error:
-        raise BadCauses(f"{where}: {error}") from None
+def _check_field_names(row: Row, known: Sequence[str]) -> None:
+    for name in row:
+        if name not in known:
+            new_name = _RENAMED.get(name)
+            hint = f"; use {new_name!r}" if new_name in known else ""
+            raise InvalidCausesFile(f"unknown field {name!r}{hint}")
 
 
-def _texts(where: str, row: Mapping[str, Any], name: str) -> list[str]:
-    """One text or a list of them."""
-    values = _listed(row.get(name, []))
-    if name in row and not values:
-        raise BadCauses(f"{where}: {name!r} is empty")
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidCausesFile(f"{name!r} must be text that is not empty")
+
+
+def _texts(row: Row, name: str) -> list[str]:
+    values = _values(row, name)
     for value in values:
-        _require_words(f"{where}: {name!r}", value)
+        _check_text(name, value)
     return values
 
 
-def _codes(where: str, row: Mapping[str, Any]) -> tuple[int, ...]:
-    values = _listed(row.get("status_code", []))
-    if not all(type(value) is int for value in values):
-        raise BadCauses(f"{where}: 'status_code' must be a number or a list of numbers")
-    return tuple(values)
-
-
-def _about(where: str, row: Mapping[str, Any]) -> tuple[About, ...]:
-    values = _texts(where, row, "about")
-    if not set(values) <= set(ABOUT):
-        raise BadCauses(f"{where}: 'about' must be one of {', '.join(ABOUT)}")
-    return tuple(cast(About, value) for value in values)
-
-
-def _listed(value: Any) -> list[Any]:
+def _values(row: Row, name: str) -> list[Any]:
+    """The one value, or the list of values, of a field."""
+    value = row.get(name, [])
+    if name in row and value == []:
+        raise InvalidCausesFile(f"{name!r} is empty")
     return value if isinstance(value, list) else [value]

@@ -1,47 +1,45 @@
-"""Our services' door, causes: why transactions fail, who must act, and what to do next."""
+"""Causes: why transactions and syncs fail, who has to act, and what to do next."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.db import journal
-from app.db.queries import causes as queries_causes
-from app.errors import NotKnown
-from app.web.api.query_params import CauseQuery
-from app.web.api.schemas_causes import CauseAnswer, CauseList, cause_answer
-from app.web.auth import TheDatabase
+from app.db.queries import causes as queries
+from app.errors import NotFound
+from app.web.api import schemas
+from app.web.api.query_params import CauseParams
+from app.web.api.serializers import serialize_cause_details, serialize_cause_totals
+from app.web.dependencies import ClockDep, DatabaseDep
 from app.web.path_params import Id, IdRoute
 from app.web.problems import documented
 
-MOST_GROUPS = 200
+CauseQuery = Annotated[CauseParams, Query()]
 
-router = APIRouter(tags=["causes"], route_class=IdRoute)
+router = APIRouter(tags=["Causes"], route_class=IdRoute)
 
 
-@router.get("/causes", summary="Why transactions fail", responses=documented(401, 422, 503))
-def list_causes(database: TheDatabase, query: Annotated[CauseQuery, Query()]) -> CauseList:
-    """Every cause of the failures in a range of time, each with its ten largest groups.
+@router.get("/causes", summary="List causes", responses=documented(401, 422, 503))
+def list_causes(database: DatabaseDep, clock: ClockDep, params: CauseQuery) -> schemas.CauseList:
+    """All causes of failures, those with the most open transactions first. There is one page.
 
-    `from` and `to` are compared with a sync's own time, as in `/syncs`. The list is whole: there
-    are only so many causes.
+    A transaction counts once, under its latest failure. `from` and `to` are compared with the time
+    of that failure. Without both, the list covers the last 30 days (UTC, today included).
     """
-    with journal.caught_up(database) as connection:
-        found = queries_causes.list_causes(connection, query.wanted())
-    known = database.rules.causes
-    items = [cause_answer(each.cause, known.get(each.cause), each) for each in found]
-    return CauseList(items=items, next=None)
+    with database.reading() as connection:
+        totals = queries.list_causes(connection, params.to_filter(clock()))
+    causes = database.classifier.causes
+    items = [serialize_cause_totals(cause, causes) for cause in totals]
+    return schemas.CauseList(items=items, next=None)
 
 
-@router.get(
-    "/causes/{cause}", summary="One cause and its groups", responses=documented(401, 404, 422, 503)
-)
+@router.get("/causes/{key}", summary="Get a cause", responses=documented(401, 404, 422, 503))
 def get_cause(
-    database: TheDatabase, cause: Id, query: Annotated[CauseQuery, Query()]
-) -> CauseAnswer:
-    """The cause in words, and its groups (the largest 200). Zeros where nothing failed of it."""
-    with journal.caught_up(database) as connection:
-        found = queries_causes.list_causes(connection, query.wanted(cause), most_groups=MOST_GROUPS)
-    known = database.rules.causes.get(cause)
-    if known is None and not found:
-        raise NotKnown("no such cause is known here")
-    return cause_answer(cause, known, found[0] if found else None)
+    database: DatabaseDep, clock: ClockDep, key: Id, params: CauseQuery
+) -> schemas.CauseDetails:
+    """A cause and its groups. Totals are 0 if nothing failed for it in the time range."""
+    with database.reading() as connection:
+        details = queries.get_cause(connection, key, params.to_filter(clock()))
+    causes = database.classifier.causes
+    if key not in causes and not details.groups:
+        raise NotFound("Cause not found")
+    return serialize_cause_details(details, causes)

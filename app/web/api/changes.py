@@ -1,97 +1,88 @@
-"""Our services' door, what leaves: the feed of changes, and handing on what must be retried."""
+"""The change feed, as pages and as an event stream."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from pydantic import Field
 
-from app.db import change_feed as changes
-from app.db import journal
+from app.db import change_feed
+from app.db.engine import Database
+from app.db.pagination import MAX_CURSOR_LENGTH
 from app.errors import BadRequest
-from app.settings import Settings
-from app.web.api.event_stream import STREAM_TYPE, ChangeStream, Streams, Watcher
-from app.web.api.query_params import LONGEST_CURSOR, ChangeQuery, Whose
+from app.web.api import schemas
+from app.web.api.event_stream import STREAM_TYPE, ChangeStream, StreamLimit, follow
+from app.web.api.query_params import ChangeParams
 from app.web.api.responses import prefers
-from app.web.api.retry import hand_on
-from app.web.api.schemas_changes import ChangeAnswer, ChangeList, RetryAnswer
-from app.web.api.serializers import change_answer
-from app.web.auth import TheDatabase
-from app.web.path_params import Id, IdRoute
+from app.web.api.serializers import serialize_change
+from app.web.dependencies import DatabaseDep
 from app.web.problems import documented
 
-PER_READ = 200
-router = APIRouter(tags=["changes"], route_class=IdRoute)
+STREAM_PAGE_SIZE = 200
 LastEventId = Annotated[
-    Annotated[str, Field(max_length=LONGEST_CURSOR)] | None,
-    Header(description="in a stream: where it was left; it beats `after`"),
-]
+    Annotated[str, Field(max_length=MAX_CURSOR_LENGTH)] | None,
+    Header(description="For event streams: the last event received. It takes precedence over "
+                       "`after`."),
+]  # fmt: skip
+
+router = APIRouter(tags=["Change feed"])
+
+
+def read_changes(
+    database: Database, after: str | None, limit: int
+) -> tuple[Sequence[schemas.Change], bool]:
+    """Up to `limit` changes after a cursor, and whether there are more.
+
+    Raises BadRequest naming `after`, and Gone for a cursor that retention has passed.
+    """
+    with database.reading() as connection:
+        page = change_feed.read(connection, after, limit + 1)
+    causes = database.classifier.causes
+    changes = [serialize_change(change, causes) for change in page.items[:limit]]
+    return changes, len(page.items) > limit
 
 
 @router.get(
     "/changes",
-    summary="Every change of a sync or a transaction, once, in order",
-    response_model=ChangeList,
-    responses={200: {"content": {STREAM_TYPE: {}}}, **documented(401, 422, 503)},
+    summary="List changes",
+    response_model=schemas.ChangeList,
+    responses={200: {"content": {STREAM_TYPE: {}}}, **documented(401, 410, 422, 503)},
 )
 def list_changes(
     request: Request,
-    database: TheDatabase,
-    query: Annotated[ChangeQuery, Query()],
+    database: DatabaseDep,
+    params: Annotated[ChangeParams, Query()],
     last_event_id: LastEventId = None,
-) -> ChangeList | Response:
-    """What changed after a cursor, oldest first. To resume, give the last change's `cursor`.
+) -> Response | schemas.ChangeList:
+    """Every change of a sync or a transaction once, in one order, oldest first.
 
-    With `Accept: text/event-stream` the answer stays open and tells each change as it comes, with
-    its cursor as the event's id.
+    To continue, pass the `cursor` of the last change you have processed as `after`. 410 if
+    retention has removed changes after it: read the syncs again, then the feed without `after`.
+
+    With `Accept: text/event-stream` the response stays open and sends each change when it happens.
+    The ID of an event is the cursor of its change.
     """
-
-    def read(after: str | None, limit: int) -> tuple[Sequence[ChangeAnswer], str | None]:
-        with journal.caught_up(database) as connection:
-            page = changes.read_changes(connection, after, limit)
-        return [change_answer(each) for each in page.items], page.next
-
     if not prefers(request, STREAM_TYPE):
-        items, following = read(query.after, query.limit)
-        return ChangeList(items=list(items), next=following)
+        items, has_more = read_changes(database, params.after, params.limit)
+        following = items[-1].cursor if has_more else None
+        return schemas.ChangeList(items=list(items), next=following)
+    return _stream(request, database, params.after, last_event_id)
 
-    def more(after: str | None) -> tuple[Sequence[ChangeAnswer], bool]:
-        items, following = read(after, PER_READ)
-        return items, following is not None
 
+def _stream(
+    request: Request, database: Database, after: str | None, last_event_id: str | None
+) -> Response:
+    """A stream of changes. Errors of the first read have their status, before it begins."""
+
+    def read(cursor: str | None) -> tuple[Sequence[schemas.Change], bool]:
+        return read_changes(database, cursor, STREAM_PAGE_SIZE)
+
+    start = last_event_id or after
     try:
-        first = more(last_event_id or query.after)
+        first = read(start)
     except BadRequest as error:
         raise BadRequest("Last-Event-ID" if last_event_id else "after", error.reason) from None
-    streams: Streams = request.app.state.streams
-    if not streams.enter():
-        raise HTTPException(503, "too many streams are open; ask again later", {"Retry-After": "5"})
-    watcher = Watcher(more, lambda: request.app.state.is_ending())
-    return ChangeStream(watcher.lines(*first, last_event_id or query.after), streams)
-
-
-@router.post(
-    "/syncs/{sync_id}/retry",
-    tags=["syncs"],
-    summary="Hand a sync's failed transactions on, to be sent again",
-    status_code=202,
-    responses=documented(401, 404, 409, 422, 503),
-)
-def retry(
-    request: Request, database: TheDatabase, sync_id: Id, whose: Annotated[Whose, Query()]
-) -> RetryAnswer:
-    """Owe a signed `retry.requested` to `RETRY_WEBHOOK_URL`, with what failed and is not yet cured.
-
-    409 when nothing failed, or no such address is set. The same transactions asked for twice
-    within a minute are sent once, under one message id.
-    """
-    settings: Settings = request.app.state.settings
-    kept, asked = hand_on(database, settings, sync_id, whose.company_id, datetime.now(UTC))
-    return RetryAnswer(
-        company_id=kept.sync.company_id,
-        sync_id=kept.sync.sync_id,
-        message_id=asked.message_id,
-        transactions=asked.transactions,
-        already_requested=asked.again,
-    )
+    limit: StreamLimit = request.app.state.stream_limit
+    if not limit.acquire():
+        raise HTTPException(503, "Too many open streams. Try again later.", {"Retry-After": "5"})
+    return ChangeStream(follow(read, start, first, request.app.state.is_stopping), limit)

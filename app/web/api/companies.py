@@ -1,102 +1,129 @@
-"""Our services' door, companies: totals, their newest syncs, one transaction over all syncs."""
+"""Companies: totals, newest syncs, and calls to Codat."""
 
-from typing import Annotated
+import json
+import re
+from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 
-from app.db import journal
-from app.db.queries import (
-    companies as queries_companies,
-)
-from app.db.queries import (
-    syncs as queries,
-)
-from app.db.queries import (
-    transactions as queries_items,
-)
-from app.web.api.query_params import CompanyQuery, Nothing
-from app.web.api.responses import UNCHANGED, tagged
-from app.web.api.schemas import CompanyAnswer, CompanyList, SyncAnswer, TransactionHistory
-from app.web.api.serializers import company_answer, history_answer, sync_answer
-from app.web.auth import TheDatabase
+from app.db.queries import companies as queries
+from app.db.queries import syncs as sync_queries
+from app.web.api import schemas
+from app.web.api.query_params import CompanyParams, ConfigParams, NoParams
+from app.web.api.responses import NOT_MODIFIED, etag_response
+from app.web.api.serializers import serialize_company, serialize_sync
+from app.web.dependencies import CodatDep, DatabaseDep, InteractiveCallsDep, SyncStarterDep
 from app.web.path_params import Id, IdRoute
 from app.web.problems import documented
 
-ONE_COMPANY = {**UNCHANGED, **documented(401, 404, 422, 503)}
-NoQuery = Annotated[Nothing, Query()]
+ONE_COMPANY = {**NOT_MODIFIED, **documented(401, 404, 422, 503)}
+MAX_FILENAME_LENGTH = 100
+_UNSAFE_IN_FILENAME = re.compile(r"[^A-Za-z0-9._-]+")
+NoQuery = Annotated[NoParams, Query()]
 
-router = APIRouter(tags=["companies"], route_class=IdRoute)
+router = APIRouter(tags=["Companies"], route_class=IdRoute)
 
 
-@router.get("/companies", summary="List companies by name", responses=documented(401, 422, 503))
-def list_companies(database: TheDatabase, query: Annotated[CompanyQuery, Query()]) -> CompanyList:
-    """One page of companies with their totals; those without a known name last."""
-    with journal.caught_up(database) as connection:
-        page = queries_companies.list_companies(
-            connection, q=query.q, cursor=query.cursor, limit=query.limit
+@router.get("/companies", summary="List companies", responses=documented(401, 422, 503))
+def list_companies(
+    database: DatabaseDep, params: Annotated[CompanyParams, Query()]
+) -> schemas.CompanyList:
+    """One page of companies with their totals, by name. Companies without a name are last."""
+    with database.reading() as connection:
+        page = queries.list_companies(
+            connection, q=params.q, cursor=params.cursor, limit=params.limit
         )
-    return CompanyList(items=[company_answer(each) for each in page.items], next=page.next)
+    causes = database.classifier.causes
+    items = [serialize_company(record, causes) for record in page.items]
+    return schemas.CompanyList(items=items, next=page.next)
 
 
 @router.get(
     "/companies/{company_id}",
-    summary="One company",
-    response_model=CompanyAnswer,
+    summary="Get a company",
+    response_model=schemas.Company,
     responses=ONE_COMPANY,
 )
 def get_company(
-    request: Request, database: TheDatabase, company_id: Id, _query: NoQuery
+    request: Request, database: DatabaseDep, company_id: Id, _params: NoQuery
 ) -> Response:
-    """Its syncs by outcome, its newest sync, and how many transactions stay failed."""
-    with journal.caught_up(database) as connection:
-        company = queries_companies.get_company(connection, company_id)
-    return tagged(request, company_answer(company))
+    """The company's syncs by outcome, its newest sync, and its open failed transactions."""
+    with database.reading() as connection:
+        record = queries.get_company(connection, company_id)
+    return etag_response(request, serialize_company(record, database.classifier.causes))
 
 
 @router.get(
     "/companies/{company_id}/syncs/latest",
-    summary="The company's newest sync",
-    response_model=SyncAnswer,
+    summary="Get the latest sync of a company",
+    response_model=schemas.Sync,
     responses=ONE_COMPANY,
 )
-def latest_sync(
-    request: Request, database: TheDatabase, company_id: Id, _query: NoQuery
+def get_latest_sync(
+    request: Request, database: DatabaseDep, company_id: Id, _params: NoQuery
 ) -> Response:
-    """The newest by the sync's own time (start, else end, else first heard of)."""
+    """The newest sync by its start, its end, or the time when it was first seen."""
     with database.reading() as connection:
-        kept = queries.latest_sync(connection, company_id)
-    return tagged(request, sync_answer(kept))
+        record = sync_queries.latest_sync(connection, company_id)
+    return etag_response(request, serialize_sync(record, database.classifier.causes))
 
 
 @router.get(
     "/companies/{company_id}/syncs/last-successful",
-    summary="The company's newest successful sync",
-    response_model=SyncAnswer,
+    summary="Get the last successful sync of a company",
+    response_model=schemas.Sync,
     responses=ONE_COMPANY,
 )
-def last_successful_sync(
-    request: Request, database: TheDatabase, company_id: Id, _query: NoQuery
+def get_last_successful_sync(
+    request: Request, database: DatabaseDep, company_id: Id, _params: NoQuery
 ) -> Response:
-    """The newest that Codat's own verdict proves: all was written, or there was nothing to."""
+    """The newest sync that wrote all its data, or had none to write, according to Codat's API."""
     with database.reading() as connection:
-        kept = queries.last_successful_sync(connection, company_id)
-    return tagged(request, sync_answer(kept))
+        record = sync_queries.last_successful_sync(connection, company_id)
+    return etag_response(request, serialize_sync(record, database.classifier.causes))
+
+
+@router.post(
+    "/companies/{company_id}/syncs",
+    summary="Start a sync",
+    status_code=202,
+    response_model=schemas.SyncStarted,
+    responses=documented(400, 401, 404, 409, 422, 502, 503),
+)
+async def start_sync(
+    starter: SyncStarterDep, company_id: Id, body: schemas.StartSyncRequest, _params: NoQuery
+) -> Response:
+    """Start a sync at Codat. 409 while a sync of the company is in progress.
+
+    If Codat does not answer (502), the sync may have started. Repeat the request: within 85 minutes
+    the same datasets are started only once.
+    """
+    dataset_ids = list(dict.fromkeys(str(dataset_id) for dataset_id in body.dataset_ids))
+    sync_id = await starter.start(company_id, dataset_ids)
+    location = f"/api/v1/syncs/{quote(sync_id, safe='')}"
+    started = schemas.SyncStarted(sync_id=sync_id)
+    return JSONResponse(started.model_dump(), 202, {"Location": location})
 
 
 @router.get(
-    "/companies/{company_id}/transactions/{transaction_id}",
-    summary="Did this expense reach the books?",
-    response_model=TransactionHistory,
-    responses=ONE_COMPANY,
+    "/companies/{company_id}/config",
+    summary="Get the sync configuration of a company",
+    response_model=dict[str, Any],
+    responses=documented(401, 404, 409, 422, 502, 503),
 )
-def get_history(
-    request: Request,
-    database: TheDatabase,
+async def get_config(
+    codat: CodatDep,
+    calls: InteractiveCallsDep,
     company_id: Id,
-    transaction_id: Id,
-    _query: NoQuery,
+    params: Annotated[ConfigParams, Query()],
 ) -> Response:
-    """The current outcome, and the rows of all syncs (the newest 1000), newest sync first."""
-    with database.reading() as connection:
-        items = queries_items.history(connection, company_id, transaction_id)
-    return tagged(request, history_answer(items, database.rules))
+    """The configuration as Codat's API returns it now. It is not stored here."""
+    config = await calls.run(codat.get_config(company_id))
+    headers = {"Cache-Control": "private, no-store"}
+    if params.download:
+        name = _UNSAFE_IN_FILENAME.sub("_", company_id)[:MAX_FILENAME_LENGTH]
+        headers["Content-Disposition"] = f'attachment; filename="codat-config-{name}.json"'
+    body = json.dumps(config, indent=2, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(body, media_type="application/json", headers=headers)

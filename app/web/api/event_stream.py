@@ -1,94 +1,92 @@
-"""Streams of changes: few at a time, alive while nothing happens, ended when the process ends."""
+"""Server-sent events: a limited number of streams, comments while idle, an end on shutdown."""
 
 import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from app import logging as log
+from app import logging
 from app.errors import ServiceError
-from app.web.api.schemas_changes import ChangeAnswer
+from app.web.api.schemas import Change
 
-MOST_STREAMS = 50
-LOOK_EVERY_S = 1.0
-ALIVE_EVERY_S = 15.0
+MAX_STREAMS = 50
+POLL_EVERY_S = 1.0
+COMMENT_EVERY_S = 15.0
 STREAM_TYPE = "text/event-stream"
 
-_log = log.get(__name__)
-Read = Callable[[str | None], tuple[Sequence[ChangeAnswer], bool]]
-"""Reads what came after a cursor: the changes, and whether there are more already."""
+_log = logging.get(__name__)
+Batch = tuple[Sequence[Change], bool]
+"""Changes, and whether there are more already."""
 
 
-class Streams:
-    """How many streams this process serves."""
+class StreamLimit:
+    """Limits the streams of this process."""
 
-    def __init__(self, most: int = MOST_STREAMS) -> None:
-        self._places = threading.BoundedSemaphore(most)
+    def __init__(self, max_streams: int = MAX_STREAMS) -> None:
+        self._places = threading.BoundedSemaphore(max_streams)
 
-    def enter(self) -> bool:
-        """Take a place; False when there is none. Each place taken is left once."""
+    def acquire(self) -> bool:
+        """Take a place; False if all are taken. Release each place once."""
         return self._places.acquire(blocking=False)
 
-    def leave(self) -> None:
-        """Give the place back."""
+    def release(self) -> None:
+        """Give a place back."""
         self._places.release()
 
 
-@dataclass(frozen=True, slots=True)
-class Watcher:
-    """Reads again and again what came after the last change it has told."""
+async def follow(
+    read: Callable[[str | None], Batch],
+    after: str | None,
+    first: Batch,
+    is_stopping: Callable[[], bool],
+    *,
+    poll_every_s: float = POLL_EVERY_S,
+    comment_every_s: float = COMMENT_EVERY_S,
+) -> AsyncIterator[bytes]:
+    """Send the changes that were read first, then each later one, and a comment while idle.
 
-    read: Read
-    is_ending: Callable[[], bool]
-    look_every_s: float = LOOK_EVERY_S
-    alive_every_s: float = ALIVE_EVERY_S
-
-    async def lines(
-        self, told: Sequence[ChangeAnswer], more: bool, after: str | None
-    ) -> AsyncIterator[bytes]:
-        """These changes, then each later one as it comes, and a comment when it is quiet.
-
-        Ends when the process ends or the database is away; the reader comes back with its cursor.
-        """
-        yield format_sse_event(comment="changes")
-        silent_since = time.monotonic()
-        while not self.is_ending():
-            for each in told:
-                yield format_sse_event(data_str=each.model_dump_json(), id=each.cursor)
-                after = each.cursor
-            if told:
-                silent_since = time.monotonic()
-            elif time.monotonic() - silent_since >= self.alive_every_s:
-                yield format_sse_event(comment="nothing new")
-                silent_since = time.monotonic()
-            if not more:
-                await asyncio.sleep(self.look_every_s)
-            try:
-                told, more = await run_in_threadpool(self.read, after)
-            except ServiceError as error:
-                _log.warning("a stream of changes ends", reason=str(error))
-                return
+    Ends when the process stops or the database is unavailable; the client reconnects with the id
+    of the last event.
+    """
+    yield format_sse_event(comment="changes")
+    changes, has_more = first
+    idle_since = time.monotonic()
+    while not is_stopping():
+        for change in changes:
+            yield format_sse_event(data_str=change.model_dump_json(), id=change.cursor)
+            after = change.cursor
+        if changes:
+            idle_since = time.monotonic()
+        elif time.monotonic() - idle_since >= comment_every_s:
+            yield format_sse_event(comment="no changes")
+            idle_since = time.monotonic()
+        if not has_more:
+            await asyncio.sleep(poll_every_s)
+        try:
+            changes, has_more = await run_in_threadpool(read, after)
+        except ServiceError as error:
+            _log.warning("change stream ended", reason=str(error))
+            return
 
 
 class ChangeStream(StreamingResponse):
-    """An answer that holds a place among the streams until it ends, however it ends."""
+    """A streaming response that gives its place back when it ends, however it ends."""
 
     media_type = STREAM_TYPE
 
-    def __init__(self, lines: AsyncIterator[bytes], streams: Streams) -> None:
+    def __init__(self, events: AsyncIterator[bytes], limit: StreamLimit) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
-        super().__init__(lines, headers=headers)
-        self._streams = streams
+        super().__init__(events, headers=headers)
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the stream."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._streams.leave()
+            self._limit.release()

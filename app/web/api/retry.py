@@ -1,42 +1,49 @@
-"""Handing a sync's failed transactions on, for the API and for the page."""
+"""Requests to retry the failed transactions of a sync, for the API and for the page of the sync."""
 
 from datetime import datetime
 
-from app.db import announcements as announce
-from app.db import sync_writer as store
-from app.db.announcements import Requested
+from app.db import outgoing, sync_writer
 from app.db.engine import Database
+from app.db.outgoing import RetryRequest
 from app.db.queries import syncs as queries
-from app.db.queries.syncs import KeptSync
-from app.domain.outgoing import name_of
-from app.errors import Conflicting
+from app.db.sync_writer import LogEntry
+from app.domain.outgoing import recipient_name
+from app.errors import Conflict
 from app.settings import Settings
+from app.web.api import schemas
 
 
-def is_possible(settings: Settings) -> bool:
-    """True where somebody is there to be handed anything."""
+def is_enabled(settings: Settings) -> bool:
+    """True when `RETRY_WEBHOOK_URL` is set."""
     return settings.retry_webhook_url is not None
 
 
-def hand_on(
+def request_retry(
     database: Database, settings: Settings, sync_id: str, company_id: str | None, now: datetime
-) -> tuple[KeptSync, Requested]:
-    """Owe a signed `retry.requested` with what failed and is not yet cured, and note it.
+) -> schemas.RetryAccepted:
+    """Queue a `retry.requested` message with the open failures of a sync, and log it.
 
-    Raises NotKnown, and Conflicting when nothing failed or no address is set.
+    Wake the worker afterwards. Raises NotFound, and Conflict when nothing failed, the company is
+    ambiguous, or `RETRY_WEBHOOK_URL` is not set.
     """
     if settings.retry_webhook_url is None:
-        raise Conflicting("RETRY_WEBHOOK_URL is not set: nobody is there to retry anything")
-    to = name_of("retry", settings.retry_webhook_url.get_secret_value())
+        raise Conflict("Retry is not set up (RETRY_WEBHOOK_URL).")
+    recipient = recipient_name("retry", settings.retry_webhook_url.get_secret_value())
     with database.writing() as connection:
-        kept = queries.get_sync(connection, sync_id, company_id)
-        asked = announce.request_retry(connection, kept.number, kept.sync, now, to=to)
-        store.note(connection, kept.number, "retry", _noted(asked), now)
-    return kept, asked
+        record = queries.get_sync(connection, sync_id, company_id)
+        request = outgoing.request_retry(connection, record.pk, record.sync, now, to=recipient)
+        sync_writer.add_log(connection, record.pk, LogEntry(now, "retry", _log_text(request)))
+    return schemas.RetryAccepted(
+        company_id=record.sync.company_id,
+        sync_id=record.sync.sync_id,
+        message_id=request.message_id,
+        transactions=request.transactions,
+        already_requested=request.already_requested,
+    )
 
 
-def _noted(asked: Requested) -> str:
-    if asked.again:
-        return f"somebody asked again for a retry that is on its way ({asked.message_id})"
-    items = "item" if asked.transactions == 1 else "items"
-    return f"somebody asked to retry {asked.transactions} failed {items} ({asked.message_id})"
+def _log_text(request: RetryRequest) -> str:
+    if request.already_requested:
+        return f"Retry already requested; not sent again ({request.message_id})"
+    noun = "item" if request.transactions == 1 else "items"
+    return f"{request.transactions} failed {noun} ({request.message_id})"

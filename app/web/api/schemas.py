@@ -1,49 +1,89 @@
-"""What our API answers: the fields of the contract; `app.web.api.serializers` fills them.
+"""The JSON of the API: request bodies and responses. `app.web.api.serializers` fills them.
 
-Times are RFC 3339 in UTC. Whatever is not known is null, never a zero and never left out.
+Field names are those of the records they are made from, so that most fields need no other line of
+code. CSV columns are derived from these models too. Times are RFC 3339 in UTC. What is unknown is
+null, never zero and never left out.
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Generic, Literal, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.db.queries.transactions import ItemOutcome
-from app.domain.causes.classifier import SendAgain, Who
+from app.domain.causes.classifier import Owner, RetryAdvice
+from app.domain.models import ParseStatus
 from app.domain.sync_state import ErrorsState, Outcome, State
+from app.domain.transactions import TransactionClass
+
+MAX_DATASETS = 500
 
 
-class _Answer(BaseModel):
+class Schema(BaseModel):
+    """Base of all responses."""
+
     model_config = ConfigDict(from_attributes=True)
 
 
-class TransactionCounts(_Answer):
-    """How many rows are in which class; all null while no list is known."""
+Item = TypeVar("Item")
 
-    total: int | None = Field(default=None, description="rows, as Codat counts them")
+
+class List(Schema, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    next: str | None = Field(description="The cursor of the next page. Null on the last page.")
+
+
+class Cause(Schema):
+    """Why something failed, and what to do about it."""
+
+    key: str = Field(description="The value for the `cause` filters.")
+    title: str
+    owner: Owner | None = Field(description="Who has to act.")
+    next_step: str | None
+    customer_message: str | None = Field(description="You can send this to the customer as is.")
+    retry_advice: RetryAdvice | None = Field(description="Whether sending it again helps.")
+
+
+class TransactionCounts(Schema):
+    """Numbers of rows by class. All are null while no list has been read."""
+
+    total: int | None = Field(default=None, description="Rows stored here.")
     completed: int | None = None
     failed: int | None = None
     pending: int | None = None
     other: int | None = None
-    expected: int | None = Field(default=None, description="how many rows Codat says there are")
+    expected: int | None = Field(default=None, description="Rows that Codat announced.")
 
 
-class Errors(_Answer):
-    """How much is known of the sync's item errors, and what is done about it."""
+class Errors(Schema):
+    """How much is known about the errors of a sync's transactions."""
 
-    state: ErrorsState
-    attempts: int
-    next_attempt_at: datetime | None = Field(description="null while one runs, or none is owed")
+    state: ErrorsState = Field(
+        description="`not_needed`: nothing failed or the sync is in progress. `waiting`: Codat has "
+        "not answered yet. `fetched`: complete. `incomplete`: the list is not final; another "
+        "attempt follows. `given_up`: no more attempts."
+    )
+    attempts: int = Field(description="Failed or running attempts of the current fetch.")
+    next_attempt_at: datetime | None = Field(
+        description="Null while an attempt is running or none is due."
+    )
     fetched_at: datetime | None
     last_error: str | None
 
 
-class SyncAnswer(_Answer):
-    """One sync."""
+class SyncIdentity(Schema):
+    """Which sync it is, of which company."""
 
     company_id: str
     company_name: str | None
     sync_id: str
+
+
+class SyncFields(Schema):
+    """What is known about a sync from Codat. The change feed has the same fields."""
+
     state: State
     status_code: int | None
     status_text: str | None
@@ -55,103 +95,111 @@ class SyncAnswer(_Answer):
     started_at: datetime | None
     finished_at: datetime | None
     first_seen_at: datetime | None
-    updated_at: datetime
-    source_platform: str | None = Field(
-        description="of the company's connection to its accounting software; null while not known"
-    )
     transactions: TransactionCounts
-    errors: Errors
-    cause: str | None = Field(
-        description="why it failed as a whole; null where its failed transactions tell, see /causes"
+    cause: Cause | None = Field(
+        description="Why the sync failed as a whole. Null if its failed transactions have causes."
     )
 
 
-class SyncList(_Answer):
+class Sync(SyncFields, SyncIdentity):
+    """One sync."""
+
+    source_platform: str | None = Field(
+        description="The platform of the company's connection to its accounting software."
+    )
+    updated_at: datetime
+    errors: Errors
+
+
+class SyncList(List[Sync]):
     """One page of syncs."""
 
-    items: list[SyncAnswer]
-    next: str | None
 
-
-class TransactionAnswer(_Answer):
-    """One row of a sync's transaction list, with what later syncs made of the transaction."""
+class Transaction(Schema):
+    """One row of a sync's transaction list."""
 
     transaction_id: str | None
     integration_type: str | None
-    status: str | None = Field(description="Codat's word, as it came")
+    status: str | None = Field(description="As Codat spells it.")
     message: str | None
     failed: bool
     correlation_id: str | None
-    cause: str | None = Field(description="why it failed: a key of /causes")
+    cause: Cause | None
+    fingerprint: str | None = Field(description="Equal for equal messages of all companies.")
     sync_id: str
     company_id: str
-    position: int = Field(description="place in Codat's list, from 0")
-    current: ItemOutcome = Field(
-        description="the outcome in the company's newest sync that has this transaction"
+    position: int = Field(description="Position in Codat's list. The first row is 0.")
+    current_status: TransactionClass = Field(
+        description="The status in the newest sync that lists this transaction."
     )
-    cured_by: str | None = Field(description="the first later sync that completed it")
-    fingerprint: str | None = Field(description="what equal failures share, over all companies")
-    cause_title: str | None = Field(description="the cause in a few words")
-    cause_who: Who | None = Field(description="who must act")
-    cause_next_step: str | None
-    cause_customer: str | None = Field(description="a sentence for the customer, ready to send")
-    cause_send_again: SendAgain | None = Field(description="whether sending the same again helps")
+    resolved_by: str | None = Field(
+        description="The first later sync that completed a failed transaction."
+    )
 
 
-class TransactionList(_Answer):
-    """One page of transactions."""
-
-    items: list[TransactionAnswer]
-    next: str | None
+class TransactionList(List[Transaction]):
+    """One page of transaction rows."""
 
 
-class TransactionRows(_Answer):
-    """All rows of one transaction in one sync: one per integration type, or even the same twice."""
+class TransactionRows(Schema):
+    """All rows of one transaction in one sync. Rows repeat, one per integration type."""
 
-    items: list[TransactionAnswer]
+    items: list[Transaction]
 
 
-class PastTransaction(TransactionAnswer):
-    """A row with its sync's own time."""
+class TransactionAttempt(Transaction):
+    """A row with the time of its sync."""
 
     at: datetime
 
 
-class TransactionHistory(_Answer):
-    """Did it reach the books? The current outcome, and the rows of all syncs, newest first."""
+class TransactionHistory(Schema):
+    """The current status of a transaction, and its rows in all syncs, newest first."""
 
     company_id: str
     transaction_id: str
-    current: ItemOutcome
-    cured_by: str | None = Field(description="the sync that completed it after its last failure")
-    history: list[PastTransaction]
+    current_status: TransactionClass
+    resolved_by: str | None = Field(
+        description="The sync that completed the transaction after its latest failure."
+    )
+    history: list[TransactionAttempt]
 
 
-class StepAnswer(_Answer):
-    """One thing that happened to a sync, and why."""
+class TimelineEntry(Schema):
+    """Something that happened to a sync, and the reason."""
 
     at: datetime
     kind: str
     reason: str
-    event_id: str | None = Field(description="the kept webhook this was, if any")
+    message_id: str | None = Field(description="The webhook event, if it was one.")
 
 
-class Timeline(_Answer):
-    """One page of a sync's timeline, oldest first."""
-
-    items: list[StepAnswer]
-    next: str | None
+class Timeline(List[TimelineEntry]):
+    """One page of a timeline, oldest entry first."""
 
 
-class Asked(_Answer):
-    """Codat will be asked again about this sync."""
+class RefreshAccepted(Schema):
+    """A fetch of this sync is queued."""
 
     company_id: str
     sync_id: str
 
 
-class SyncTotals(_Answer):
-    """How many syncs ended how."""
+class RetryAccepted(Schema):
+    """A retry request is queued."""
+
+    company_id: str
+    sync_id: str
+    message_id: str = Field(description="The `webhook-id` of the request.")
+    transactions: int = Field(description="Failed rows in the request.")
+    already_requested: bool = Field(
+        description="True if the same retry was requested less than a minute ago. "
+        "It is not sent again."
+    )
+
+
+class SyncTotals(Schema):
+    """Numbers of syncs by outcome."""
 
     total: int
     in_progress: int
@@ -162,28 +210,41 @@ class SyncTotals(_Answer):
     unknown: int
 
 
-class CompanyAnswer(_Answer):
+class Company(Schema):
     """One company."""
 
     company_id: str
     company_name: str | None
     syncs: SyncTotals
-    open_failures: int = Field(description="failed transactions no later sync completed")
-    last_sync: SyncAnswer | None
+    open_failures: int = Field(description="Failed transactions that no later sync has completed.")
+    last_sync: Sync | None
     connection_state: str | None = Field(
-        description="Codat's word (`Linked`, `Deauthorized` …) or `Deleted`; null while not known"
+        description="`Linked`, `Deauthorized` and so on, as Codat spells it, or `Deleted`."
     )
 
 
-class CompanyList(_Answer):
+class CompanyList(List[Company]):
     """One page of companies."""
 
-    items: list[CompanyAnswer]
-    next: str | None
+
+class StartSyncRequest(BaseModel):
+    """The datasets to sync."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset_ids: list[UUID] = Field(
+        min_length=1, max_length=MAX_DATASETS, description="Codat's ids of the datasets."
+    )
 
 
-class StatusCodeTotal(_Answer):
-    """How many syncs have a status code; null are those Codat gave none for yet."""
+class SyncStarted(Schema):
+    """A sync that Codat has started."""
+
+    sync_id: str
+
+
+class StatusCodeTotal(Schema):
+    """The number of syncs with a status code. A null code stands for syncs without one."""
 
     status_code: int | None
     status_text: str | None
@@ -191,13 +252,13 @@ class StatusCodeTotal(_Answer):
 
 
 class DayTotals(SyncTotals):
-    """How the syncs of one UTC day ended."""
+    """Numbers of syncs of one UTC day."""
 
     day: str
 
 
-class StatsAnswer(_Answer):
-    """Syncs of a range of time, by outcome, status code and day."""
+class Stats(Schema):
+    """Numbers of syncs by outcome, status code and day."""
 
     total: int
     by_outcome: SyncTotals
@@ -205,44 +266,114 @@ class StatsAnswer(_Answer):
     by_day: list[DayTotals]
 
 
-class EventAnswer(_Answer):
-    """One kept webhook. `event_id` is its message id; `body_id` the id inside its body."""
+class FailureTotals(Schema):
+    """Numbers of failures. A transaction counts once, under its latest failure."""
 
-    event_id: str
-    body_id: str | None
-    event: str
-    event_type: str | None
-    reading: str
-    reason: str | None
+    transactions: int
+    open: int = Field(description="Transactions that no later sync has completed.")
+    companies: int
+    syncs: int = Field(description="Syncs that failed as a whole, without a failed transaction.")
+    first_failed_at: datetime | None
+    last_failed_at: datetime | None
+
+
+class CauseTotals(FailureTotals, Cause):
+    """A cause and its failures."""
+
+    text: str | None = Field(description="What happened, for support.")
+
+
+class CauseList(List[CauseTotals]):
+    """All causes of failures."""
+
+
+class CauseGroup(FailureTotals):
+    """Failures with equal messages, apart from ids, amounts, dates and names."""
+
+    fingerprint: str
+    pattern: str = Field(description="The common part of the messages. # stands for the rest.")
+    example: str | None = Field(description="The newest of the messages.")
+
+
+class CauseDetails(CauseTotals):
+    """A cause, its failures and its groups."""
+
+    group_count: int
+    groups: list[CauseGroup] = Field(
+        description="At most 200 groups, those with the most open transactions first."
+    )
+
+
+class Event(Schema):
+    """A stored webhook. Until `processed_at` has a value, the fields of its body are null."""
+
+    message_id: str
+    received_at: datetime
+    deliveries: int
+    processed_at: datetime | None
+    event_type: str | None = Field(description="The name in this service, such as `sync.failed`.")
+    raw_type: str | None = Field(description="The type as the body spells it.")
+    parse_status: ParseStatus | None
+    parse_error: str | None
+    projection_error: str | None = Field(
+        description="Why the event could not be applied. Replay it once this is fixed."
+    )
     company_id: str | None
     sync_id: str | None
+    body_id: str | None = Field(description="The id in the body.")
     generated_at: datetime | None
-    received_at: datetime
 
 
-class EventList(_Answer):
-    """One page of kept webhooks, newest first."""
-
-    items: list[EventAnswer]
-    next: str | None
+class EventList(List[Event]):
+    """One page of webhook events, newest first."""
 
 
-class EventWithBody(EventAnswer):
-    """A kept webhook and its raw body; null once it has been pruned."""
+class EventWithBody(Event):
+    """A stored webhook and its raw body, which is null once retention has removed it."""
 
     body: str | None
     body_encoding: Literal["utf-8", "base64"] | None
 
 
-class Replayed(EventAnswer):
-    """A kept webhook as it is read now, and the sync it speaks of."""
-
-    changed: bool = Field(description="it has another meaning now, which has been applied")
-    sync: SyncAnswer | None
+class SyncState(SyncFields):
+    """A sync after a change."""
 
 
-class AlertAnswer(_Answer):
-    """Something that somebody must look at; `company_id` is empty where it is about us."""
+class TransactionState(Schema):
+    """One row of a transaction after a change."""
+
+    integration_type: str | None
+    status: str | None
+    message: str | None
+    failed: bool
+    correlation_id: str | None
+
+
+class Change(Schema):
+    """A change of a sync or of a transaction in a sync."""
+
+    cursor: str = Field(description="The value of `after` for the changes after this one.")
+    kind: Literal["sync", "transaction"]
+    company_id: str
+    sync_id: str
+    transaction_id: str | None
+    at: datetime
+    sync: SyncState | None = Field(description="The new state of a sync.")
+    rows: list[TransactionState] | None = Field(
+        description="All rows that the transaction now has in this sync. "
+        "Empty when Codat no longer lists it."
+    )
+
+
+class ChangeList(List[Change]):
+    """Changes, oldest first.
+
+    `next` is null when there are no more changes yet. Continue with the `cursor` of the last one.
+    """
+
+
+class Alert(Schema):
+    """An open alert. `company_id` is empty if it is about this service."""
 
     cause: str
     company_id: str
@@ -250,8 +381,21 @@ class AlertAnswer(_Answer):
     opened_at: datetime
 
 
-class AlertList(_Answer):
-    """A page of the open alerts. There is one per cause and company."""
+class AlertList(List[Alert]):
+    """One page of open alerts, newest first."""
 
-    items: list[AlertAnswer]
-    next: str | None
+
+class SecretUse(Schema):
+    """One of `CODAT_WEBHOOK_SECRETS`, by its position."""
+
+    index: int = Field(description="The position in the setting. The first is 0.")
+    last_used_at: datetime | None = Field(
+        description="When this process last verified a delivery with it."
+    )
+
+
+class SecretUseList(List[SecretUse]):
+    """All webhook secrets."""
+
+    next: None = None
+    since: datetime = Field(description="When this process started.")

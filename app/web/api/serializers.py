@@ -1,127 +1,136 @@
-"""From what storage reads to what our API answers."""
+"""From the records of `app.db` to the responses of the API.
+
+Fields of the same name are taken over as they are (`from_attributes`); only what differs is
+written here.
+"""
 
 import base64
-import json
 from collections import Counter
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
-from app.db.change_feed import KeptChange
-from app.db.queries.companies import KeptCompany, Stats
-from app.db.queries.events import KeptEvent
-from app.db.queries.syncs import KeptSync
-from app.db.queries.transactions import KeptItem
-from app.domain.causes.classifier import Rules
-from app.domain.status_codes import seen_stage, status_text
+from pydantic import BaseModel
+
+from app.db.change_feed import StoredChange
+from app.db.queries import causes as cause_queries
+from app.db.queries import stats as stats_queries
+from app.db.queries.companies import CompanyRecord
+from app.db.queries.events import EventRecord
+from app.db.queries.syncs import SyncRecord
+from app.db.queries.transactions import TransactionRecord
+from app.domain.causes import classifier
+from app.domain.causes.fingerprint import mask
+from app.domain.status_codes import status_text, visible_failure_stage
 from app.domain.sync_state import Outcome
-from app.web.api.schemas import (
-    CompanyAnswer,
-    DayTotals,
-    Errors,
-    EventAnswer,
-    EventWithBody,
-    PastTransaction,
-    Replayed,
-    StatsAnswer,
-    StatusCodeTotal,
-    SyncAnswer,
-    SyncTotals,
-    TransactionAnswer,
-    TransactionCounts,
-    TransactionHistory,
-)
-from app.web.api.schemas_changes import ChangeAnswer, SyncState
+from app.web.api import schemas
 
-_CAUSE_WORDS = ("who", "next_step", "customer", "send_again")
+Causes = Mapping[str, classifier.Cause]
+"""The causes of the classifier in use, by key: `database.classifier.causes`."""
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def sync_answer(kept: KeptSync) -> SyncAnswer:
-    """A kept sync, as the contract words it."""
-    sync = kept.sync
-    same = {name: getattr(sync, name) for name in SyncAnswer.model_fields if hasattr(sync, name)}
-    same["failure_stage"] = seen_stage(sync.state, sync.failure_stage)
-    return SyncAnswer(
-        **same,
-        company_name=kept.company_name,
-        status_text=status_text(sync.status_code),
-        updated_at=kept.updated_at,
-        source_platform=kept.source_platform,
-        transactions=_counts(kept),
-        errors=_errors(kept),
-        cause=kept.cause,
+def serialize_cause(key: str | None, causes: Causes) -> schemas.Cause | None:
+    """A cause by its key. For a key that the classifier no longer has, the key is the title."""
+    if key is None:
+        return None
+    return schemas.Cause(**_cause_fields(schemas.Cause, key, causes))
+
+
+def _cause_fields(model: type[BaseModel], key: str, causes: Causes) -> dict[str, Any]:
+    cause = causes.get(key)
+    if cause is None:
+        names = (*schemas.Cause.model_fields, "text")
+        fields = {name: None for name in names if name in model.model_fields}
+        return fields | {"key": key, "title": key}
+    return _same_fields(model, cause)
+
+
+def _same_fields(model: type[BaseModel], *sources: object) -> dict[str, Any]:
+    """The fields of the model that a source has an attribute for; the first source wins."""
+    return {
+        name: getattr(source, name)
+        for source in reversed(sources)
+        for name in model.model_fields
+        if hasattr(source, name)
+    }
+
+
+def serialize_sync(record: SyncRecord, causes: Causes) -> schemas.Sync:
+    """A sync."""
+    sync, job = record.sync, record.job
+    counts = schemas.TransactionCounts(expected=sync.expected)
+    if sync.counts is not None:
+        counts = schemas.TransactionCounts.model_validate(sync.counts).model_copy(
+            update={"expected": sync.expected}
+        )
+    return schemas.Sync(
+        **_same_fields(schemas.Sync, record, sync)
+        | {
+            "status_text": status_text(sync.status_code),
+            "failure_stage": visible_failure_stage(sync.state, sync.failure_stage),
+            "transactions": counts,
+            "cause": serialize_cause(record.cause_key, causes),
+            "errors": schemas.Errors(
+                state=record.errors_state,
+                attempts=job.attempts if job else 0,
+                next_attempt_at=job.next_attempt_at if job else None,
+                fetched_at=sync.fetched_at,
+                last_error=job.last_error if job else None,
+            ),
+        }
     )
 
 
-def _counts(kept: KeptSync) -> TransactionCounts:
-    if kept.sync.counts is None:
-        return TransactionCounts()
-    counts = TransactionCounts.model_validate(kept.sync.counts)
-    return counts.model_copy(update={"expected": kept.sync.expected})
+def serialize_transaction(record: TransactionRecord, causes: Causes) -> schemas.Transaction:
+    """One row of a transaction list."""
+    return _transaction(schemas.Transaction, record, causes)
 
 
-def _errors(kept: KeptSync) -> Errors:
-    fetch = kept.fetch
-    return Errors(
-        state=kept.errors_state,
-        attempts=fetch.attempts if fetch else 0,
-        next_attempt_at=fetch.next_attempt_at if fetch else None,
-        fetched_at=kept.sync.fetched_at,
-        last_error=fetch.last_error if fetch else None,
-    )
+def _transaction(model: type[Model], record: TransactionRecord, causes: Causes) -> Model:
+    cause = serialize_cause(record.cause_key, causes)
+    return model(**_same_fields(model, record) | {"cause": cause})
 
 
-def item_answer(item: KeptItem, rules: Rules) -> TransactionAnswer:
-    """A kept row of a transaction list, its cause in words."""
-    return TransactionAnswer(**_item(item, rules))
-
-
-def _item(item: KeptItem, rules: Rules) -> dict[str, Any]:
-    same = {name: getattr(item, name) for name in KeptItem.__slots__}
-    return same | _cause(item.cause, rules)
-
-
-def _cause(key: str | None, rules: Rules) -> dict[str, str | None]:
-    """A cause's words; a key that no rule knows any more stands for itself."""
-    cause = rules.causes.get(key or "")
-    told = {f"cause_{name}": getattr(cause, name, None) for name in _CAUSE_WORDS}
-    return told | {"cause_title": cause.title if cause else key}
-
-
-def history_answer(items: list[KeptItem], rules: Rules) -> TransactionHistory:
-    """A transaction's rows over all syncs, newest first, and what they add up to."""
-    failures = [item for item in items if item.failed]
-    newest = items[0]
-    return TransactionHistory(
+def serialize_history(
+    records: Sequence[TransactionRecord], causes: Causes
+) -> schemas.TransactionHistory:
+    """A transaction's rows over all syncs, newest first, at least one."""
+    newest = records[0]
+    failures = [record for record in records if record.failed]
+    return schemas.TransactionHistory(
         company_id=newest.company_id,
         transaction_id=newest.transaction_id or "",
-        current=newest.current,
-        cured_by=failures[0].cured_by if failures else None,
-        history=[PastTransaction(**_item(item, rules)) for item in items],
+        current_status=newest.current_status,
+        resolved_by=failures[0].resolved_by if failures else None,
+        history=[_transaction(schemas.TransactionAttempt, record, causes) for record in records],
     )
 
 
-def company_answer(company: KeptCompany) -> CompanyAnswer:
+def serialize_company(record: CompanyRecord, causes: Causes) -> schemas.Company:
     """A company with its totals."""
-    return CompanyAnswer(
-        company_id=company.company_id,
-        company_name=company.name,
-        syncs=SyncTotals(**_totals(company.by_outcome)),
-        open_failures=company.open_failures,
-        last_sync=sync_answer(company.last_sync) if company.last_sync else None,
-        connection_state=company.connection_state,
+    return schemas.Company(
+        **_same_fields(schemas.Company, record)
+        | {
+            "syncs": schemas.SyncTotals(**_totals(record.by_outcome)),
+            "last_sync": serialize_sync(record.last_sync, causes) if record.last_sync else None,
+        }
     )
 
 
-def stats_answer(stats: Stats) -> StatsAnswer:
-    """The statistics of a range, every outcome named even where there is none."""
-    codes = sorted(stats.by_status_code.items(), key=lambda each: (each[0] is None, each[0] or 0))
-    return StatsAnswer(
+def serialize_stats(stats: stats_queries.Stats) -> schemas.Stats:
+    """Totals, with every outcome also where there are no syncs of it."""
+    codes = sorted(stats.by_status_code.items(), key=lambda code: (code[0] is None, code[0] or 0))
+    return schemas.Stats(
         total=stats.by_outcome.total(),
-        by_outcome=SyncTotals(**_totals(stats.by_outcome)),
+        by_outcome=schemas.SyncTotals(**_totals(stats.by_outcome)),
         by_status_code=[
-            StatusCodeTotal(status_code=code, status_text=status_text(code), total=total)
+            schemas.StatusCodeTotal(status_code=code, status_text=status_text(code), total=total)
             for code, total in codes
         ],
-        by_day=[DayTotals(day=day, **_totals(count)) for day, count in stats.by_day.items()],
+        by_day=[
+            schemas.DayTotals(day=day, **_totals(totals)) for day, totals in stats.by_day.items()
+        ],
     )
 
 
@@ -129,43 +138,58 @@ def _totals(by_outcome: Counter[str]) -> dict[str, int]:
     return {"total": by_outcome.total()} | {name: by_outcome[name] for name in get_args(Outcome)}
 
 
-def event_answer(event: KeptEvent) -> EventAnswer:
-    """A kept webhook without its body."""
-    return EventAnswer(**_told(event))
+def serialize_cause_totals(
+    totals: cause_queries.CauseTotals, causes: Causes
+) -> schemas.CauseTotals:
+    """A cause and its failures."""
+    model = schemas.CauseTotals
+    cause_fields = _cause_fields(model, totals.cause_key, causes)
+    return model(**_same_fields(model, totals) | cause_fields)
 
 
-def event_with_body(event: KeptEvent) -> EventWithBody:
-    """A kept webhook with its body: as text where it is UTF-8, else in base64."""
-    if event.body is None:
-        return EventWithBody(**_told(event), body=None, body_encoding=None)
-    try:
-        return EventWithBody(**_told(event), body=event.body.decode(), body_encoding="utf-8")
-    except UnicodeDecodeError:
-        coded = base64.b64encode(event.body).decode()
-        return EventWithBody(**_told(event), body=coded, body_encoding="base64")
-
-
-def change_answer(change: KeptChange) -> ChangeAnswer:
-    """A change with the state it led to."""
-    told = json.loads(change.told)
-    return ChangeAnswer(
-        cursor=change.cursor,
-        kind=change.kind,
-        company_id=change.company_id,
-        sync_id=change.sync_id,
-        transaction_id=change.transaction_id,
-        at=change.at,
-        sync=SyncState.model_validate(told) if change.kind == "sync" else None,
-        rows=told["rows"] if change.kind == "transaction" else None,
+def serialize_cause_details(
+    details: cause_queries.CauseDetails, causes: Causes
+) -> schemas.CauseDetails:
+    """A cause, its failures and its groups."""
+    totals = serialize_cause_totals(details.totals, causes)
+    groups = [
+        schemas.CauseGroup(**_same_fields(schemas.CauseGroup, group), pattern=mask(group.example))
+        for group in details.groups
+    ]
+    return schemas.CauseDetails(
+        **totals.model_dump(), group_count=details.group_count, groups=groups
     )
 
 
-def replayed(event: KeptEvent, *, changed: bool, sync: KeptSync | None) -> Replayed:
-    """A kept webhook that was read again, and what the sync has become."""
-    told = sync_answer(sync) if sync else None
-    return Replayed(**_told(event), changed=changed, sync=told)
+def serialize_event(record: EventRecord) -> schemas.Event:
+    """A webhook event without its body."""
+    return schemas.Event.model_validate(record)
 
 
-def _told(event: KeptEvent) -> dict[str, Any]:
-    same = {name: getattr(event, name) for name in EventAnswer.model_fields if name != "body_id"}
-    return same | {"event_id": event.message_id, "body_id": event.event_id}
+def serialize_event_with_body(record: EventRecord) -> schemas.EventWithBody:
+    """A webhook event with its body: as text if it is UTF-8, else in base64."""
+    body: str | None = None
+    encoding = None
+    if record.body is not None:
+        try:
+            body, encoding = record.body.decode(), "utf-8"
+        except UnicodeDecodeError:
+            body, encoding = base64.b64encode(record.body).decode(), "base64"
+    fields = _same_fields(schemas.EventWithBody, record)
+    return schemas.EventWithBody(**fields | {"body": body, "body_encoding": encoding})
+
+
+def serialize_change(change: StoredChange, causes: Causes) -> schemas.Change:
+    """A change. A payload that was stored before a field was added has null there."""
+    sync = rows = None
+    if change.kind == "sync":
+        cause = serialize_cause(change.payload.get("cause_key"), causes)
+        sync = _from_payload(schemas.SyncState, {**change.payload, "cause": cause})
+    else:
+        rows = [_from_payload(schemas.TransactionState, row) for row in change.payload["rows"]]
+    fields = _same_fields(schemas.Change, change)
+    return schemas.Change(**fields | {"sync": sync, "rows": rows})
+
+
+def _from_payload(model: type[Model], payload: Mapping[str, Any]) -> Model:
+    return model.model_validate({**dict.fromkeys(model.model_fields), **payload})

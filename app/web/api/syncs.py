@@ -1,184 +1,147 @@
-"""Our services' door, syncs: the list, one, its transactions, its timeline, asking Codat again."""
+"""Syncs: the list, one sync, its timeline, refresh, retry, statistics."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.db.queries import events as queries_events
+from app.db import sync_writer
+from app.db.engine import Database
+from app.db.queries import events as event_queries
+from app.db.queries import stats as stats_queries
 from app.db.queries import syncs as queries
-from app.db.queries import transactions as queries_items
-from app.errors import NotKnown
-from app.web.api.query_params import ItemQuery, SyncQuery, TimelineQuery, Whose
-from app.web.api.responses import CSV_TYPE, UNCHANGED, as_csv, tagged, wants_csv
-from app.web.api.schemas import (
-    Asked,
-    StepAnswer,
-    SyncAnswer,
-    SyncList,
-    Timeline,
-    TransactionList,
-    TransactionRows,
+from app.errors import NotFound
+from app.web.api import schemas
+from app.web.api.csv_export import CSV_CONTENT, ReadPage, csv_response, wants_csv
+from app.web.api.query_params import (
+    RangeParams,
+    SyncIdParams,
+    SyncParams,
+    TimelineParams,
 )
-from app.web.api.serializers import item_answer, sync_answer
-from app.web.auth import TheDatabase, TheOwing
+from app.web.api.responses import NOT_MODIFIED, etag_response
+from app.web.api.retry import request_retry
+from app.web.api.serializers import serialize_stats, serialize_sync
+from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
 from app.web.path_params import Id, IdRoute
 from app.web.problems import documented
 
-SYNC_COLUMNS = (
-    "company_id",
-    "company_name",
-    "sync_id",
-    "state",
-    "status_code",
-    "status_text",
-    "outcome",
-    "failure_stage",
-    "error_message",
-    "exception_message",
-    "data_pushed",
-    "started_at",
-    "finished_at",
-    "first_seen_at",
-    "updated_at",
-    "source_platform",
-    "transactions_total",
-    "transactions_completed",
-    "transactions_failed",
-    "transactions_pending",
-    "transactions_other",
-    "transactions_expected",
-    "errors_state",
-    "errors_attempts",
-    "errors_next_attempt_at",
-    "errors_fetched_at",
-    "errors_last_error",
-    "cause",
-)
 ONE_SYNC = documented(401, 404, 409, 422, 503)
+SyncIdQuery = Annotated[SyncIdParams, Query()]
 
-router = APIRouter(tags=["syncs"], route_class=IdRoute)
+router = APIRouter(tags=["Syncs"], route_class=IdRoute)
+
+
+def read_syncs(database: Database, params: SyncParams) -> ReadPage[schemas.Sync]:
+    """A function that reads a page of the syncs that match the parameters."""
+    criteria, causes = params.to_filter(), database.classifier.causes
+
+    def read(cursor: str | None, limit: int) -> tuple[list[schemas.Sync], str | None]:
+        with database.reading() as connection:
+            page = queries.list_syncs(
+                connection, criteria, sort=params.sort, cursor=cursor, limit=limit
+            )
+        return [serialize_sync(record, causes) for record in page.items], page.next
+
+    return read
 
 
 @router.get(
     "/syncs",
-    summary="List syncs, those changed last first",
-    response_model=SyncList,
-    responses={200: {"content": {CSV_TYPE: {}}}, **documented(401, 422, 503)},
+    summary="List syncs",
+    response_model=schemas.SyncList,
+    responses={**CSV_CONTENT, **documented(401, 422, 503)},
 )
 def list_syncs(
-    request: Request, database: TheDatabase, query: Annotated[SyncQuery, Query()]
-) -> SyncList | Response:
-    """One page of syncs, or all of them as CSV (`Accept: text/csv` or `?format=csv`).
+    request: Request, database: DatabaseDep, params: Annotated[SyncParams, Query()]
+) -> Response | schemas.SyncList:
+    """One page of syncs, the latest updated first, or all of them as CSV.
 
-    `from` and `to` are compared with a sync's own time: its start, else its end, else when it
-    was first heard of. Unknown values sort last.
+    `from` and `to` are compared with the start of a sync, or with its end or the time when it was
+    first seen if the start is unknown. Unknown values sort last.
     """
-    wanted = query.wanted()
-
-    def read(cursor: str | None, limit: int) -> tuple[list[SyncAnswer], str | None]:
-        with database.reading() as connection:
-            page = queries.list_syncs(
-                connection, wanted, sort=query.sort, cursor=cursor, limit=limit
-            )
-        return [sync_answer(kept) for kept in page.items], page.next
-
-    if wants_csv(request, query.format):
-        return as_csv(read, SYNC_COLUMNS, name="syncs", cursor=query.cursor, most=query.most)
-    items, after = read(query.cursor, query.limit)
-    return SyncList(items=items, next=after)
+    read = read_syncs(database, params)
+    if wants_csv(request, params.format):
+        return csv_response(
+            read, schemas.Sync, filename="syncs", cursor=params.cursor, limit=params.csv_limit
+        )
+    items, following = read(params.cursor, params.limit)
+    return schemas.SyncList(items=items, next=following)
 
 
 @router.get(
     "/syncs/{sync_id}",
-    summary="One sync",
-    response_model=SyncAnswer,
-    responses={**UNCHANGED, **ONE_SYNC},
+    summary="Get a sync",
+    response_model=schemas.Sync,
+    responses={**NOT_MODIFIED, **ONE_SYNC},
 )
-def get_sync(
-    request: Request, database: TheDatabase, sync_id: Id, whose: Annotated[Whose, Query()]
-) -> Response:
-    """Everything known of one sync. 409 when two companies have a sync of this id."""
+def get_sync(request: Request, database: DatabaseDep, sync_id: Id, params: SyncIdQuery) -> Response:
+    """One sync. 409 if two companies have a sync with this ID."""
     with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, whose.company_id)
-    return tagged(request, sync_answer(kept))
+        record = queries.get_sync(connection, sync_id, params.company_id)
+    return etag_response(request, serialize_sync(record, database.classifier.causes))
 
 
-@router.get(
-    "/syncs/{sync_id}/transactions",
-    summary="A sync's transactions, in Codat's order",
-    responses=ONE_SYNC,
-)
-def list_transactions(
-    database: TheDatabase, sync_id: Id, query: Annotated[ItemQuery, Query()]
-) -> TransactionList:
-    """One page of rows. Rows repeat: one per integration type, and even the same one twice.
-
-    An empty list says nothing was found; whether the list is known at all is in the sync's
-    `errors.state` and `transactions.total`.
-    """
-    with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, query.company_id)
-        page = queries_items.list_items(
-            connection, kept.number, query.wanted(), cursor=query.cursor, limit=query.limit
-        )
-    items = [item_answer(item, database.rules) for item in page.items]
-    return TransactionList(items=items, next=page.next)
-
-
-@router.get(
-    "/syncs/{sync_id}/transactions/{transaction_id}",
-    summary="One transaction's rows in this sync",
-    response_model=TransactionRows,
-    responses={**UNCHANGED, **ONE_SYNC},
-)
-def get_transaction(
-    request: Request,
-    database: TheDatabase,
-    sync_id: Id,
-    transaction_id: Id,
-    whose: Annotated[Whose, Query()],
-) -> Response:
-    """All rows of the transaction in this sync, in Codat's order."""
-    with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, whose.company_id)
-        rows = queries_items.items_of(connection, kept.number, transaction_id)
-    items = [item_answer(item, database.rules) for item in rows]
-    return tagged(request, TransactionRows(items=items))
-
-
-@router.get(
-    "/syncs/{sync_id}/timeline", summary="What happened to a sync, and why", responses=ONE_SYNC
-)
+@router.get("/syncs/{sync_id}/timeline", summary="Get a sync's timeline", responses=ONE_SYNC)
 def get_timeline(
-    database: TheDatabase, sync_id: Id, query: Annotated[TimelineQuery, Query()]
-) -> Timeline:
-    """Every delivery, duplicate, fetch and decision, oldest first, each with its reason."""
+    database: DatabaseDep, sync_id: Id, params: Annotated[TimelineParams, Query()]
+) -> schemas.Timeline:
+    """Every delivery, duplicate, fetch and decision, oldest first, with its reason."""
     with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, query.company_id)
-        page = queries_events.timeline(
-            connection,
-            kept.number,
-            kept.sync.company_id,
-            sync_id,
-            cursor=query.cursor,
-            limit=query.limit,
+        record = queries.get_sync(connection, sync_id, params.company_id)
+        page = event_queries.timeline(
+            connection, record.pk, cursor=params.cursor, limit=params.limit
         )
-    items = [StepAnswer.model_validate(step) for step in page.items]
-    return Timeline(items=items, next=page.next)
+    items = [schemas.TimelineEntry.model_validate(entry) for entry in page.items]
+    return schemas.Timeline(items=items, next=page.next)
 
 
 @router.post(
-    "/syncs/{sync_id}/refresh",
-    summary="Ask Codat again",
+    "/syncs/{sync_id}/refresh", summary="Refresh a sync", status_code=202, responses=ONE_SYNC
+)
+def refresh_sync(
+    database: DatabaseDep,
+    clock: ClockDep,
+    wake_worker: WakeWorkerDep,
+    sync_id: Id,
+    params: SyncIdQuery,
+) -> schemas.RefreshAccepted:
+    """Queue a fetch of the sync's status and transactions from Codat. Safe to repeat."""
+    with database.writing() as connection:
+        record = queries.get_sync(connection, sync_id, params.company_id)
+        company_id = record.sync.company_id
+        if not sync_writer.refresh(connection, sync_id, company_id, now=clock()):
+            raise NotFound("Sync not found")
+    wake_worker()
+    return schemas.RefreshAccepted(company_id=company_id, sync_id=sync_id)
+
+
+@router.post(
+    "/syncs/{sync_id}/retry",
+    summary="Request a retry of a sync's failed transactions",
     status_code=202,
     responses=ONE_SYNC,
 )
-def refresh(
-    database: TheDatabase, owe: TheOwing, sync_id: Id, whose: Annotated[Whose, Query()]
-) -> Asked:
-    """Owe a fetch of this sync's status and transactions, due now. Safe to repeat."""
+def retry_sync(
+    database: DatabaseDep,
+    settings: SettingsDep,
+    clock: ClockDep,
+    wake_worker: WakeWorkerDep,
+    sync_id: Id,
+    params: SyncIdQuery,
+) -> schemas.RetryAccepted:
+    """Queue a signed `retry.requested` message for `RETRY_WEBHOOK_URL`.
+
+    It has the failed transactions that no later sync has completed. 409 if there are none, or if
+    `RETRY_WEBHOOK_URL` is not set. The same request within a minute is sent only once.
+    """
+    accepted = request_retry(database, settings, sync_id, params.company_id, clock())
+    wake_worker()
+    return accepted
+
+
+@router.get("/stats", summary="Get statistics", responses=documented(401, 422, 503))
+def get_stats(database: DatabaseDep, params: Annotated[RangeParams, Query()]) -> schemas.Stats:
+    """Numbers of syncs by outcome, status code and UTC day, of all time without a range."""
     with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, whose.company_id)
-    if not owe(kept.sync.company_id, kept.sync.sync_id):
-        raise NotKnown("no such sync is known here")
-    return Asked(company_id=kept.sync.company_id, sync_id=kept.sync.sync_id)
+        stats = stats_queries.stats(connection, params.from_, params.to)
+    return serialize_stats(stats)

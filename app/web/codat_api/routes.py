@@ -1,205 +1,199 @@
-"""Codat's own read paths under `/codat`, answered from what is kept here.
+"""The Codat-compatible API: Codat's own read paths under `/codat`, answered from stored data.
 
-Codat's official SDKs work against them with only their server URL changed. Paths, shapes, error
-bodies and paging are Codat's (its OpenAPI file, "Sync for Expenses"); nothing here asks Codat.
+Codat's official SDKs work against it with only their server URL changed. Paths, bodies, errors and
+paging are those of Codat's OpenAPI file ("Sync for Expenses"). It makes no calls to Codat.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from app.db.queries import (
-    companies as queries_companies,
-)
-from app.db.queries import (
-    syncs as queries,
-)
-from app.db.queries import (
-    transactions as queries_items,
-)
-from app.db.queries.syncs import KeptSync
-from app.errors import Conflicting
-from app.web.auth import TheDatabase, require_codat_key
-from app.web.codat_api import schemas as shapes
-from app.web.codat_api.schemas import (
-    Companies,
-    CompanySyncStatus,
-    MirroredTransaction,
-    Transactions,
-)
+from app.db.queries import companies as company_queries
+from app.db.queries import syncs as sync_queries
+from app.db.queries import transactions as transaction_queries
+from app.db.queries.syncs import SyncRecord
+from app.errors import Conflict
+from app.web.auth import require_codat_key
+from app.web.codat_api import schemas
+from app.web.dependencies import ClockDep, DatabaseDep
 from app.web.path_params import Id, LenientRoute
-from app.web.problems import amend
+from app.web.problems import extend_openapi
 
 PREFIX = "/codat"
 SYNCS = "/companies/{company_id}/sync/expenses/syncs"
-MOST_LISTED = 1000
-LARGEST_PAGE = 5000
-LAST_PAGE = 1_000_000
+MAX_LISTED = 1000
+MAX_PAGE_SIZE = 5000
+MAX_PAGE = 1_000_000
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of the call in generated clients: `get_sync` → `codatGetSync`."""
+    return to_camel(f"codat_{route.name}")
+
 
 router = APIRouter(
     prefix=PREFIX,
-    tags=["Codat's own paths"],
+    tags=["Codat-compatible API"],
     route_class=LenientRoute,
     dependencies=[Depends(require_codat_key)],
-    responses=shapes.documented(400, 401, 503),
+    responses=schemas.documented(400, 401, 503),
+    generate_unique_id_function=operation_id,
 )
 
 
-class PageQuery(BaseModel):
-    """Codat's paging; what else a caller of Codat may send is let pass."""
+class PageParams(BaseModel):
+    """Codat's paging. Other parameters of Codat's API are accepted and ignored."""
 
     model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
 
-    page: int = Field(1, ge=1, le=LAST_PAGE)
-    page_size: int = Field(100, ge=1, le=LARGEST_PAGE)
+    page: int = Field(1, ge=1, le=MAX_PAGE)
+    page_size: int = Field(100, ge=1, le=MAX_PAGE_SIZE)
 
 
-Paged = Annotated[PageQuery, Query()]
+PageQuery = Annotated[PageParams, Query()]
 
 
-@router.get(
-    "/companies",
-    summary="Companies, as Codat lists them",
-    response_model_exclude_none=True,
-)
-def companies(database: TheDatabase, query: Paged) -> Companies:
-    """One page by number. `query`, `orderBy` and `tags` change nothing here."""
-    size = query.page_size
+@router.get("/companies", summary="List companies", response_model_exclude_none=True)
+def list_companies(database: DatabaseDep, params: PageQuery) -> schemas.CompaniesPage:
+    """One page by number. `query`, `orderBy` and `tags` are ignored."""
+    size = params.page_size
     with database.reading() as connection:
-        total = queries_companies.count_companies(connection)
-        rows = queries_companies.companies_by_page(connection, (query.page - 1) * size, size)
-    return Companies(
-        results=[shapes.company(*row) for row in rows],
-        **shapes.paging("/companies", query.page, size, total),
+        total = company_queries.count_companies(connection)
+        rows = company_queries.companies_from(connection, (params.page - 1) * size, size)
+    return schemas.CompaniesPage(
+        results=[schemas.company_schema(*row) for row in rows],
+        **schemas.paging("/companies", params.page, size, total),
     )
 
 
 @router.get(
-    SYNCS + "/list/status",
-    summary="A company's syncs, as Codat lists them",
-    responses=shapes.documented(404),
+    SYNCS + "/list/status", summary="List a company's syncs", responses=schemas.documented(404)
 )
-def list_statuses(
-    database: TheDatabase, company_id: Id, response: Response
-) -> list[CompanySyncStatus]:
-    """A bare array without paging, as Codat's; at most the newest 1000 syncs."""
+def list_syncs(
+    database: DatabaseDep, clock: ClockDep, company_id: Id, response: Response
+) -> list[schemas.CompanySyncStatus]:
+    """The newest 1000 syncs as an array without paging."""
     with database.reading() as connection:
-        queries_companies.require_company(connection, company_id)
-        kept = queries.newest_syncs(connection, company_id, MOST_LISTED)
-    _say_freshness(response, *kept)
-    return [shapes.status(each) for each in kept]
+        company_queries.require_company(connection, company_id)
+        records = sync_queries.newest_syncs(connection, company_id, MAX_LISTED)
+    response.headers.update(schemas.freshness_headers(records, clock()))
+    return [schemas.status_schema(record) for record in records]
 
 
 @router.get(
-    SYNCS + "/latest/status",
-    summary="A company's newest sync, in Codat's shape",
-    responses=shapes.documented(404),
+    SYNCS + "/latest/status", summary="Get the latest sync", responses=schemas.documented(404)
 )
-def latest(database: TheDatabase, company_id: Id, response: Response) -> CompanySyncStatus:
-    """The newest by the sync's own time."""
+def get_latest_sync(
+    database: DatabaseDep, clock: ClockDep, company_id: Id, response: Response
+) -> schemas.CompanySyncStatus:
+    """The newest sync by its start, its end, or the time when it was first seen."""
     with database.reading() as connection:
-        kept = queries.latest_sync(connection, company_id)
-    _say_freshness(response, kept)
-    return shapes.status(kept)
+        record = sync_queries.latest_sync(connection, company_id)
+    response.headers.update(schemas.freshness_headers([record], clock()))
+    return schemas.status_schema(record)
 
 
 @router.get(
     SYNCS + "/lastSuccessful/status",
-    summary="A company's newest successful sync, in Codat's shape",
-    responses=shapes.documented(404),
+    summary="Get the last successful sync",
+    responses=schemas.documented(404),
 )
-def last_successful(database: TheDatabase, company_id: Id, response: Response) -> CompanySyncStatus:
-    """The newest that Codat's own verdict proves."""
+def get_last_successful_sync(
+    database: DatabaseDep, clock: ClockDep, company_id: Id, response: Response
+) -> schemas.CompanySyncStatus:
+    """The newest sync that wrote all its data, or had none to write, according to Codat's API."""
     with database.reading() as connection:
-        kept = queries.last_successful_sync(connection, company_id)
-    _say_freshness(response, kept)
-    return shapes.status(kept)
+        record = sync_queries.last_successful_sync(connection, company_id)
+    response.headers.update(schemas.freshness_headers([record], clock()))
+    return schemas.status_schema(record)
 
 
-@router.get(
-    SYNCS + "/{sync_id}/status",
-    summary="One sync, in Codat's shape",
-    responses=shapes.documented(404),
-)
-def one(
-    database: TheDatabase, company_id: Id, sync_id: Id, response: Response
-) -> CompanySyncStatus:
-    """The sync of this company and id."""
+@router.get(SYNCS + "/{sync_id}/status", summary="Get a sync", responses=schemas.documented(404))
+def get_sync(
+    database: DatabaseDep, clock: ClockDep, company_id: Id, sync_id: Id, response: Response
+) -> schemas.CompanySyncStatus:
+    """One sync of the company."""
     with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, company_id)
-    _say_freshness(response, kept)
-    return shapes.status(kept)
+        record = sync_queries.get_sync(connection, sync_id, company_id)
+    response.headers.update(schemas.freshness_headers([record], clock()))
+    return schemas.status_schema(record)
 
 
 @router.get(
     SYNCS + "/{sync_id}/transactions",
-    summary="A sync's transactions, in Codat's shape",
+    summary="List a sync's transactions",
     response_model_exclude_none=True,
-    responses=shapes.documented(404, 409),
+    responses=schemas.documented(404, 409),
 )
-def transactions(
-    database: TheDatabase, company_id: Id, sync_id: Id, query: Paged, response: Response
-) -> Transactions:
-    """One page by number. 409 while the sync's list is not known here: unknown is not empty."""
-    size = query.page_size
+def list_transactions(
+    database: DatabaseDep,
+    clock: ClockDep,
+    company_id: Id,
+    sync_id: Id,
+    params: PageQuery,
+    response: Response,
+) -> schemas.TransactionsPage:
+    """One page by number. 409 while the sync's list is unknown: an empty list would be wrong."""
+    size = params.page_size
     with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, company_id)
-        total = _known_total(kept)
-        rows = queries_items.items_at(connection, kept.number, (query.page - 1) * size, size)
-    _say_freshness(response, kept)
-    path = _address(SYNCS + "/{sync_id}/transactions", company_id=company_id, sync_id=sync_id)
-    return Transactions(
-        results=[shapes.transaction(row) for row in rows],
-        **shapes.paging(path, query.page, size, total),
+        record = sync_queries.get_sync(connection, sync_id, company_id)
+        total = _known_total(record)
+        rows = transaction_queries.transactions_from(
+            connection, record.pk, (params.page - 1) * size, size
+        )
+    response.headers.update(schemas.freshness_headers([record], clock()))
+    path = (SYNCS + "/{sync_id}/transactions").format(
+        company_id=quote(company_id, safe=""), sync_id=quote(sync_id, safe="")
+    )
+    return schemas.TransactionsPage(
+        results=[schemas.transaction_schema(row) for row in rows],
+        **schemas.paging(path, params.page, size, total),
     )
 
 
 @router.get(
     SYNCS + "/{sync_id}/transactions/{transaction_id}",
-    summary="One transaction's rows, in Codat's shape",
+    summary="Get a transaction",
     response_model_exclude_none=True,
-    responses=shapes.documented(404, 409),
+    responses=schemas.documented(404, 409),
 )
-def one_transaction(
-    database: TheDatabase, company_id: Id, sync_id: Id, transaction_id: Id, response: Response
-) -> list[MirroredTransaction]:
-    """An array, as Codat's: one row per integration type."""
+def get_transaction(
+    database: DatabaseDep,
+    clock: ClockDep,
+    company_id: Id,
+    sync_id: Id,
+    transaction_id: Id,
+    response: Response,
+) -> list[schemas.CodatTransaction]:
+    """The transaction's rows as an array, one per integration type."""
     with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, company_id)
-        _known_total(kept)
-        rows = queries_items.items_of(connection, kept.number, transaction_id)
-    _say_freshness(response, kept)
-    return [shapes.transaction(row) for row in rows]
+        record = sync_queries.get_sync(connection, sync_id, company_id)
+        _known_total(record)
+        rows = transaction_queries.transaction_rows(connection, record.pk, transaction_id)
+    response.headers.update(schemas.freshness_headers([record], clock()))
+    return [schemas.transaction_schema(row) for row in rows]
 
 
-def _address(path: str, **ids: str) -> str:
-    return path.format(**{name: quote(value, safe="") for name, value in ids.items()})
-
-
-def _known_total(kept: KeptSync) -> int:
-    if kept.sync.counts is None:
-        raise Conflicting("the transactions of this sync are not known yet")
-    return kept.sync.counts.total
-
-
-def _say_freshness(response: Response, *kept: KeptSync) -> None:
-    response.headers.update(shapes.freshness(kept, datetime.now(UTC)))
+def _known_total(record: SyncRecord) -> int:
+    if record.sync.counts is None:
+        raise Conflict("The transactions of this sync are not known yet")
+    return record.sync.counts.total
 
 
 def install(app: FastAPI) -> None:
-    """Add Codat's read paths to the application, after `problems.install`."""
-    app.state.problem_shapes[PREFIX] = shapes.error_message
+    """Add the calls to the application, after `problems.install`."""
+    app.state.problem_shapes[PREFIX] = schemas.error_response
     app.include_router(router)
-    amend(app, _without_422)
+    extend_openapi(app, _remove_422)
 
 
-def _without_422(told: dict[str, Any]) -> None:
-    """FastAPI names a 422 for whatever has parameters; Codat answers 400, and so do we."""
-    for path, calls in told["paths"].items():
+def _remove_422(description: dict[str, Any]) -> None:
+    """FastAPI documents a 422 for every call with parameters. Codat's API answers 400."""
+    for path, calls in description["paths"].items():
         if path.startswith(PREFIX):
             for call in calls.values():
                 call["responses"].pop("422", None)

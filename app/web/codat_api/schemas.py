@@ -1,7 +1,8 @@
-"""Codat's shapes, filled from what is kept here: statuses, transactions, companies, errors.
+"""Codat's response bodies, filled from stored data: statuses, transactions, companies, errors.
 
-Codat's SDKs refuse a whole page for one enum member they do not know; so statuses and integration
-types are mapped into their sets, and what Codat really said is kept in an extra field beside it.
+Codat's SDKs reject a whole page because of one enum member that they do not know. So statuses and
+integration types are mapped to the documented members, and Codat's own spelling is in a field of
+its own beside it.
 """
 
 import uuid
@@ -15,12 +16,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from app.db.queries.syncs import KeptSync
-from app.db.queries.transactions import KeptItem
+from app.db.queries.syncs import SyncRecord
+from app.db.queries.transactions import TransactionRecord
 from app.web.problems import Fault
 
-LINK = "https://link.codat.io/company/"
-SERVICE = "CodatMirror"
+LINK_URL = "https://link.codat.io/company/"
+SERVICE = "CodatSyncReceiver"
 STATUSES = {
     "unknown": "Unknown",
     "pending": "Pending",
@@ -37,14 +38,14 @@ INTEGRATION_TYPES = {
 }
 
 
-class _Codat(BaseModel):
-    """A body whose fields have Codat's camelCase names outside."""
+class CodatSchema(BaseModel):
+    """A body whose fields have Codat's camelCase names in JSON."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
-class CompanySyncStatus(_Codat):
-    """Codat's `CompanySyncStatus`; null where Codat has not been asked yet."""
+class CompanySyncStatus(CodatSchema):
+    """Codat's `CompanySyncStatus`. Fields are null until Codat's API has answered."""
 
     company_id: str
     sync_id: str
@@ -54,11 +55,11 @@ class CompanySyncStatus(_Codat):
     sync_exception_message: str | None
     sync_utc: datetime | None
     data_pushed: bool | None
-    state: str = Field(description="ours: started, completed or failed")
+    state: str = Field(description="Not Codat's: `started`, `completed` or `failed`.")
 
 
-class MirroredTransaction(_Codat):
-    """Codat's `Transaction`; the `original…` fields are ours and hold Codat's own words."""
+class CodatTransaction(CodatSchema):
+    """Codat's `Transaction`. The `original…` fields are not Codat's; they have its own spelling."""
 
     transaction_id: str | None
     status: str | None
@@ -68,14 +69,14 @@ class MirroredTransaction(_Codat):
     original_integration_type: str | None
 
 
-class Link(_Codat):
+class Link(CodatSchema):
     """A relative address."""
 
     href: str
 
 
-class Links(_Codat):
-    """Codat's `_links`; `next` and `previous` only where there is such a page."""
+class Links(CodatSchema):
+    """Codat's `_links`. `next` and `previous` are left out where there is no such page."""
 
     self: Link
     current: Link
@@ -83,21 +84,23 @@ class Links(_Codat):
     previous: Link | None = None
 
 
-class _Paged(_Codat):
+class CodatPage(CodatSchema):
+    """The paging members of Codat's lists."""
+
     page_number: int
     page_size: int
     total_results: int
     links: Links = Field(alias="_links")
 
 
-class Transactions(_Paged):
+class TransactionsPage(CodatPage):
     """Codat's page of transactions."""
 
-    results: list[MirroredTransaction]
+    results: list[CodatTransaction]
 
 
-class MirroredCompany(_Codat):
-    """Codat's `Company`, as far as it is known here. A company without a name shows its id."""
+class CodatCompany(CodatSchema):
+    """Codat's `Company`, as far as it is stored. A company without a name has its ID there."""
 
     id: str
     name: str
@@ -106,13 +109,13 @@ class MirroredCompany(_Codat):
     data_connections: list[Any] = []
 
 
-class Companies(_Paged):
+class CompaniesPage(CodatPage):
     """Codat's page of companies."""
 
-    results: list[MirroredCompany]
+    results: list[CodatCompany]
 
 
-class ErrorMessage(_Codat):
+class ErrorMessage(CodatSchema):
     """Codat's error body."""
 
     status_code: int
@@ -123,9 +126,9 @@ class ErrorMessage(_Codat):
     detailed_error_code: int
 
 
-def status(kept: KeptSync) -> CompanySyncStatus:
+def status_schema(record: SyncRecord) -> CompanySyncStatus:
     """A sync as Codat's status."""
-    sync = kept.sync
+    sync = record.sync
     return CompanySyncStatus(
         company_id=sync.company_id,
         sync_id=sync.sync_id,
@@ -133,88 +136,91 @@ def status(kept: KeptSync) -> CompanySyncStatus:
         sync_status=sync.status,
         error_message=sync.error_message,
         sync_exception_message=sync.exception_message,
-        sync_utc=sync.codat_utc or sync.finished_at or sync.started_at,
+        sync_utc=sync.sync_utc or sync.finished_at or sync.started_at,
         data_pushed=sync.data_pushed,
         state=sync.state,
     )
 
 
-def transaction(item: KeptItem) -> MirroredTransaction:
+def transaction_schema(record: TransactionRecord) -> CodatTransaction:
     """A row as Codat's transaction."""
-    return MirroredTransaction(
-        transaction_id=item.transaction_id,
-        status=_member(item.status, STATUSES, "Unknown"),
-        message=item.message,
-        integration_type=_member(item.integration_type, INTEGRATION_TYPES, None),
-        original_status=item.status,
-        original_integration_type=item.integration_type,
+    return CodatTransaction(
+        transaction_id=record.transaction_id,
+        status=_member(record.status, STATUSES, default="Unknown"),
+        message=record.message,
+        integration_type=_member(record.integration_type, INTEGRATION_TYPES, default=None),
+        original_status=record.status,
+        original_integration_type=record.integration_type,
     )
 
 
-def _member(told: str | None, members: dict[str, str], otherwise: str | None) -> str | None:
-    return None if told is None else members.get(told.strip().lower(), otherwise)
+def _member(value: str | None, members: dict[str, str], *, default: str | None) -> str | None:
+    return None if value is None else members.get(value.strip().lower(), default)
 
 
-def company(company_id: str, name: str | None, newest: datetime | None) -> MirroredCompany:
+def company_schema(company_id: str, name: str | None, last_sync: datetime | None) -> CodatCompany:
     """A company as Codat's."""
-    return MirroredCompany(
+    return CodatCompany(
         id=company_id,
         name=name or company_id,
-        redirect=LINK + quote(company_id, safe=""),
-        last_sync=newest,
+        redirect=LINK_URL + quote(company_id, safe=""),
+        last_sync=last_sync,
     )
 
 
-def paging(path: str, page: int, size: int, total: int) -> dict[str, Any]:
-    """Codat's paging members for one page of a list at `path`."""
+def paging(path: str, page: int, page_size: int, total: int) -> dict[str, Any]:
+    """The members of CodatPage for one page of the list at `path`."""
     pages = {"current": page}
-    if page * size < total:
+    if page * page_size < total:
         pages["next"] = page + 1
     if page > 1:
         pages["previous"] = page - 1
-    links = {name: Link(href=f"{path}?page={n}&pageSize={size}") for name, n in pages.items()}
+    links = {
+        name: Link(href=f"{path}?page={number}&pageSize={page_size}")
+        for name, number in pages.items()
+    }
     return {
         "page_number": page,
-        "page_size": size,
+        "page_size": page_size,
         "total_results": total,
         "links": Links(self=Link(href=path), **links),
     }
 
 
-def error_message(_request: Request, fault: Fault) -> Response:
-    """A fault in Codat's shape.
+def error_response(_request: Request, fault: Fault) -> Response:
+    """A fault as Codat's error body.
 
-    A wrong parameter is 400 there (its OpenAPI file), and its SDKs do not know 422.
+    An invalid parameter is a 400 (Codat's OpenAPI file); Codat's SDKs do not know 422.
     """
     status = 400 if fault.status == 422 else fault.status
-    said = "; ".join(f"{each.name} {each.reason}" for each in fault.wrong)
-    told = ErrorMessage(
+    reasons = "; ".join(f"{parameter.name} {parameter.reason}" for parameter in fault.wrong)
+    message = ErrorMessage(
         status_code=status,
         service=SERVICE,
-        error=f"{fault.detail}: {said}" if said else fault.detail,
+        error=f"{fault.detail}: {reasons}" if reasons else fault.detail,
         correlation_id=uuid.uuid4().hex,
         can_be_retried="True" if status in (429, 503) else "False",
         detailed_error_code=0,
     )
     headers = {**fault.headers, "Cache-Control": "no-store"}
-    return JSONResponse(told.model_dump(by_alias=True), status, headers)
+    return JSONResponse(message.model_dump(by_alias=True), status, headers)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a mirrored route that may answer with these errors."""
+    """The `responses` of a route that may answer with these errors."""
     return {status: {"model": ErrorMessage} for status in statuses}
 
 
-def freshness(kept: Sequence[KeptSync], now: datetime) -> dict[str, str]:
-    """How old the answer is: `Age` since Codat was asked, `Last-Modified` when it last changed.
+def freshness_headers(records: Sequence[SyncRecord], now: datetime) -> dict[str, str]:
+    """How old an answer is: `Age` since Codat's API confirmed it, `Last-Modified` of its content.
 
-    Of several syncs, the age of the one asked about longest ago; none while one never was.
+    For several syncs, the greatest age; none if Codat has not confirmed one of them.
     """
-    if not kept:
+    if not records:
         return {}
-    changed = max(each.updated_at for each in kept)
-    headers = {"Last-Modified": changed.strftime("%a, %d %b %Y %H:%M:%S GMT")}
-    asked = [each.sync.asked_at for each in kept if each.sync.asked_at]
-    if len(asked) == len(kept):
-        headers["Age"] = str(max(0, int((now - min(asked)).total_seconds())))
+    updated_at = max(record.updated_at for record in records)
+    headers = {"Last-Modified": updated_at.strftime("%a, %d %b %Y %H:%M:%S GMT")}
+    verified = [record.sync.verified_at for record in records if record.sync.verified_at]
+    if len(verified) == len(records):
+        headers["Age"] = str(max(0, int((now - min(verified)).total_seconds())))
     return headers

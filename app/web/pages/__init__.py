@@ -1,1 +1,1 @@
-"""The HTML pages for support staff."""
+"""The HTML pages for support staff. Every page can be read without JavaScript."""

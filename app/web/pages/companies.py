@@ -1,88 +1,117 @@
-"""The companies, one of them with what stays failed there, and one transaction over all syncs."""
+"""The pages of companies, of their expenses, and of their configuration."""
 
-from fastapi import APIRouter, Request, Response
+import json
+import re
+from typing import Annotated
 
-from app.db import journal
-from app.db.queries import (
-    companies as queries_companies,
+from fastapi import APIRouter, Depends, Request, Response
+
+from app.db.queries import companies, syncs, transactions
+from app.db.queries.transactions import PushErrorFilter
+from app.web.api.query_params import CompanyParams, NoParams, PageParams
+from app.web.api.serializers import (
+    serialize_cause,
+    serialize_company,
+    serialize_history,
+    serialize_transaction,
 )
-from app.db.queries import (
-    events as queries_events,
-)
-from app.db.queries import (
-    syncs as queries,
-)
-from app.db.queries import (
-    transactions as queries_items,
-)
-from app.db.queries.transactions import ErrorFilter
-from app.web.api.query_params import CompanyQuery, Nothing, Paged
-from app.web.api.serializers import company_answer, history_answer, sync_answer
-from app.web.auth import TheDatabase
-from app.web.pages.presenters import watched
-from app.web.pages.query_params import asked
-from app.web.pages.rendering import PageRoute, page
+from app.web.dependencies import CodatDep, InteractiveCallsDep
+from app.web.pages.presenters import deciding_row, expense_status, present_sync
+from app.web.pages.query_params import read_query
+from app.web.pages.rendering import PageRoute, SignedInPage, render_page
 from app.web.pages.sessions import SignedIn
 from app.web.path_params import Id
 
-NEWEST = 10
-FAILURES_AT_ONCE = 25
+LATEST_SYNCS = 10
+OPEN_ITEMS_LIMIT = 25
+MAX_NAME_LENGTH = 100
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get("/companies")
-def list_companies(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
-    """The companies by name, with how it goes in each."""
-    query = asked(request, CompanyQuery)
-    with journal.caught_up(database) as connection:
-        found = queries_companies.list_companies(
+def list_companies(page: SignedInPage) -> Response:
+    """The companies by name, with their totals."""
+    query = read_query(page.request, CompanyParams)
+    with page.database.reading() as connection:
+        found = companies.list_companies(
             connection, q=query.q, cursor=query.cursor, limit=query.limit
         )
-    companies = [company_answer(each) for each in found.items]
-    return page(request, "companies.html", query=query, companies=companies, next=found.next)
+    rows = [serialize_company(record, page.causes) for record in found.items]
+    return page.render("companies.html", query=query, companies=rows, next=found.next)
 
 
 @router.get("/companies/{company_id}")
-def get_company(
-    request: Request, database: TheDatabase, company_id: Id, _session: SignedIn
-) -> Response:
-    """Its totals, the transactions that stay failed, its newest syncs."""
-    query = asked(request, Paged)
-    limit = query.limit if "limit" in query.model_fields_set else FAILURES_AT_ONCE
-    still_open = ErrorFilter(company_id=company_id, open=True)
-    with journal.caught_up(database) as connection:
-        company = queries_companies.get_company(connection, company_id)
-        newest = queries.newest_syncs(connection, company_id, NEWEST)
-        whole = queries.open_whole_failure(connection, company_id)
-        seen = queries_events.last_heartbeat(connection)
-        failures = queries_items.list_errors(
-            connection, still_open, cursor=query.cursor, limit=limit
+def get_company(page: SignedInPage, company_id: Id) -> Response:
+    """One company: totals, open items, latest syncs."""
+    query = read_query(page.request, PageParams)
+    limit = query.limit if "limit" in query.model_fields_set else OPEN_ITEMS_LIMIT
+    open_items = PushErrorFilter(company_id=company_id, open=True)
+    with page.database.reading() as connection:
+        company = companies.get_company(connection, company_id)
+        latest = syncs.newest_syncs(connection, company_id, LATEST_SYNCS)
+        whole_failure = syncs.open_whole_failure(connection, company_id)
+        failures = transactions.list_push_errors(
+            connection, open_items, cursor=query.cursor, limit=limit
         )
-    return page(
-        request,
+    return page.render(
         "company.html",
-        company=company_answer(company),
-        syncs=[sync_answer(kept) for kept in newest],
-        whole=sync_answer(whole) if whole else None,
-        worker=watched(seen, request.app.state.clock()),
-        failures=failures,
         query=query,
+        company=serialize_company(company, page.causes),
+        syncs=[present_sync(record, page.causes) for record in latest],
+        whole_failure=whole_failure and present_sync(whole_failure, page.causes),
+        failures=[(serialize_transaction(row, page.causes), row.at) for row in failures.items],
+        next=failures.next,
     )
 
 
 @router.get("/companies/{company_id}/transactions/{transaction_id}")
-def get_transaction(
-    request: Request,
-    database: TheDatabase,
-    company_id: Id,
-    transaction_id: Id,
-    _session: SignedIn,
-) -> Response:
-    """Did this expense reach the books? The answer, and its rows in every sync."""
-    asked(request, Nothing)
-    with journal.caught_up(database) as connection:
-        items = queries_items.history(connection, company_id, transaction_id)
-        company = queries_companies.get_company(connection, company_id)
-    history = history_answer(items, database.rules)
-    return page(request, "transaction.html", history=history, company=company_answer(company))
+def get_transaction(page: SignedInPage, company_id: Id, transaction_id: Id) -> Response:
+    """One expense: is it in the books, and its rows in all syncs, newest first."""
+    read_query(page.request, NoParams)
+    with page.database.reading() as connection:
+        rows = transactions.transaction_history(connection, company_id, transaction_id)
+        names = companies.company_names(connection, {company_id})
+    row, history = deciding_row(rows), serialize_history(rows, page.causes)
+    title, tone, sentence = expense_status(row.current_status, row.cause_key)
+    is_recorded = row.current_status == "completed"
+    resolving = [each.at for each in rows if is_recorded and each.sync_id == history.resolved_by]
+    return page.render(
+        "transaction.html",
+        company_id=company_id,
+        company_name=names.get(company_id),
+        history=history,
+        title=title,
+        tone=tone,
+        sentence=sentence,
+        cause=serialize_cause(row.cause_key, page.causes),
+        failed_at=next((each.at for each in rows if each.failed), None),
+        recorded_at=resolving[0] if resolving else None,
+    )
+
+
+async def _read_config(
+    request: Request, codat: CodatDep, calls: InteractiveCallsDep, company_id: Id, _user: SignedIn
+) -> str:
+    read_query(request, NoParams)
+    config = await calls.run(codat.get_config(company_id))
+    return json.dumps(config, indent=2, ensure_ascii=False)
+
+
+Config = Annotated[str, Depends(_read_config)]
+"""The configuration as JSON text, read from Codat while the user waits."""
+
+
+@router.get("/companies/{company_id}/config")
+def get_config(request: Request, company_id: Id, config: Config) -> Response:
+    """The configuration as a page."""
+    return render_page(request, "config.html", company_id=company_id, config=config)
+
+
+@router.get("/companies/{company_id}/config.json")
+def download_config(company_id: Id, config: Config) -> Response:
+    """The configuration as a file."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", company_id)[:MAX_NAME_LENGTH]
+    headers = {"Content-Disposition": f'attachment; filename="codat-config-{name}.json"'}
+    body = config.encode("utf-8", "replace")
+    return Response(body, media_type="application/json", headers=headers)

@@ -1,51 +1,51 @@
-"""The kept webhooks: first those nothing could be made of, each with its reason."""
+"""The stored webhooks, first those that need review, and the page of one with its body."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Literal
 
-from app.db.queries import companies as queries_companies
-from app.db.queries import events as queries_events
-from app.web.api.query_params import Nothing
-from app.web.api.serializers import event_answer, event_with_body
-from app.web.auth import TheDatabase
-from app.web.pages.query_params import KeptQuery, asked
-from app.web.pages.rendering import PageRoute, page
-from app.web.pages.sessions import SignedIn
+from fastapi import APIRouter, Response
+
+from app.db.queries import companies, events
+from app.web.api.query_params import NoParams, PageParams
+from app.web.api.serializers import serialize_event, serialize_event_with_body
+from app.web.pages.query_params import read_query
+from app.web.pages.rendering import PageRoute, SignedInPage
 from app.web.path_params import Id
 
-ODD = ("unreadable", "unknown")
-MOST_SHOWN = 100_000
+MAX_BODY_SHOWN = 100_000  # characters
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
+class EventPageParams(PageParams):
+    """Which webhooks; by default those that need review."""
+
+    show: Literal["unreadable", "unknown", "ok", "all"] | None = None
+
+
 @router.get("/events")
-def list_events(request: Request, database: TheDatabase, _session: SignedIn) -> Response:
-    """One list of the reading that is asked for, else the first page of each that is odd."""
-    query = asked(request, KeptQuery)
-    lists = []
-    with database.reading() as connection:
-        for reading in (query.reading,) if query.reading else ODD:
-            found = queries_events.list_events(
-                connection,
-                reading=None if reading == "any" else reading,
-                cursor=query.cursor if query.reading else None,
-                limit=query.limit,
-            )
-            lists.append((reading, [event_answer(each) for each in found.items], found.next))
-        ids = {each.company_id for _, some, _ in lists for each in some if each.company_id}
-        names = queries_companies.names_of(connection, ids)
-    return page(request, "events.html", query=query, lists=lists, names=names)
+def list_events(page: SignedInPage) -> Response:
+    """Webhooks, newest first."""
+    query = read_query(page.request, EventPageParams)
+    with page.database.reading() as connection:
+        found = events.list_events(
+            connection,
+            parse_status=None if query.show == "all" else query.show,
+            needs_review=query.show is None,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
+        company_ids = {event.company_id for event in found.items if event.company_id}
+        names = companies.company_names(connection, company_ids)
+    rows = [serialize_event(event) for event in found.items]
+    return page.render("events.html", query=query, events=rows, next=found.next, names=names)
 
 
-@router.get("/events/{event_id}")
-def get_event(
-    request: Request, database: TheDatabase, event_id: Id, _session: SignedIn
-) -> Response:
-    """One kept webhook with its body, as text and never as anything else."""
-    asked(request, Nothing)
-    with database.reading() as connection:
-        event = queries_events.get_event(connection, event_id, with_body=True)
-        whose = {event.company_id} if event.company_id else set()
-        names = queries_companies.names_of(connection, whose)
-    told = event_with_body(event)
-    return page(request, "event.html", event=told, names=names, most=MOST_SHOWN)
+@router.get("/events/{message_id}")
+def get_event(page: SignedInPage, message_id: Id) -> Response:
+    """One webhook with its body, shown as text only."""
+    read_query(page.request, NoParams)
+    with page.database.reading() as connection:
+        event = events.get_event(connection, message_id, with_body=True)
+        names = companies.company_names(connection, {event.company_id} if event.company_id else ())
+    shown = serialize_event_with_body(event)
+    return page.render("event.html", event=shown, names=names, max_shown=MAX_BODY_SHOWN)

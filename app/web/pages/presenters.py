@@ -1,117 +1,93 @@
-"""What a page must not take for known: lists nobody has read yet, books nobody has looked into.
-
-Codat's API answers what is kept; these pages are read by people, who take a zero for a fact.
-"""
+"""What pages show beyond stored values, and what they must not present as a fact."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
 
-from app.db.queries.transactions import ItemOutcome
-from app.domain.causes.fingerprint import masked
-from app.web.api.schemas import SyncAnswer, TransactionCounts
+from app.db import event_store, workers
+from app.db.engine import Database
+from app.db.queries.syncs import SyncRecord
+from app.db.queries.transactions import TransactionRecord
+from app.domain.transactions import TransactionClass
+from app.web.api import schemas
+from app.web.api.serializers import Causes, serialize_sync
 from app.web.health import STALE_AFTER
-from app.web.pages.labels import ITEM_NOW, ITEM_TONES, TRANSACTION_TOLD, Tone
+from app.web.pages.labels import EXPENSES, Tone
 
-RECORDED_BEFORE = "already_processed"
-_NOT_READ = ("waiting", "incomplete", "given_up")
-_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-_SAID_TWICE = re.compile(r"^given up: | \(given up after \d+ attempts?\)$")
-
-
-class Placed(Protocol):
-    """A row of a transaction list with what became of its transaction."""
-
-    @property
-    def current(self) -> ItemOutcome:
-        """The outcome in the newest sync that has it."""
-
-    @property
-    def sync_id(self) -> str:
-        """Codat's id of the sync the row is in."""
-
-    @property
-    def cause(self) -> str | None:
-        """Why it failed."""
+ALREADY_PROCESSED = "already_processed"
+PENDING_NOTICE_AFTER = timedelta(seconds=5)
+_TIME = re.compile(r"(\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """When a worker was last seen, and whether one lives."""
+class ServiceStatus:
+    """Whether what a page shows is current.
 
-    seen_at: datetime | None
-    lives: bool
+    `pending` is the number of webhooks that wait to be processed; 0 while processing keeps up.
+    """
 
-
-def watched(seen: datetime | None, now: datetime) -> Watched:
-    """Whether anything fetches from Codat, by the last heartbeat; `/readyz` asks the same."""
-    return Watched(seen, lives=seen is not None and now - seen <= STALE_AFTER)
-
-
-def is_unlisted(sync: SyncAnswer) -> bool:
-    """True when no item is listed and Codat's whole list has not been read: no zero is a fact."""
-    unread = sync.state == "started" or sync.errors.state in _NOT_READ
-    return unread and not sync.transactions.total
+    is_worker_running: bool
+    worker_seen_at: datetime | None
+    pending: int
+    pending_since: datetime | None
 
 
-def candid(sync: SyncAnswer) -> SyncAnswer:
-    """The sync with counts only where they are known."""
-    if not is_unlisted(sync):
+def read_service_status(database: Database, now: datetime) -> ServiceStatus:
+    """Read the latest heartbeat and the webhooks that are not processed yet."""
+    with database.reading() as connection:
+        seen_at = workers.last_seen(connection)
+        stats = event_store.pending_stats(connection)
+    oldest = stats.oldest_received_at
+    return ServiceStatus(
+        is_worker_running=seen_at is not None and now - seen_at <= STALE_AFTER,
+        worker_seen_at=seen_at,
+        pending=stats.count if oldest and now - oldest > PENDING_NOTICE_AFTER else 0,
+        pending_since=oldest,
+    )
+
+
+def present_sync(record: SyncRecord, causes: Causes) -> schemas.Sync:
+    """The sync as the API returns it, but with null counts where a zero is no fact.
+
+    That is so if no item is listed and Codat's whole list was not fetched.
+    """
+    sync = serialize_sync(record, causes)
+    unread = sync.errors.state in ("waiting", "incomplete", "given_up") or sync.state == "started"
+    if sync.transactions.total or not unread:
         return sync
-    counts = TransactionCounts(expected=sync.transactions.expected)
+    counts = schemas.TransactionCounts(expected=sync.transactions.expected)
     return sync.model_copy(update={"transactions": counts})
 
 
-def now_of(item: Placed) -> tuple[Tone, str]:
-    """Tone and title of what became of an item; a double that was held back is no loss."""
-    if item.current == "failed" and item.cause == RECORDED_BEFORE:
-        return "calm", "Recorded before?"
-    return ITEM_TONES[item.current], ITEM_NOW[item.current]
+def expense_status(status: TransactionClass, cause_key: str | None) -> tuple[str, Tone, str]:
+    """Title, tone, and sentence for the current status of an expense.
 
-
-def told_of(item: Placed) -> str:
-    """The same in a sentence."""
-    if item.current == "failed" and item.cause == RECORDED_BEFORE:
-        return "Codat says that it was recorded before: check in the accounting software."
-    return TRANSACTION_TOLD[item.current]
-
-
-def newest_of(items: Sequence[Placed]) -> Placed:
-    """The row of the newest sync that decides; one that failed otherwise weighs more than a double.
-
-    A transaction may have several rows in one sync.
+    A failure because it was already recorded is a possible duplicate and no loss.
     """
-    newest = [each for each in items if each.sync_id == items[0].sync_id]
-    others = [each for each in newest if each.cause not in (None, RECORDED_BEFORE)]
-    doubles = [each for each in newest if each.cause == RECORDED_BEFORE]
-    return (others or doubles or newest)[0]
+    is_duplicate = status == "failed" and cause_key == ALREADY_PROCESSED
+    return EXPENSES["duplicate" if is_duplicate else status]
 
 
-def says_more(exception: str | None, error: str | None) -> bool:
-    """True when the exception's message differs from the error's in more than ids and numbers."""
-    return bool(exception) and masked(exception) != masked(error)
+def deciding_row(history: Sequence[TransactionRecord]) -> TransactionRecord:
+    """The row of the newest sync that decides the current status of an expense.
+
+    An expense may have several rows in one sync. A failure counts more than a possible duplicate.
+    """
+    newest = [row for row in history if row.sync_id == history[0].sync_id]
+    failed = [row for row in newest if row.cause_key]
+    others = [row for row in failed if row.cause_key != ALREADY_PROCESSED]
+    return (others or failed or newest)[0]
 
 
-def why_given_up(reason: str) -> str:
-    """Why asking was given up, without saying once more that it was."""
-    return _SAID_TWICE.sub("", reason)
+def split_times(text: str) -> list[str | datetime]:
+    """A text in its order, with the times in it as times."""
+    return [_parse_time(part) for part in _TIME.split(text)]
 
 
-def _read(time: str) -> str | datetime:
-    """The time, or the text where it only looks like one: reasons quote what others say."""
+def _parse_time(text: str) -> str | datetime:
+    """The time, or the text if it only looks like one: reasons quote other systems."""
     try:
-        return datetime.fromisoformat(time)
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
-        return time
-
-
-def pieces(reason: str) -> list[str | datetime]:
-    """A reason in its order, the times in it as times."""
-    found: list[str | datetime] = []
-    end = 0
-    for time in _TIME.finditer(reason):
-        found += [reason[end : time.start()], _read(time[0])]
-        end = time.end()
-    return [*found, reason[end:]]
+        return text

@@ -1,115 +1,121 @@
-"""What a page is asked for: its query string, read as the API reads it, and addresses made of it.
+"""The query string of a page, read like the API's, and the addresses of the pages.
 
-A form without script sends its empty fields too; they count as not given.
+Forms that work without JavaScript send their empty fields too; empty parameters are ignored.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_origin
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_origin
 from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from app.db.queries.transactions import ItemFilter
-from app.web.api.query_params import LONGEST_CURSOR, ItemQuery, Paged, Word
+from app.web.pages.labels import OUTCOMES, STATES
 
-USUAL_DAYS = 30  # that a page goes back where no range is asked for
 ITEM_FILTERS = ("q", "status", "failed", "cause")
+_DATE = "use a date such as 2026-01-31, or a time such as 2026-01-31T09:00:00Z"
+_FIRST_PAGE = "start again from the first page"
+_FIELDS: dict[str, tuple[str, str]] = {
+    "q": ("Search", "use at most 1,000 characters"),
+    "from": ("From", _DATE),
+    "to": ("To", _DATE),
+    "outcome": ("Outcome", f"use {', '.join(OUTCOMES)}"),
+    "state": ("State", f"use {', '.join(STATES)}"),
+    "status_code": ("Status code", "use numbers such as 5130, at most 50"),
+    "status": ("Status", "use statuses such as PushError, at most 20"),
+    "failed": ("Failed only", "use true or false"),
+    "cause": ("Cause", "use the key of a cause"),
+    "company_id": ("Company", "use at most 1,000 characters"),
+    "sort": ("Sort", "use started_at, finished_at, updated_at, company_id, or status_code, "
+             "with - before it for descending order"),
+    "limit": ("Rows per page", "use a number from 1 to 200"),
+    "cursor": ("Page", _FIRST_PAGE),
+    "timeline": ("Timeline page", _FIRST_PAGE),
+    "show": ("Webhooks", "use unreadable, unknown, ok, or all"),
+    "format": ("Format", "use csv or json"),
+}  # fmt: skip
+"""The parameters of all pages: the name on the page, and which values are allowed."""
 
 Query = TypeVar("Query", bound=BaseModel)
 
 
-class SyncPageQuery(ItemQuery):
-    """The filters of a sync's items, and which page of its timeline."""
+def read_query(request: Request, model: type[Query], *, without: Collection[str] = ()) -> Query:
+    """Read the query string as a model, `without` some of its parameters.
 
-    cause: Word | None = None
-    steps: str | None = Field(None, min_length=1, max_length=LONGEST_CURSOR)
-
-    def wanted(self) -> ItemFilter:
-        """The filter for storage."""
-        return replace(super().wanted(), cause=self.cause)
-
-
-class KeptQuery(Paged):
-    """Which of the kept webhooks; nothing given means those that were not understood."""
-
-    reading: Literal["ok", "unknown", "unreadable", "any"] | None = None
-
-
-def asked(request: Request, model: type[Query]) -> Query:
-    """The query string as a model. Raises RequestValidationError that names what is wrong."""
-    given: dict[str, list[str]] = {}
-    for name, value in request.query_params.multi_items():
-        if value.strip():
-            given.setdefault(name, []).append(value)
-    several = _several(model)
-    values = {name: each if name in several else each[-1] for name, each in given.items()}
+    Raises RequestValidationError naming what is wrong.
+    """
+    lists = {
+        field.alias or name
+        for name, field in model.model_fields.items()
+        if get_origin(field.annotation) is list
+    }
     try:
-        return model.model_validate(values)
+        return model.model_validate(
+            {
+                name: values if name in lists else values[-1]
+                for name, values in page_address(request).params.items()
+                if name not in without
+            }
+        )
     except ValidationError as error:
-        told = [dict(each) | {"loc": ("query", *each["loc"])} for each in error.errors()]
-        raise RequestValidationError(told) from None
+        details = [dict(detail) | {"loc": ("query", *detail["loc"])} for detail in error.errors()]
+        raise RequestValidationError(details) from None
 
 
-def _several(model: type[BaseModel]) -> set[str]:
-    fields = model.model_fields.items()
-    return {name for name, field in fields if get_origin(field.annotation) is list}
-
-
-def segment(text: str) -> str:
-    """An id as one segment of a path."""
-    return quote(text, safe="")
+def describe_error(name: str, reason: str) -> str:
+    """What is wrong with a parameter, and which values are allowed."""
+    if name not in _FIELDS or "not a parameter" in reason:
+        return f"Unknown parameter: {name}"
+    if name == "to" and "after from" in reason:
+        return "“To” must not be before “From”."
+    title, allowed = _FIELDS[name]
+    return f"{title}: {allowed}."
 
 
 def path(*segments: str, **params: str | None) -> str:
-    """A path of these segments, with the parameters that are given."""
-    told = {name: value for name, value in params.items() if value}
-    place = "/" + "/".join(map(segment, segments))
-    return f"{place}?{urlencode(told)}" if told else place
+    """A path of these segments, with the parameters that have a value."""
+    place = "/" + "/".join(quote(segment, safe="") for segment in segments)
+    with_value = {name: value for name, value in params.items() if value}
+    return f"{place}?{urlencode(with_value)}" if with_value else place
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
-    """The address of the page that was asked for, to make its neighbours' from."""
+class PageAddress:
+    """The address of a page, from which links to its variants are made."""
 
     path: str
-    params: tuple[tuple[str, str], ...]
+    params: dict[str, list[str]]
 
-    def but(self, changes: Mapping[str, Any], path: str | None = None) -> str:
-        """The same address with these parameters instead; None takes one away.
+    def change(self, changes: Mapping[str, Any], path: str | None = None) -> str:
+        """The same address with other values for these parameters; None removes one.
 
-        Another filter or sort begins at the first page, so the cursor goes unless it is given.
+        Another filter or sort order starts at the first page, so `cursor` is removed unless given.
         """
-        changes = {"cursor": None} | dict(changes)
-        kept = [(name, value) for name, value in self.params if name not in changes]
-        for name, value in changes.items():
-            kept += [(name, str(each)) for each in _listed(value)]
+        changed = {**self.params, "cursor": None, **changes}
+        params = {name: value for name, value in changed.items() if value not in (None, "")}
         place = self.path if path is None else path
-        return f"{place}?{urlencode(kept)}" if kept else place
+        return f"{place}?{urlencode(params, doseq=True)}" if params else place
 
-    def items(self, filters: Mapping[str, str]) -> str:
+    def filter_items(self, filters: Mapping[str, str]) -> str:
         """The items of the same sync, with these filters alone."""
-        return self.but(dict.fromkeys(ITEM_FILTERS) | dict(filters)) + "#items"
+        return self.change(dict.fromkeys(ITEM_FILTERS) | dict(filters)) + "#items"
 
-    def given(self, name: str) -> str:
-        """A parameter as it came; empty when it did not."""
-        return next((value for each, value in self.params if each == name), "")
+    def get(self, name: str) -> str:
+        """A parameter as it was given, or an empty text."""
+        return self.params.get(name, [""])[0]
 
-    def filtered(self, *names: str) -> bool:
-        """True when one of these parameters is given."""
-        return any(name in names for name, _ in self.params)
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    if value is None or value == "":
-        return ()
-    return value if isinstance(value, list | tuple) else (value,)
+    def has(self, *names: str) -> bool:
+        """True if one of these parameters is given."""
+        return not self.params.keys().isdisjoint(names)
 
 
-def here(request: Request) -> Here:
-    """The address of this request, without what is empty."""
+def page_address(request: Request) -> PageAddress:
+    """The address of this request, without empty parameters."""
     raw = (request.scope.get("raw_path") or b"/").split(b"?")[0].decode("latin-1")
-    params = request.query_params.multi_items()
-    return Here(raw, tuple((name, value) for name, value in params if value.strip()))
+    params: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        if value.strip():
+            params.setdefault(name, []).append(value)
+    return PageAddress(raw, params)

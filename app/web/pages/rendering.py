@@ -1,33 +1,34 @@
-"""What every page has: its frame, its headers, its files, and how an error looks on one.
+"""What every page has: its frame, its headers, its static files, and pages for errors.
 
-Text becomes HTML in templates only, and there it is always escaped.
+Text becomes HTML only in templates, which always escape it.
 """
 
 import hashlib
-import mimetypes
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from app.domain.status_codes import STATUS_TEXTS, status_text
-from app.web.api.retry import is_possible
-from app.web.pages import labels as words
-from app.web.pages import presenters as doubt
-from app.web.pages.errors import allowed
-from app.web.pages.query_params import here, path, segment
-from app.web.pages.sessions import session_of
+from app.db.engine import Database
+from app.domain.causes.fingerprint import mask
+from app.domain.transactions import classify
+from app.web.api.serializers import Causes
+from app.web.pages import labels, presenters
+from app.web.pages.query_params import describe_error, page_address, path
+from app.web.pages.sessions import SignedIn, session_of
 from app.web.path_params import IdRoute
 from app.web.problems import Fault
 
-PLACE = Path(__file__).parent
-A_YEAR_S = 31_536_000
-SECURITY = {
+FOLDER = Path(__file__).parent
+ONE_YEAR_S = 31_536_000
+SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -37,135 +38,156 @@ SECURITY = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-TITLES = {
-    403: "That was not allowed",
-    404: "Nothing is known here by this name",
-    409: "There are two of these",
-    413: "That was too much",
-    422: "Something in the address is not right",
-    500: "Something went wrong here",
-    502: "Codat does not answer this",
-    503: "This cannot be answered now",
+_VERSIONS = {
+    file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    for file in (FOLDER / "static").iterdir()
 }
+"""The version of each static file, which changes with its content."""
+
+_STATIC_FILES = StaticFiles(directory=FOLDER / "static")
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"long_time": labels.long_time, "thousands": "{:,}".format}
+_TEMPLATES.globals |= {
+    "labels": labels,
+    "counted": labels.counted,
+    "presenters": presenters,
+    "classify": classify,
+    "mask": mask,
+    "path": path,
+    "asset": lambda name: f"/static/{name}?v={_VERSIONS[name]}",
+}
+static_router = APIRouter(include_in_schema=False)
+
+
+@static_router.get("/static/{name}")
+async def get_static(request: Request, name: str) -> Response:
+    """A static file. Browsers may cache it for a year if the address names its version."""
+    response = await _STATIC_FILES.get_response(name, request.scope)
+    is_versioned = request.query_params.get("v") == _VERSIONS.get(name)
+    caching = f"public, max-age={ONE_YEAR_S}, immutable" if is_versioned else "no-cache"
+    response.headers.update({"Cache-Control": caching, "X-Content-Type-Options": "nosniff"})
+    return response
 
 
 class PageRoute(IdRoute):
-    """A route whose answers all carry a page's headers."""
+    """A route whose responses all carry the headers of a page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """As any route, and then the headers."""
-        answer = super().get_route_handler()
+        """The handler, with the headers added to its response."""
+        handle = super().get_route_handler()
 
-        async def secured(request: Request) -> Response:
-            return _secured(await answer(request))
+        async def handle_page(request: Request) -> Response:
+            return _with_page_headers(await handle(request))
 
-        return secured
+        return handle_page
 
 
-def _secured(response: Response) -> Response:
-    response.headers.update(SECURITY)
+def _with_page_headers(response: Response) -> Response:
+    response.headers.update(SECURITY_HEADERS)
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """A file of ours that pages need; `version` changes with its content."""
-
-    body: bytes
-    media_type: str
-    version: str
-
-
-def read_assets(folder: Path = PLACE / "static") -> dict[str, Asset]:
-    """Every file of the folder by its name."""
-    return {file.name: _asset(file) for file in sorted(folder.iterdir()) if file.is_file()}
-
-
-def _asset(file: Path) -> Asset:
-    body = file.read_bytes()
-    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    return Asset(body, kind, hashlib.sha256(body).hexdigest()[:12])
-
-
-def environment(assets: dict[str, Asset]) -> Environment:
-    """The templates, with the words and addresses they use."""
-    made = Environment(
-        loader=FileSystemLoader(PLACE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "moment": words.moment,
-        "brief": words.brief,
-        "segment": segment,
-        "grouped": "{:,}".format,
-    }
-    made.globals |= {
-        "words": words,
-        "allowed": allowed,
-        "doubt": doubt,
-        "path": path,
-        "asset": lambda name: f"/static/{name}?v={assets[name].version}",
-        "status_text": status_text,
-        "STATUS_TEXTS": STATUS_TEXTS,
-    }
-    return made
-
-
-def page(
+def render_page(
     request: Request,
-    name: str,
+    template: str,
     status: int = 200,
     headers: dict[str, str] | None = None,
-    **told: Any,
+    **context: Any,
 ) -> HTMLResponse:
-    """A page from its template, for who asks."""
-    templates: Environment = request.app.state.page_templates
-    html = templates.get_template(name).render(
-        here=here(request),
+    """Render a template as a page. All templates get the variables below besides `context`."""
+    html = _TEMPLATES.get_template(template).render(
+        address=page_address(request),
         session=session_of(request),
         now=request.app.state.clock(),
-        causes_known=request.app.state.database.rules.causes,
-        can_retry=is_possible(request.app.state.settings),
-        **told,
+        version=request.app.version,
+        **context,
     )
-    return HTMLResponse(html, status, {"Cache-Control": "no-store", **(headers or {})})
+    return HTMLResponse(html, status, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page for a signed-in user: what its content is read from, and how it is rendered."""
+
+    request: Request
+    database: Database
+    now: datetime
+
+    @property
+    def causes(self) -> Causes:
+        """The definitions of the causes, by key."""
+        return self.database.classifier.causes
+
+    def render(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+        """Render a template that also shows whether the service is up to date."""
+        service = presenters.read_service_status(self.database, self.now)
+        return render_page(self.request, template, status, service=service, **context)
+
+
+async def _page(request: Request, _session: SignedIn) -> Page:
+    state = request.app.state
+    return Page(request, state.database, state.clock())
+
+
+SignedInPage = Annotated[Page, Depends(_page)]
 
 
 def page_problem(request: Request, fault: Fault) -> Response:
-    """The fault as a page a person can read; a fault that says where to go instead, goes there."""
+    """The shape of errors for people: a page, or the redirect that the fault asks for."""
+    headers = dict(fault.headers)
     if 300 <= fault.status < 400:
-        return _secured(Response(status_code=fault.status, headers=dict(fault.headers)))
-    phrase = HTTPStatus(fault.status).phrase
-    title = TITLES.get(fault.status, phrase)
-    if fault.status == 409 and request.method == "POST":
-        title = "That cannot be done now"
-    answer = page(
-        request, "problem.html", fault.status, dict(fault.headers), title=title, fault=fault
-    )
-    return _secured(answer)
+        return _with_page_headers(Response(status_code=fault.status, headers=headers))
+    title, text = _title_and_text(request, fault)
+    wrong = [describe_error(parameter.name, parameter.reason) for parameter in fault.wrong]
+    context = {"title": title, "text": text, "wrong": wrong, "fault": fault}
+    page = render_page(request, "problem.html", fault.status, headers, **context)
+    return _with_page_headers(page)
 
 
-static = APIRouter(include_in_schema=False)
+_NOT_FOUND_TITLES = {
+    "Not found": "Page not found",
+    "Transaction not found": "Expense not found",
+    "Webhook event not found": "Webhook not found",
+}
 
 
-@static.get("/static/{name}")
-async def get_static(request: Request, name: str) -> Response:
-    """A file of ours; kept for a year when the address names its version."""
-    assets: dict[str, Asset] = request.app.state.page_assets
-    if name not in assets:
-        raise HTTPException(404)
-    asset = assets[name]
-    tag = f'"{asset.version}"'
-    keep = request.query_params.get("v") == asset.version
-    headers = {
-        "ETag": tag,
-        "Cache-Control": f"public, max-age={A_YEAR_S}, immutable" if keep else "no-cache",
-        "X-Content-Type-Options": "nosniff",
-    }
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(asset.body, media_type=asset.media_type, headers=headers)
+def _title_and_text(request: Request, fault: Fault) -> tuple[str, str]:
+    """The heading of an error page, and the sentences below it."""
+    detail = fault.detail
+    match fault.status:
+        case 403:
+            return "Form expired", "Reload the page and try again."
+        case 404 if detail.lower().endswith("not found"):
+            hint = "Try searching for the ID. Very new syncs may not have arrived yet."
+            return _NOT_FOUND_TITLES.get(detail, detail), hint
+        case 404:
+            return "Not found", f"{detail.rstrip('.')}."
+        case 409:
+            is_retry = request.url.path.endswith("/retry")
+            return "Nothing to retry" if is_retry else "Not possible now", detail
+        case 422:
+            is_dates = fault.wrong and all(each.name in ("from", "to") for each in fault.wrong)
+            return "Check the dates" if is_dates else "Check the address", detail
+        case 500 | 502 | 503:
+            return _server_error(fault)
+        case _:
+            return HTTPStatus(fault.status).phrase, detail
+
+
+def _server_error(fault: Fault) -> tuple[str, str]:
+    """The heading and the first sentence of the detail, with a hint that is always the same."""
+    hint = "Try again in a few seconds. No data is lost."
+    if fault.status == 500:
+        return "Unexpected error", "It has been logged. No data is lost."
+    if fault.status == 503:
+        return "Temporarily unavailable", f"{fault.detail.partition('. ')[0].rstrip('.')}. {hint}"
+    if fault.detail.startswith("Codat is unavailable"):
+        return "Codat is not responding", hint
+    return "Codat refused the request", fault.detail

@@ -1,66 +1,22 @@
-"""The people's door: pages for support staff, made here and usable without script."""
+"""All routes of the pages."""
 
 import time
 
 from fastapi import FastAPI
 
-from app.web.pages import (
-    causes as pages_causes,
-)
-from app.web.pages import (
-    companies as pages_companies,
-)
-from app.web.pages import (
-    config as pages_config,
-)
-from app.web.pages import (
-    events as pages_events,
-)
-from app.web.pages import (
-    health as pages_health,
-)
-from app.web.pages import (
-    rendering as pages_frame,
-)
-from app.web.pages import (
-    sign_in as pages_signing,
-)
-from app.web.pages import (
-    syncs as pages_syncs,
-)
-from app.web.pages.throttle import FAILURES, FEWEST_FAILURES, Throttle
-from app.web.problems import NOWHERE
+from app.web.pages import causes, companies, events, health, rendering, sign_in, syncs
+from app.web.problems import UNKNOWN_PATH
 
-SUBJECTS = (
-    pages_signing,
-    pages_health,
-    pages_syncs,
-    pages_companies,
-    pages_config,
-    pages_causes,
-    pages_events,
-)
-PLACES = (
-    "/",
-    "/sign-in",
-    "/sign-out",
-    "/syncs",
-    "/syncs.csv",
-    "/companies",
-    "/causes",
-    "/events",
-    "/static",
-)
+PREFIXES = (
+    "/", "/sign-in", "/sign-out", "/syncs", "/syncs.csv", "/companies", "/causes", "/events",
+    "/static", UNKNOWN_PATH,
+)  # fmt: skip
 
 
 def install(app: FastAPI) -> None:
-    """Add the pages to the application; errors at their addresses are pages too."""
-    assets = pages_frame.read_assets()
-    app.state.page_assets = assets
-    app.state.page_templates = pages_frame.environment(assets)
-    part = max(FEWEST_FAILURES, FAILURES // app.state.settings.serving_processes)
-    app.state.throttle = Throttle(time.monotonic, part)
-    app.state.problem_shapes |= dict.fromkeys((*PLACES, NOWHERE), pages_frame.page_problem)
-    for subject in SUBJECTS:
-        app.include_router(subject.router)
-    app.include_router(pages_frame.static)
+    """Add the pages to the application. Errors below their paths are shown as pages too."""
+    app.state.sign_in_throttle = sign_in.Throttle(time.monotonic)
+    app.state.problem_shapes |= dict.fromkeys(PREFIXES, rendering.page_problem)
+    for page in (sign_in, health, syncs, companies, causes, events):
+        app.include_router(page.router)
+    app.include_router(rendering.static_router)

@@ -1,8 +1,8 @@
-"""Who is signed in to the pages, and which forms are theirs.
+"""Sessions of the pages, and the forms that they may send.
 
-Nothing is kept: a session is a signed cookie, made with one of `API_KEYS` and good as long as that
-key is one of ours and its time is not over. The cookie says nothing about the key. Every form of a
-page carries a token that only this session's pages know.
+A session is a signed cookie, made with one of `API_KEYS`; nothing is stored. It is valid for
+twelve hours, as long as its key is configured, and on every replica with that key. Each form
+carries a token that only the pages of this session contain.
 """
 
 import hashlib
@@ -11,45 +11,48 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from fastapi import Depends, HTTPException, Request, Response
 
 from app.settings import Settings
 
 COOKIE = "sync_health"
-LASTS = timedelta(hours=12)
-LONGEST_FORM = 16_384
-MOST_FIELDS = 20
+LIFETIME = timedelta(hours=12)
+MAX_FORM_BYTES = 16_384
+MAX_FORM_FIELDS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody signed in; `csrf` is what their forms must carry."""
+    """A signed-in user; `csrf` is the token that their forms must carry."""
 
     csrf: str
 
 
-def sign_in(settings: Settings, given: str, now: datetime) -> str | None:
-    """The cookie for who gives one of our keys, else None; near misses take as long as far ones."""
-    theirs = hashlib.sha256(given.encode("utf-8", "replace")).digest()
-    key = None
-    for ours in _keys(settings):
-        if hmac.compare_digest(hashlib.sha256(ours).digest(), theirs):
-            key = ours
-    if key is None:
+def create_session(settings: Settings, api_key: str, now: datetime) -> str | None:
+    """The cookie of a new session, or None if `api_key` is not one of `API_KEYS`.
+
+    Takes as long for a key that is nearly right as for any other.
+    """
+    digest = hashlib.sha256(api_key.encode("utf-8", "replace")).digest()
+    matching = None
+    for key in _keys(settings):
+        if hmac.compare_digest(hashlib.sha256(key).digest(), digest):
+            matching = key
+    if matching is None:
         return None
-    told = f"{int((now + LASTS).timestamp())}.{secrets.token_urlsafe(18)}"
-    return f"{told}.{_signed(key, 'session', told)}"
+    claims = f"{int((now + LIFETIME).timestamp())}.{secrets.token_urlsafe(18)}"
+    return f"{claims}.{_sign(matching, 'session', claims)}"
 
 
 def read_session(settings: Settings, cookie: str, now: datetime) -> Session | None:
-    """The session of this cookie; None when we did not sign it or its time is over."""
-    told, _, signature = cookie.rpartition(".")
+    """The session of this cookie; None if it is not signed by one of our keys, or has expired."""
+    claims, _, signature = cookie.rpartition(".")
     for key in _keys(settings):
-        if _same(_signed(key, "session", told), signature):
-            ends = int(told.partition(".")[0])
-            return Session(_signed(key, "form", cookie)) if ends > now.timestamp() else None
+        if _equal(_sign(key, "session", claims), signature):
+            expires = int(claims.partition(".")[0])
+            return Session(_sign(key, "form", cookie)) if expires > now.timestamp() else None
     return None
 
 
@@ -57,115 +60,100 @@ def _keys(settings: Settings) -> list[bytes]:
     return [key.get_secret_value().encode() for key in settings.api_keys]
 
 
-def _signed(key: bytes, purpose: str, text: str) -> str:
-    own_key = hmac.digest(key, f"sync-health {purpose}".encode(), "sha256")
-    return hmac.new(own_key, text.encode("utf-8", "replace"), "sha256").hexdigest()
+def _sign(key: bytes, purpose: str, text: str) -> str:
+    derived = hmac.digest(key, f"sync-health {purpose}".encode(), "sha256")
+    return hmac.new(derived, text.encode("utf-8", "replace"), "sha256").hexdigest()
 
 
-def _same(ours: str, theirs: str) -> bool:
-    return hmac.compare_digest(ours.encode(), theirs.encode("utf-8", "replace"))
+def _equal(ours: str, received: str) -> bool:
+    return hmac.compare_digest(ours.encode(), received.encode("utf-8", "replace"))
 
 
 def session_of(request: Request) -> Session | None:
-    """Who asks, if they are signed in."""
+    """The session of this request, or None."""
     state = request.app.state
     return read_session(state.settings, request.cookies.get(COOKIE, ""), state.clock())
 
 
-async def _signed_in(request: Request) -> Session:
-    """Who asks; everybody else is sent to sign in, and comes back to the same address after."""
+async def _require_session(request: Request) -> Session:
+    """The session; without one, redirect to the sign-in page, which leads back here."""
     session = session_of(request)
     if session is None:
         path = (request.scope.get("raw_path") or b"").split(b"?")[0].decode("latin-1")
-        asked = f"{path}?{request.url.query}" if request.url.query else path
-        where = "/sign-in" if asked == "/" else f"/sign-in?next={quote(asked, safe='/')}"
-        raise HTTPException(303, "sign in first", {"Location": where})
+        address = f"{path}?{request.url.query}" if request.url.query else path
+        target = "/sign-in" if address == "/" else f"/sign-in?next={quote(address, safe='/')}"
+        raise HTTPException(303, "Sign in first", {"Location": target})
     return session
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a sent form, the last of each name. Raises HTTPException: 413, 422."""
+    """The fields of a URL-encoded form, the last of each name. Raises HTTPException 413 or 422."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LONGEST_FORM:
-            raise HTTPException(413, "the form is too large")
+        if len(body) > MAX_FORM_BYTES:
+            raise HTTPException(413, "The form is too large")
     try:
-        text = body.decode()
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS))
+        fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
-        raise HTTPException(422, "the form cannot be read") from None
+        raise HTTPException(422, "The form cannot be read") from None
+    return dict(fields)
 
 
-SignedIn = Annotated[Session, Depends(_signed_in)]
+SignedIn = Annotated[Session, Depends(_require_session)]
 Form = Annotated[dict[str, str], Depends(read_form)]
 
 
 async def _own_form(request: Request, session: SignedIn, form: Form) -> dict[str, str]:
-    require_same_site(request)
-    require_own(session, form)
+    require_own_form(request, session, form)
     return form
 
 
 OwnForm = Annotated[dict[str, str], Depends(_own_form)]
-"""The fields of a form that one of this session's own pages sent."""
+"""The fields of a form that a page of this session sent."""
 
 
-def require_own(session: Session, form: dict[str, str]) -> None:
-    """Raise HTTPException (403) unless one of this session's pages made the form."""
-    if not _same(session.csrf, form.get("csrf", "")):
-        raise HTTPException(403, "this form is not from a page of yours; open the page again")
+def require_own_form(request: Request, session: Session | None, form: dict[str, str]) -> None:
+    """Raise HTTPException 403 unless this site sent the form, from a page of this session if any.
 
-
-def require_same_site(request: Request) -> None:
-    """Raise HTTPException (403) when the browser says that another site sent the form.
-
-    Browsers say so in `Sec-Fetch-Site`, which no page can set; over plain http only in `Origin`.
+    Browsers name the sender in `Sec-Fetch-Site`, which no page can set; over plain HTTP only in
+    `Origin`.
     """
-    told = request.headers.get("sec-fetch-site")
-    if told not in (None, "same-origin", "none") or (told is None and _origin_is_foreign(request)):
-        raise HTTPException(403, "this form came from another site")
+    site = request.headers.get("sec-fetch-site")
+    if site not in (None, "same-origin", "none") or (site is None and _is_foreign_origin(request)):
+        raise HTTPException(403, "The form is from another site")
+    if session and not _equal(session.csrf, form.get("csrf", "")):
+        raise HTTPException(403, "The form is not from a page of this session")
 
 
-def _origin_is_foreign(request: Request) -> bool:
-    """Whether the form says it is from elsewhere; a proxy may have put its own name into Host."""
+def _is_foreign_origin(request: Request) -> bool:
+    """True for the origin of another site. A proxy may have put its own name into Host."""
     origin = request.headers.get("origin")
     if origin is None:
         return False
-    ours = (request.headers.get("host", ""), request.headers.get("x-forwarded-host", ""))
-    here = {name.strip().lower() for each in ours for name in each.split(",")} - {""}
-    return origin.partition("://")[2].lower() not in here
+    headers = (request.headers.get("host", ""), request.headers.get("x-forwarded-host", ""))
+    ours = {name.strip().lower() for value in headers for name in value.split(",")} - {""}
+    return origin.partition("://")[2].lower() not in ours
 
 
-def local(address: str) -> str:
-    """The address when it is a path of ours; else the first page."""
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return "/"
-    odd = not address.isprintable() or "\\" in address or not address.isascii()
-    here = address.startswith("/") and not address.startswith("//")
-    return "/" if odd or not here or parts.scheme or parts.netloc else address
+def local_address(address: str) -> str:
+    """The address if it is a path of this service; else the first page."""
+    is_path = address.startswith("/") and not address.startswith("//")
+    is_plain = address.isascii() and address.isprintable() and "\\" not in address
+    return address if is_path and is_plain else "/"
 
 
-def give_cookie(request: Request, response: Response, cookie: str) -> None:
-    """Set the session's cookie; only for https where the page was asked for by https."""
+def set_session_cookie(request: Request, response: Response, cookie: str | None) -> None:
+    """Set or delete the session's cookie; only for HTTPS if the page was requested by HTTPS.
+
+    A false header of a proxy harms only the sender's own cookie.
+    """
+    scheme = request.headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
     response.set_cookie(
         COOKIE,
-        cookie,
-        max_age=int(LASTS.total_seconds()),
+        cookie or "",
+        max_age=int(LIFETIME.total_seconds()) if cookie else 0,
         httponly=True,
         samesite="lax",
-        secure=_by_https(request),
+        secure="https" in (request.url.scheme, scheme),
     )
-
-
-def take_cookie(request: Request, response: Response) -> None:
-    """Let the browser forget the session."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=_by_https(request))
-
-
-def _by_https(request: Request) -> bool:
-    """True also behind a proxy that says so; who lies here harms only their own cookie."""
-    told = request.headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
-    return "https" in (request.url.scheme, told)

@@ -1,65 +1,96 @@
-"""Signing in with an API key, and out again."""
+"""Signing in with an API key, and signing out."""
+
+from collections import deque
+from collections.abc import Callable
+from math import ceil
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.web.pages.rendering import PageRoute, page
+from app.web.pages.labels import counted
+from app.web.pages.rendering import PageRoute, render_page
 from app.web.pages.sessions import (
     Form,
-    give_cookie,
-    local,
-    require_own,
-    require_same_site,
+    create_session,
+    local_address,
+    require_own_form,
     session_of,
-    sign_in,
-    take_cookie,
+    set_session_cookie,
 )
-from app.web.pages.throttle import Throttle
 
-NOT_A_KEY = "That is not one of this service's keys."
+MAX_FAILURES = 8
+FAILURE_WINDOW_S = 300.0
+MAX_ADDRESSES = 10_000
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
+class Throttle:
+    """Limits failed sign-ins per client address, in this process. `ticks` is in seconds.
+
+    For one event loop. Behind a proxy that uvicorn does not trust (`FORWARDED_ALLOW_IPS`), all
+    users share the proxy's address. Memory is bounded by `MAX_ADDRESSES`.
+    """
+
+    def __init__(self, ticks: Callable[[], float]) -> None:
+        self._ticks = ticks
+        self._failures: dict[str, deque[float]] = {}
+
+    def wait_seconds(self, address: str) -> int:
+        """For how many seconds the address must not try again; 0 if it may."""
+        failures = self._failures.get(address, deque())
+        if len(failures) < MAX_FAILURES:
+            return 0
+        return max(0, ceil(failures[0] + FAILURE_WINDOW_S - self._ticks()))
+
+    def record_failure(self, address: str) -> None:
+        """Record a failed attempt; the addresses with the oldest failures are dropped first."""
+        failures = self._failures.pop(address, deque(maxlen=MAX_FAILURES))
+        failures.append(self._ticks())
+        self._failures[address] = failures
+        if len(self._failures) > MAX_ADDRESSES:
+            del self._failures[next(iter(self._failures))]
+
+    def reset(self, address: str) -> None:
+        """Forget the failures of an address that has signed in."""
+        self._failures.pop(address, None)
+
+
 @router.get("/sign-in")
-def get_sign_in(request: Request) -> Response:
-    """The form; who is signed in already goes on."""
-    after = local(request.query_params.get("next", "/"))
+async def get_sign_in(request: Request) -> Response:
+    """The form; a user who is signed in already is sent on."""
+    target = local_address(request.query_params.get("next", "/"))
     if session_of(request):
-        return RedirectResponse(after, 303)
-    return page(request, "sign_in.html", after=after, wrong=None)
+        return RedirectResponse(target, 303)
+    return render_page(request, "sign_in.html", target=target, error=None)
 
 
 @router.post("/sign-in")
-def post_sign_in(request: Request, form: Form) -> Response:
-    """A session for one of our keys. Too many wrong ones from an address have to wait."""
-    require_same_site(request)
-    throttle: Throttle = request.app.state.throttle
-    address = request.client.host if request.client else ""
-    after = local(form.get("next", "/"))
-    wait = throttle.wait(address)
-    if wait:
-        wrong = f"Too many attempts failed. Try again in {wait // 60 + 1} min."
-        headers = {"Retry-After": str(wait)}
-        return page(request, "sign_in.html", 429, headers, after=after, wrong=wrong)
+async def post_sign_in(request: Request, form: Form) -> Response:
+    """Start a session with one of `API_KEYS`. After too many failures, the address must wait."""
+    require_own_form(request, None, form)
     state = request.app.state
-    cookie = sign_in(state.settings, form.get("key", "").strip(), state.clock())
+    throttle: Throttle = state.sign_in_throttle
+    address = request.client.host if request.client else ""
+    target = local_address(form.get("next", "/"))
+    if wait := throttle.wait_seconds(address):
+        error = f"Too many failed attempts. Try again in {counted(wait // 60 + 1, 'minute')}."
+        headers = {"Retry-After": str(wait)}
+        return render_page(request, "sign_in.html", 429, headers, target=target, error=error)
+    cookie = create_session(state.settings, form.get("key", "").strip(), state.clock())
     if cookie is None:
-        throttle.failed(address)
-        return page(request, "sign_in.html", 403, after=after, wrong=NOT_A_KEY)
-    throttle.forgive(address)
-    answer = RedirectResponse(after, 303)
-    give_cookie(request, answer, cookie)
-    return answer
+        throttle.record_failure(address)
+        return render_page(request, "sign_in.html", 403, target=target, error="Invalid API key.")
+    throttle.reset(address)
+    response = RedirectResponse(target, 303)
+    set_session_cookie(request, response, cookie)
+    return response
 
 
 @router.post("/sign-out")
-def post_sign_out(request: Request, form: Form) -> Response:
+async def post_sign_out(request: Request, form: Form) -> Response:
     """End the session in this browser."""
-    require_same_site(request)
-    session = session_of(request)
-    if session:
-        require_own(session, form)
-    answer = RedirectResponse("/sign-in", 303)
-    take_cookie(request, answer)
-    return answer
+    require_own_form(request, session_of(request), form)
+    response = RedirectResponse("/sign-in", 303)
+    set_session_cookie(request, response, None)
+    return response

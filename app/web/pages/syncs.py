@@ -1,114 +1,146 @@
-"""One sync: what happened, its items, its timeline; asking Codat again, retrying what failed."""
+"""The page of one sync: its result, items and timeline; refresh from Codat, retry failed items."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
+from pydantic import Field
 
-from app.db.engine import Database
-from app.db.queries import (
-    causes as queries_causes,
-)
-from app.db.queries import (
-    events as queries_events,
-)
-from app.db.queries import (
-    syncs as queries,
-)
-from app.db.queries import (
-    transactions as queries_items,
-)
-from app.errors import NotKnown
-from app.web.api.query_params import Whose
-from app.web.api.responses import tagged
-from app.web.api.retry import hand_on
-from app.web.api.serializers import sync_answer
-from app.web.auth import TheDatabase, TheOwing
-from app.web.pages.notices import back_to, notice_of, said
-from app.web.pages.presenters import candid, watched
-from app.web.pages.query_params import SyncPageQuery, asked, path
-from app.web.pages.rendering import PageRoute, page
+from app.db import sync_writer
+from app.db.pagination import MAX_CURSOR_LENGTH
+from app.db.queries import causes, events, syncs, transactions
+from app.db.queries.transactions import TransactionFilter
+from app.domain.causes.classifier import UNCLASSIFIED
+from app.errors import NotFound
+from app.web.api import retry
+from app.web.api.query_params import SyncIdParams, Text, TransactionParams
+from app.web.api.responses import etag_response
+from app.web.api.serializers import serialize_cause, serialize_sync, serialize_transaction
+from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
+from app.web.pages.labels import counted
+from app.web.pages.presenters import present_sync
+from app.web.pages.query_params import path, read_query
+from app.web.pages.rendering import PageRoute, SignedInPage
 from app.web.pages.sessions import OwnForm, SignedIn
 from app.web.path_params import Id
 
-STEPS_AT_ONCE = 100
+TIMELINE_LIMIT = 100
+NOTICE_COOKIE = "sync-health-notice"
+NOTICE_MAX_AGE_S = 120
+NOTICES = {
+    "refresh": "Refreshing from Codat… This page updates when the answer arrives.",
+    "repeated": "Retry already requested; not sent again.",
+}
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
+class SyncPageParams(TransactionParams):
+    """The filters of the items, and the cursor of the timeline."""
+
+    cause: Text | None = None
+    timeline: str | None = Field(None, min_length=1, max_length=MAX_CURSOR_LENGTH)
+
+
 @router.get("/syncs/{sync_id}")
-def get_sync(request: Request, database: TheDatabase, sync_id: Id, _session: SignedIn) -> Response:
-    """All that is known of one sync, from what is kept here; nothing waits for Codat."""
-    query = asked(request, SyncPageQuery)
-    with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, query.company_id)
-        items = queries_items.list_items(
-            connection, kept.number, query.wanted(), cursor=query.cursor, limit=query.limit
+def get_sync(page: SignedInPage, settings: SettingsDep, sync_id: Id) -> Response:
+    """What is stored about one sync; nothing waits for Codat."""
+    query = read_query(page.request, SyncPageParams)
+    criteria = TransactionFilter(query.status, query.failed, query.q, query.cause)
+    with page.database.reading() as connection:
+        record = syncs.get_sync(connection, sync_id, query.company_id)
+        items = transactions.list_transactions(
+            connection, record.pk, criteria, cursor=query.cursor, limit=query.limit
         )
-        causes = queries_causes.causes_in(connection, kept.number)
-        steps = queries_events.timeline(
-            connection,
-            kept.number,
-            kept.sync.company_id,
-            sync_id,
-            cursor=query.steps,
-            limit=STEPS_AT_ONCE,
+        timeline = events.timeline(
+            connection, record.pk, cursor=query.timeline, limit=TIMELINE_LIMIT
         )
-        seen = queries_events.last_heartbeat(connection)
-    sync, notice = candid(sync_answer(kept)), notice_of(request)
-    answer = page(
-        request,
+        counts = causes.cause_counts(connection, record.pk)
+    reasons = [(serialize_cause(key or UNCLASSIFIED, page.causes), count) for key, count in counts]
+    notice = _notice(page.request.cookies.get(NOTICE_COOKIE, ""))
+    response = page.render(
         "sync.html",
         query=query,
-        sync=sync,
-        causes=causes,
-        items=items,
-        steps=steps,
-        worker=watched(seen, request.app.state.clock()),
+        sync=present_sync(record, page.causes),
+        reasons=reasons,
+        cause_titles={cause.key: cause.title for cause, _ in reasons if cause},
+        items=[serialize_transaction(row, page.causes) for row in items.items],
+        next=items.next,
+        timeline=timeline,
+        is_retry_enabled=settings.retry_webhook_url is not None,
         notice=notice,
     )
     if notice:
-        said(answer, sync_id)
-    return answer
+        response.delete_cookie(
+            NOTICE_COOKIE, path=path("syncs", sync_id), httponly=True, samesite="lax"
+        )
+    return response
+
+
+def _notice(cookie: str) -> str | None:
+    """The notice that a form has left for the next view of the page."""
+    kind, _, number = cookie.partition(":")
+    if kind == "retry" and number.isdecimal() and len(number) < 10:
+        return (
+            f"Retry requested. Your expense system will resend {counted(int(number), 'item')}; "
+            "the result appears in the next sync."
+        )
+    return NOTICES.get(cookie)
 
 
 @router.get("/syncs/{sync_id}/json")
-def get_json(request: Request, database: TheDatabase, sync_id: Id, _session: SignedIn) -> Response:
-    """The sync as the API answers it."""
-    query = asked(request, Whose)
-    with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, query.company_id)
-    return tagged(request, sync_answer(kept))
+def get_json(page: SignedInPage, sync_id: Id) -> Response:
+    """The sync as the API returns it."""
+    query = read_query(page.request, SyncIdParams)
+    with page.database.reading() as connection:
+        record = syncs.get_sync(connection, sync_id, query.company_id)
+    return etag_response(page.request, serialize_sync(record, page.causes))
 
 
 @router.post("/syncs/{sync_id}/refresh")
 def post_refresh(
-    database: TheDatabase, owe: TheOwing, sync_id: Id, _session: SignedIn, form: OwnForm
+    database: DatabaseDep, clock: ClockDep, wake_worker: WakeWorkerDep, sync_id: Id, form: OwnForm
 ) -> Response:
-    """Owe a fetch of this sync, due now, and show its page again."""
-    company_id = _company_of(database, sync_id, form)
-    if not owe(company_id, sync_id):
-        raise NotKnown("no such sync is known here")
-    return back_to(sync_id, company_id, "refresh")
+    """Queue a fetch of the sync from Codat, and show its page again."""
+    company_id = form.get("company_id") or None
+    with database.writing() as connection:
+        if not sync_writer.refresh(connection, sync_id, company_id, now=clock()):
+            raise NotFound("Sync not found")
+    wake_worker()
+    return _back_to(sync_id, company_id, "refresh")
 
 
 @router.post("/syncs/{sync_id}/retry")
 def post_retry(
-    request: Request, database: TheDatabase, sync_id: Id, _session: SignedIn, form: OwnForm
+    database: DatabaseDep,
+    settings: SettingsDep,
+    clock: ClockDep,
+    wake_worker: WakeWorkerDep,
+    sync_id: Id,
+    form: OwnForm,
 ) -> Response:
-    """Hand the failed items of this sync over to be sent again, and show its page again."""
-    settings, now = request.app.state.settings, request.app.state.clock()
-    kept, _ = hand_on(database, settings, sync_id, form.get("company_id") or None, now)
-    return back_to(sync_id, kept.sync.company_id, "retry")
+    """Request a retry of the failed items, and show the sync's page again."""
+    company_id = form.get("company_id") or None
+    accepted = retry.request_retry(database, settings, sync_id, company_id, clock())
+    wake_worker()
+    notice = "repeated" if accepted.already_requested else f"retry:{accepted.transactions}"
+    return _back_to(sync_id, accepted.company_id, notice)
 
 
-def _company_of(database: Database, sync_id: str, form: dict[str, str]) -> str:
-    """Whose sync it is. Raises NotKnown, or Conflicting where the form does not say."""
-    with database.reading() as connection:
-        kept = queries.get_sync(connection, sync_id, form.get("company_id") or None)
-    return kept.sync.company_id
+def _back_to(sync_id: str, company_id: str | None, notice: str) -> Response:
+    """Back to the sync's page, which shows a notice once: no address passes it on to others."""
+    response = RedirectResponse(path("syncs", sync_id, company_id=company_id), 303)
+    response.set_cookie(
+        NOTICE_COOKIE,
+        notice,
+        max_age=NOTICE_MAX_AGE_S,
+        path=path("syncs", sync_id),
+        httponly=True,
+        samesite="lax",
+    )
+    return response
 
 
 @router.get("/syncs/{sync_id}/retry")
 @router.get("/syncs/{sync_id}/refresh")
-def back_to_the_page(sync_id: Id, _session: SignedIn) -> Response:
-    """Who had to sign in between the button and its effect comes back to the page."""
+def redirect_to_sync(sync_id: Id, _session: SignedIn) -> Response:
+    """Where a user arrives who had to sign in between the button and its effect."""
     return RedirectResponse(path("syncs", sync_id), 303)

@@ -1,65 +1,70 @@
-"""Looks at what failed and stays so: transactions by cause and company, and our own messages."""
+"""Failure alerts: transactions that stay failed, by cause and company, and undelivered messages."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import logging as log
 from app.db import alerts, outgoing
-from app.db.alerts import OpenFailures
+from app.db.alerts import FAILURE_PREFIX
 from app.db.engine import Database
-from app.domain.causes.classifier import Rules
 from app.domain.webhook_loss import Finding
 
-LOOK_EVERY = timedelta(minutes=5)
-LOOKS_BACK = timedelta(days=30)
-ADDRESS_MISSED_FOR = timedelta(days=4)  # longer than messages are tried
-PREFIX = "push_error:"
+EVERY = timedelta(minutes=5)
+LOOKBACK = timedelta(days=30)
+ABANDON_AFTER = timedelta(days=4)  # longer than deliveries are retried
 UNDELIVERED = "messages_undelivered"
 
 _log = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Failures:
-    """Opens and resolves one alert per cause and company; `names` are the addresses in use."""
+class FailureAlerts:
+    """Opens and resolves one alert per cause and company.
+
+    `recipients` are the names of those that messages are sent to; messages to others are abandoned.
+    """
 
     database: Database
     clock: Callable[[], datetime]
-    names: Collection[str]
+    recipients: Collection[str]
 
     async def run(self) -> str:
-        """One look; says what it did."""
-        return await asyncio.to_thread(self._look)
+        """One check; returns what it changed, as text."""
+        return await asyncio.to_thread(self._check)
 
-    def _look(self) -> str:
+    def _check(self) -> str:
         now = self.clock()
         with self.database.reading() as connection:
-            open_now = alerts.open_failures(connection, now - LOOKS_BACK)
-        found = [_failed(each, self.database.rules) for each in open_now]
+            failures = alerts.open_failures(connection, now - LOOKBACK)
+        findings = [self._failure_finding(*each) for each in failures]
         with self.database.writing() as connection:
-            before = now - ADDRESS_MISSED_FOR
-            outgoing.abandon(connection, self.names, before=before, now=now)
-            found += _lost(outgoing.given_up(connection))
-            causes = alerts.causes_open(connection, PREFIX) | {each.cause for each in found}
-            turned = alerts.turn(connection, causes | {UNDELIVERED}, found, now)
-        for each in turned.opened:
-            _log.warning(each.text, alert=each.cause, company_id=each.company_id or None)
-        return f"{len(turned.opened)} alerts opened, {turned.resolved} resolved"
+            before = now - ABANDON_AFTER
+            outgoing.abandon(connection, self.recipients, before=before, now=now)
+            findings += _undelivered_findings(outgoing.dead_by_recipient(connection))
+            causes = {finding.cause for finding in findings} | {UNDELIVERED}
+            causes |= alerts.open_causes(connection, FAILURE_PREFIX)
+            changes = alerts.sync_alerts(connection, causes, findings, now)
+        for (cause, text), companies in Counter((a.cause, a.text) for a in changes.opened).items():
+            _log.warning("alerts opened", cause=cause, text=text, companies=companies)
+        return f"{len(changes.opened)} alerts opened, {changes.resolved} resolved"
+
+    def _failure_finding(self, cause_key: str, company_id: str) -> Finding:
+        cause = self.database.classifier.causes.get(cause_key)
+        title = cause.title if cause else cause_key
+        text = f"{title}: items not recorded"  # without their number, which changes all the time
+        return Finding(f"{FAILURE_PREFIX}{cause_key}", company_id, text)
 
 
-def _failed(failures: OpenFailures, rules: Rules) -> Finding:
-    cause = rules.causes.get(failures.cause)
-    why = cause.title if cause else failures.cause
-    text = f"transactions stay failed: {why}"  # no number: it changes all the time
-    return Finding(f"{PREFIX}{failures.cause}", failures.company_id, text)
-
-
-def _lost(given_up: Mapping[str, int]) -> list[Finding]:
-    """One alert for all receivers: it is about us, and about no company."""
-    if not given_up:
+def _undelivered_findings(dead: Mapping[str, int]) -> list[Finding]:
+    """One alert for all recipients: it is about this service, and about no company."""
+    if not dead:
         return []
-    said = ", ".join(f"{count} to {recipient}" for recipient, count in given_up.items())
-    text = f"messages could not be delivered: {said}; mend the receiver, then redrive --messages"
+    counts = ", ".join(f"{count} to {recipient}" for recipient, count in dead.items())
+    text = (
+        f"Outgoing messages could not be delivered: {counts}. "
+        "Fix the receiver, then run `python -m app redrive --messages`."
+    )
     return [Finding(UNDELIVERED, "", text)]

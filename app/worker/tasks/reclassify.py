@@ -1,55 +1,58 @@
-"""Causes: the team's own rules, and the duty that applies changed rules to what is kept."""
+"""Reclassification: changed rules reach the causes that are stored already."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from app.db import causes
+from app.db import reclassification
 from app.db.engine import Database
-from app.domain.causes.classifier import Rules
-from app.domain.causes.loader import BadCauses, read_own, shipped
+from app.domain.causes.classifier import Classifier
+from app.domain.causes.loader import InvalidCausesFile, load_builtin, load_custom
 from app.errors import SettingsError
+from app.worker.threads import read, write
 
-AT_ONCE = 200
-MOST_STEPS = 100
+EVERY = timedelta(minutes=1)
+ROWS_PER_STEP = 200
+MAX_STEPS = 100
+PAUSE_S = 0.02
 
 
-def team_rules(file: Path | None) -> Rules:
-    """The rules of CAUSES_FILE before those of this service; without a file only these.
+def load_classifier(file: Path | None) -> Classifier:
+    """The rules of CAUSES_FILE, then the built-in ones; without a file only these.
 
-    Raises SettingsError, one line, when the file cannot be read or used.
+    Raises SettingsError, one line, when the file cannot be read or is invalid.
     """
     if file is None:
-        return shipped()
+        return load_builtin()
     try:
-        return read_own(file.read_text(encoding="utf-8"), shipped())
+        return load_custom(file.read_text(encoding="utf-8"), load_builtin())
     except OSError as error:
-        raise SettingsError(f"CAUSES_FILE: cannot be read: {error.strerror}") from None
+        raise SettingsError(f"CAUSES_FILE cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SettingsError("CAUSES_FILE: is not UTF-8") from None
-    except BadCauses as error:
+        raise SettingsError("CAUSES_FILE is not UTF-8") from None
+    except InvalidCausesFile as error:
         raise SettingsError(f"CAUSES_FILE: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Reclassifier:
-    """Decides kept causes anew after the rules have changed, a few rows per transaction."""
+    """Decides outdated causes again, a few syncs per transaction."""
 
     database: Database
+    clock: Callable[[], datetime]
 
     async def run(self) -> str:
-        """At most 20,000 rows a time; the rest is for the next time."""
-        done = 0
-        for _ in range(MOST_STEPS):
-            step = await asyncio.to_thread(self._step)
-            done += step
-            if not step:
+        """Up to `MAX_STEPS` steps; the rest is left for the next run."""
+        syncs = 0
+        for _ in range(MAX_STEPS):
+            outdated = await read(self.database, reclassification.list_outdated, ROWS_PER_STEP)
+            if not outdated:
                 break
-        return f"{done} causes decided anew"
-
-    def _step(self) -> int:
-        with self.database.reading() as connection:
-            if not causes.is_outdated(connection):
-                return 0
-        with self.database.writing() as connection:
-            return causes.decide_anew(connection, AT_ONCE)
+            for step in outdated:
+                now = self.clock()
+                await write(self.database, reclassification.reclassify, *step, now=now)
+                syncs += len(step.sync_pks)
+            await asyncio.sleep(PAUSE_S)
+        return f"{syncs} syncs were reclassified"

@@ -1,87 +1,84 @@
-"""Reconciliation: asks Codat what it knows, and mends what differs.
+"""Reconciliation: compares what Codat lists with what is stored, and queues what differs.
 
-Webhooks get lost: endpoints are disabled, retries end after 28 hours, settings drop events. So
-Codat's own lists are compared with what is kept. One call lists a hundred companies, one call lists
-a company's syncs; only a sync that differs costs more (its status and list, by the worker).
+Webhooks get lost: endpoints are disabled, retries end after 28 hours, settings drop events. One
+call lists a hundred companies, and one call a company's syncs; only a sync that differs costs more
+(its status and transactions, fetched by the worker).
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from app import logging as log
-from app.db import reconciliation as compare
-from app.db.engine import Database
-from app.db.reconciliation import Found, Named
-from app.db.slices import chunked
-from app.domain.models import CodatStatus
+from app.codat.client import CodatClient
+from app.db import companies, reconciliation
+from app.db.engine import Database, chunked
+from app.db.reconciliation import Difference
+from app.domain.models import Company
 from app.errors import CodatError, CodatRateLimited, CodatRefused
+from app.worker.threads import read, write
 
+STUCK_EVERY = timedelta(minutes=1)
 COMPANIES_PER_CALL = 100
-COMPANIES_PER_PASS = 500
-NEVER = datetime.min.replace(tzinfo=UTC)
+COMPANIES_PER_RUN = 500
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_KINDS = ("never_announced", "disagrees", "given_up", "incomplete", "stuck")
 
 _log = log.get(__name__)
 
 
-class Listed(Protocol):
-    """A company as Codat lists it."""
+@dataclass(frozen=True, slots=True)
+class StuckSyncs:
+    """Enqueues a fetch for each sync that has been in progress for longer than `stuck_after`.
 
-    @property
-    def company_id(self) -> str:
-        """Codat's id."""
+    Its last event may have been lost.
+    """
 
-    @property
-    def name(self) -> str | None:
-        """Its name, if it has one."""
+    database: Database
+    clock: Callable[[], datetime]
+    stuck_after: timedelta
 
-
-class ListsCodat(Protocol):
-    """What reconciliation needs of the Codat client."""
-
-    def list_companies(self) -> AsyncIterator[Listed]:
-        """All companies; raises CodatError."""
-
-    async def list_statuses(self, company_id: str) -> list[CodatStatus]:
-        """All syncs of one; raises CodatError."""
+    async def run(self) -> str:
+        """One pass; returns how many fetches it enqueued, as text."""
+        now = self.clock()
+        before = now - self.stuck_after
+        count = await write(self.database, reconciliation.enqueue_stuck, before=before, now=now)
+        return f"{count} fetches enqueued"
 
 
 @dataclass
-class Report:
-    """What a pass did. `calls` are those to Codat, whether answered or not; the fetches that are
-    owed afterwards cost a status and the list's pages each.
-    """
+class ReconcileReport:
+    """What a run did. `calls` are those to Codat; the fetches that it queued are not included."""
 
     companies: int = 0
     syncs: int = 0
     calls: int = 0
     skipped: int = 0
     left: int = 0
-    found: Counter[str] = field(default_factory=Counter)
+    differences: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        kinds = ("never_announced", "disagrees", "given_up", "incomplete", "stuck")
-        counts = ", ".join(f"{self.found[kind]} {kind.replace('_', ' ')}" for kind in kinds)
+        counts = ", ".join(f"{self.differences[kind]} {kind.replace('_', ' ')}" for kind in _KINDS)
         skipped = f"; {self.skipped} companies could not be read" if self.skipped else ""
-        left = f"; {self.left} companies are left for the next pass" if self.left else ""
-        cost = f"{self.calls} calls to Codat"
-        return f"{self.companies} companies, {self.syncs} syncs, {cost}: {counts}{skipped}{left}"
+        left = f"; {self.left} companies are left for the next run" if self.left else ""
+        return (
+            f"{self.companies} companies, {self.syncs} syncs, {self.calls} calls to Codat: "
+            f"{counts}{skipped}{left}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """Compares. A pass asks about at most `most_companies`, those compared longest ago first."""
+    """Compares; a run covers at most `max_companies`, those compared longest ago first."""
 
     database: Database
-    codat: "ListsCodat"
+    codat: CodatClient
     clock: Callable[[], datetime]
     stuck_after: timedelta
-    tell: Callable[[str], None] = lambda _: None
-    most_companies: int | None = None
+    report: Callable[[str], None] = lambda _: None
+    max_companies: int | None = None
 
     async def run(
         self,
@@ -89,78 +86,74 @@ class Reconciler:
         company_id: str | None = None,
         since: datetime | None = None,
         dry_run: bool = False,
-    ) -> Report:
-        """One pass over all companies, or one; syncs older than `since` by Codat's time are left.
+    ) -> ReconcileReport:
+        """Compare all companies, or one; syncs older than `since`, by Codat's time, are left out.
 
-        Raises CodatError when the list of companies, or the one company, cannot be read, or all
-        calls must rest; of all companies one that cannot be read is skipped and counted.
+        Raises CodatError when the list of companies, or the one company, cannot be read, or when
+        calls must pause. Of all companies, one that cannot be read is skipped and counted.
         """
-        report = Report()
+        report = ReconcileReport()
         if company_id is not None:
-            await self._compare(company_id, Named(None, NEVER), since, dry_run, report)
+            await self._compare(company_id, since, dry_run, report)
             return report
-        asked_at = self.clock()
-        names = {each.company_id: each.name async for each in self.codat.list_companies()}
-        report.calls += max(1, -(-len(names) // COMPANIES_PER_CALL))
-        turn = await asyncio.to_thread(self._longest_ago_first, list(names))
-        for each in turn[: self.most_companies]:
-            with self._skipping(each, report):
-                await self._compare(each, Named(names[each], asked_at), since, dry_run, report)
-        report.left = len(names) - report.companies
+        company_ids = await self._list_companies(dry_run, report)
+        for each in company_ids[: self.max_companies]:
+            try:
+                await self._compare(each, since, dry_run, report)
+            except CodatRateLimited:
+                raise
+            except CodatError as error:
+                # 404: a company without this product, which is no problem
+                report.skipped += not (isinstance(error, CodatRefused) and error.status == 404)
+                self.report(f"{each}: {error}")
+                if not dry_run:  # else it would come first in each run, and others never
+                    now = self.clock()
+                    await write(self.database, companies.mark_reconciled, each, now)
+        report.left = len(company_ids) - report.companies
         return report
 
-    def _longest_ago_first(self, company_ids: list[str]) -> list[str]:
-        with self.database.reading() as connection:
-            seen = compare.reconciled_at(connection)
-        return sorted(company_ids, key=lambda each: (seen.get(each, NEVER), each))
-
-    @contextmanager
-    def _skipping(self, company_id: str, report: Report) -> Iterator[None]:
-        try:
-            yield
-        except CodatRateLimited:
-            raise
-        except CodatError as error:
-            # 404 is a company that never had this product: no news, and no trouble
-            report.skipped += not (isinstance(error, CodatRefused) and error.status == 404)
-            self.tell(f"{company_id}: {error}")
+    async def _list_companies(self, dry_run: bool, report: ReconcileReport) -> list[str]:
+        """All company ids, those compared longest ago first; stores names and connections."""
+        requested_at = self.clock()
+        listed: list[Company] = [company async for company in self.codat.list_companies()]
+        for some in () if dry_run else chunked(listed, COMPANIES_PER_CALL):
+            await write(self.database, companies.record_listed, some, as_of=requested_at)
+        report.calls += max(1, -(-len(listed) // COMPANIES_PER_CALL))
+        compared_at = await read(self.database, companies.reconciled_at)
+        ids = {company.company_id for company in listed}
+        return sorted(ids, key=lambda each: (compared_at.get(each, _NEVER), each))
 
     async def _compare(
-        self,
-        company_id: str,
-        named: Named,
-        since: datetime | None,
-        dry_run: bool,
-        report: Report,
+        self, company_id: str, since: datetime | None, dry_run: bool, report: ReconcileReport
     ) -> None:
         report.companies += 1
         report.calls += 1
-        told = await self.codat.list_statuses(company_id)
-        recent = [s for s in told if since is None or s.sync_utc is None or s.sync_utc >= since]
-        report.syncs += len(recent)
-        found = await asyncio.to_thread(self._mend, company_id, named, recent, dry_run)
-        report.found.update(each.difference for each in found)
-        self.tell(f"{company_id}: {len(recent)} syncs, {len(found)} differ")
+        statuses = [
+            status
+            for status in await self.codat.list_statuses(company_id)
+            if since is None or status.sync_utc is None or status.sync_utc >= since
+        ]
+        report.syncs += len(statuses)
+        found = await read(
+            self.database,
+            reconciliation.differences,
+            company_id,
+            statuses,
+            now=self.clock(),
+            stuck_after=self.stuck_after,
+        )
+        if not dry_run:
+            await asyncio.to_thread(self._correct, company_id, found)
+        report.differences.update(difference.kind for difference in found)
+        self.report(f"{company_id}: {len(statuses)} syncs, {len(found)} differ")
 
-    def _mend(
-        self, company_id: str, named: Named, told: list[CodatStatus], dry_run: bool
-    ) -> list[Found]:
+    def _correct(self, company_id: str, found: Sequence[Difference]) -> None:
         now = self.clock()
-        with self.database.reading() as connection:
-            found = compare.differences(
-                connection, company_id, told, now=now, stuck_after=self.stuck_after
-            )
-        if dry_run:
-            return found
-        for some in [*chunked(found)] or [()]:
+        for some in chunked(found):
             with self.database.writing() as connection:
-                compare.know_company(connection, company_id, named, now)
-                compare.mend(connection, company_id, some, now)
-        for each in found:
-            _log.info(
-                "a sync differs from Codat's",
-                difference=each.difference,
-                sync_id=each.sync_id,
-                company_id=company_id,
-            )
-        return found
+                reconciliation.correct(connection, company_id, some, now=now)
+        with self.database.writing() as connection:
+            companies.mark_reconciled(connection, company_id, now)
+        for difference in found:
+            ids = {"sync_id": difference.sync_id, "company_id": company_id}
+            _log.info("sync differs from Codat", difference=difference.kind, **ids)

@@ -1,78 +1,55 @@
-"""Silence watch: tells loss from quiet, and looks after our endpoints at Codat."""
+"""Webhook monitor: detects lost webhooks, and checks our endpoints at Codat."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import get_args
 
 from app import logging as log
+from app.codat.client import CodatClient
 from app.db import alerts
-from app.db.alerts import Turned
+from app.db.alerts import AlertChanges
 from app.db.engine import Database
-from app.domain.webhook_loss import Cause, Endpoint, Finding, endpoint_findings, lost_webhooks
+from app.domain.webhook_loss import AlertCause, Finding, check_endpoints, find_lost_webhooks
 
-LOOKS_BACK = timedelta(days=15)
-_LOSS: tuple[Cause, ...] = ("webhooks_lost",)
-_ENDPOINT: tuple[Cause, ...] = ("endpoint_missing", "endpoint_disabled", "event_types_missing")
+LOOKBACK = timedelta(days=15)
+_LOST: tuple[AlertCause, ...] = ("webhooks_lost",)
+_ENDPOINT = tuple(cause for cause in get_args(AlertCause) if cause not in _LOST)
 
 _log = log.get(__name__)
 
 
-class Consumer(Protocol):
-    """A webhook endpoint as the client read it."""
-
-    @property
-    def url(self) -> str | None:
-        """Where it posts to."""
-
-    @property
-    def disabled(self) -> bool:
-        """True when Codat has stopped it."""
-
-    @property
-    def event_types(self) -> tuple[str, ...]:
-        """What it listens to."""
-
-
-class ListsConsumers(Protocol):
-    """What the watch needs of the Codat client."""
-
-    async def list_consumers(self) -> Sequence[Consumer]:
-        """Our endpoints; raises CodatError."""
-
-
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Looks after a reconciliation has brought what Codat knows."""
+class WebhookMonitor:
+    """Opens and resolves alerts about webhooks. Run it after a reconciliation."""
 
     database: Database
-    codat: "ListsConsumers"
+    codat: CodatClient
     clock: Callable[[], datetime]
 
     async def run(self) -> str:
-        """One look: opens and resolves alerts. Raises CodatError when Codat cannot be asked."""
-        lost = await asyncio.to_thread(self._look_for_loss)
-        told = [
-            Endpoint(each.url or "", each.disabled, each.event_types)
-            for each in await self.codat.list_consumers()
-        ]
-        endpoints = await asyncio.to_thread(self._turn, _ENDPOINT, endpoint_findings(told))
-        opened = len(lost.opened) + len(endpoints.opened)
-        return f"{opened} alerts opened, {lost.resolved + endpoints.resolved} resolved"
+        """One check; returns what it changed, as text. Raises CodatError."""
+        lost = await asyncio.to_thread(self._check_for_loss)
+        findings = check_endpoints(await self.codat.list_consumers())
+        checked = await asyncio.to_thread(self._update, _ENDPOINT, findings)
+        opened = len(lost.opened) + len(checked.opened)
+        return f"{opened} alerts opened, {lost.resolved + checked.resolved} resolved"
 
-    def _look_for_loss(self) -> Turned:
+    def _check_for_loss(self) -> AlertChanges:
         now = self.clock()
         findings = []
         with self.database.reading() as connection:
-            for company_id in alerts.companies_untold(connection, now - LOOKS_BACK):
-                recent = alerts.recent_syncs(connection, company_id, now)
-                findings.append(lost_webhooks(company_id, recent, now))
-        return self._turn(_LOSS, [each for each in findings if each])
+            since = now - LOOKBACK
+            for company_id in alerts.companies_with_unreported_syncs(connection, since):
+                recent = alerts.recent_finished_syncs(connection, company_id, now)
+                findings.append(find_lost_webhooks(company_id, recent, now))
+        return self._update(_LOST, [finding for finding in findings if finding])
 
-    def _turn(self, causes: Sequence[Cause], findings: Sequence[Finding]) -> Turned:
+    def _update(self, causes: Sequence[str], findings: Sequence[Finding]) -> AlertChanges:
         with self.database.writing() as connection:
-            turned = alerts.turn(connection, causes, findings, self.clock())
-        for each in turned.opened:
-            _log.warning(each.text, alert=each.cause, company_id=each.company_id or None)
-        return turned
+            changes = alerts.sync_alerts(connection, causes, findings, self.clock())
+        for finding in changes.opened:
+            fields = {"cause": finding.cause, "text": finding.text}
+            _log.warning("alert opened", **fields, company_id=finding.company_id or None)
+        return changes

@@ -1,4 +1,4 @@
-"""Bytes to an event: every documented body, every spelling, and anything at all."""
+"""Parsing webhook bodies: every documented body, every spelling, and any input at all."""
 
 import json
 from collections.abc import Callable
@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.codat.times import read_time
-from app.codat.webhooks.payloads import _parsed, read
-from app.domain.models import Item
+from app.codat.webhooks.payloads import _decode, parse, read_time
+from app.domain.models import Transaction
 from app.domain.transactions import count
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "codat"
@@ -21,16 +20,16 @@ DELIVERIES = [entry for entry in INDEX if entry["kind"] == "delivery"]
 
 
 @pytest.mark.parametrize("entry", DELIVERIES, ids=lambda entry: entry["file"])
-def test_every_documented_delivery_is_read_as_documented(entry: dict[str, Any]) -> None:
+def test_every_documented_delivery_is_parsed_as_documented(entry: dict[str, Any]) -> None:
     """The index states the meaning of each body."""
-    event = read((SAMPLES / entry["file"]).read_bytes())
-    assert (event.event, event.company_id, event.sync_id, event.event_id) == (
+    event = parse((SAMPLES / entry["file"]).read_bytes())
+    assert (event.event_type, event.company_id, event.sync_id, event.body_id) == (
         entry["event"],
         entry["company"],
         entry["sync"],
         entry["event_id"],
     )
-    assert event.reading == ("unknown" if entry["event"] == "unknown" else "ok")
+    assert event.parse_status == ("unknown" if entry["event"] == "unknown" else "ok")
     found = {
         "status_code": event.status and event.status.status_code,
         "failure_stage": event.failure_stage,
@@ -62,7 +61,7 @@ SPELLINGS = {
 )
 def test_every_spelling_under_every_key_is_understood(event: str, name: str, key: str) -> None:
     """Four keys and up to five names for one event are documented."""
-    assert (read(legacy(name, key)).event, read(legacy(name, key)).sync_id) == (event, "s")
+    assert (parse(legacy(name, key)).event_type, parse(legacy(name, key)).sync_id) == (event, "s")
 
 
 @pytest.mark.parametrize(
@@ -75,15 +74,15 @@ def test_every_spelling_under_every_key_is_understood(event: str, name: str, key
 )
 def test_near_misses_are_not_syncs(name: str) -> None:
     """Names are compared whole: other products' events start with the same words."""
-    event = read(legacy(name))
-    assert not event.speaks_of_a_sync
-    assert event.event_type == name
+    event = parse(legacy(name))
+    assert not event.is_sync_event
+    assert event.raw_type == name
 
 
 def test_the_type_of_the_payload_is_not_the_type_of_the_event() -> None:
     """A write event's payload has a `type` of its own."""
     body = {"eventType": "invoices.write.unsuccessful", "payload": {"type": "Sync Failed"}}
-    assert read(json.dumps(body).encode()).event == "invoices.write.unsuccessful"
+    assert parse(json.dumps(body).encode()).event_type == "invoices.write.unsuccessful"
 
 
 @pytest.mark.parametrize(
@@ -93,54 +92,54 @@ def test_the_type_of_the_payload_is_not_the_type_of_the_event() -> None:
         b"\xff\xfe", b"[" * 200_000, b'{"a":' * 100_000, b"9" * 10_000,
     ],
 )  # fmt: skip
-def test_what_is_no_json_object_is_unreadable_and_says_why(body: bytes) -> None:
-    """Kept and shown, never an error: the sender proved that it is Codat's."""
-    event = read(body)
-    assert event.reading == "unreadable"
-    assert event.reason
+def test_a_body_that_is_no_json_object_is_unreadable_with_a_reason(body: bytes) -> None:
+    """Stored and shown, never an error: the signature proves that it is Codat's."""
+    event = parse(body)
+    assert event.parse_status == "unreadable"
+    assert event.parse_error
 
 
 @pytest.mark.parametrize("bad", [None, "", " ", 7.5, True, [], {}, "a\x00b", "x" * 201, "\ud800"])
 def test_a_sync_event_without_a_usable_id_is_unreadable(bad: object) -> None:
-    """Without both ids there is nothing to merge it into."""
+    """Without both ids there is no sync to apply it to."""
     for company, sync in ((bad, "s"), ("c", bad)):
         body = {"RuleType": "Sync Failed", "CompanyId": company, "Data": {"syncId": sync}}
-        event = read(json.dumps(body).encode())
-        assert (event.event, event.reading) == ("sync.failed", "unreadable")
-        assert "id" in (event.reason or "")
+        event = parse(json.dumps(body).encode())
+        assert (event.event_type, event.parse_status) == ("sync.failed", "unreadable")
+        assert "ID missing or invalid" in (event.parse_error or "")
 
 
 def test_a_number_as_an_id_is_its_digits() -> None:
-    """Lenient in what we accept: an id is a text."""
+    """Lenient in what we accept: ids are text."""
     body = b'{"RuleType": "Sync Failed", "CompanyId": 12, "Data": {"syncId": 34}}'
-    assert (read(body).company_id, read(body).sync_id) == ("12", "34")
+    assert (parse(body).company_id, parse(body).sync_id) == ("12", "34")
 
 
 def test_absent_transactions_are_not_an_empty_list() -> None:
-    """Documented both with and without; absent tells nothing."""
+    """Documented both with and without."""
 
-    def told(**payload: object) -> tuple[Item, ...] | None:
+    def parsed(**payload: object) -> tuple[Transaction, ...] | None:
         fields = {"referenceCompany": {"id": "c"}, "syncId": "s", **payload}
         body = {"eventType": "expenses.sync.unsuccessful", "payload": fields}
-        return read(json.dumps(body).encode()).transactions
+        return parse(json.dumps(body).encode()).transactions
 
-    assert told() is None
-    assert told(transactions=None) is None
-    assert told(transactions="junk") is None
-    assert told(transactions=[]) == ()
-    assert told(transactions=[7, None, {"id": "t", "status": "Failed", "errorMessage": "no"}]) == (
-        Item("t", "Failed", "no", None),
-    )
+    assert parsed() is None
+    assert parsed(transactions=None) is None
+    assert parsed(transactions="junk") is None
+    assert parsed(transactions=[]) == ()
+    assert parsed(
+        transactions=[7, None, {"id": "t", "status": "Failed", "errorMessage": "no"}]
+    ) == (Transaction("t", "Failed", "no", None),)
 
 
-def test_texts_that_a_database_cannot_keep_are_mended() -> None:
+def test_texts_that_a_database_cannot_store_are_cleaned() -> None:
     """NUL and lone surrogates are replaced, the rest stays."""
     payload = {
         "referenceCompany": {"id": "c", "name": "A\x00B\ud800C é😀"},
         "syncId": "s",
     }
     body = {"eventType": "expenses.sync.successful", "payload": payload}
-    assert read(json.dumps(body).encode()).company_name == "A\ufffdB\ufffdC é😀"
+    assert parse(json.dumps(body).encode()).company_name == "A\ufffdB\ufffdC é😀"
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -161,23 +160,29 @@ envelopes = st.dictionaries(
 
 
 @given(st.binary())
-def test_any_bytes_are_read_without_an_error(body: bytes) -> None:
-    """The reader never raises."""
-    assert read(body).reading in ("ok", "unknown", "unreadable")
+def test_any_bytes_are_parsed_without_an_error(body: bytes) -> None:
+    """The parser never raises."""
+    assert parse(body).parse_status in ("ok", "unknown", "unreadable")
 
 
 @given(envelopes)
-def test_any_json_is_read_without_an_error_into_texts_a_database_can_keep(
+def test_any_json_is_parsed_into_texts_that_a_database_can_store(
     envelope: dict[str, object],
 ) -> None:
     """Whatever the members are; and every text is valid UTF-8 without NUL."""
-    event = read(json.dumps(envelope).encode())
-    for text in (event.event_id, event.company_id, event.sync_id, event.company_name, event.reason):
+    event = parse(json.dumps(envelope).encode())
+    for text in (
+        event.body_id,
+        event.company_id,
+        event.sync_id,
+        event.company_name,
+        event.parse_error,
+    ):
         assert "\x00" not in (text or "").encode().decode()
 
 
 @pytest.mark.parametrize(
-    ("text", "read_as"),
+    ("text", "expected"),
     [
         ("2022-08-03T01:30:09.0797213Z", datetime(2022, 8, 3, 1, 30, 9, 79721, UTC)),
         ("2022-08-03T01:30:09.079Z", datetime(2022, 8, 3, 1, 30, 9, 79000, UTC)),
@@ -193,42 +198,20 @@ def test_any_json_is_read_without_an_error_into_texts_a_database_can_keep(
         (None, None),
     ],
 )
-def test_times_are_read_leniently(text: object, read_as: datetime | None) -> None:
+def test_times_are_read_leniently(text: object, expected: datetime | None) -> None:
     """Every documented form, the impossible one included."""
-    assert read_time(text) == read_as
+    assert read_time(text) == expected
 
 
 ODD = [
-    *(
-        b"-0",
-        b"-0.0",
-        b"1e400",
-        b"1e-400",
-        b"NaN",
-        b"-Infinity",
-        b"-NaN",
-        b"+1",
-        b"01",
-        b"1.",
-        b".5",
-    ),
-    *(b"9" * 25, b"9" * 4300, b"9" * 4301, b"18446744073709551616", b"1" * 400 + b"e5", b"1_0"),
-    *(
-        b'{"a":1,"b":2,"a":3}',
-        b'{"a":1,}',
-        b"{a:1}",
-        b"[1,]",
-        b"[]]",
-        b"",
-        b"/**/1",
-        b"tru",
-        b"None",
-    ),
-    *(rb'"\ud800"', rb'"\ud83d\ude00"', rb'"\ude00\ud83d"', rb'"\u0000"', rb'"\x41"', rb'"\u+123"'),
-    *(b'"\x00"', b'"\x1f"', b'"\x7f"', b'"\xff"', b'"\xed\xa0\x80"', b"\xc2\xa0{}", b"{}\x00"),
+    b"-0", b"-0.0", b"1e400", b"1e-400", b"NaN", b"-Infinity", b"-NaN", b"+1", b"01", b"1.", b".5",
+    b"9" * 25, b"9" * 4300, b"9" * 4301, b"18446744073709551616", b"1" * 400 + b"e5", b"1_0",
+    b'{"a":1,"b":2,"a":3}', b'{"a":1,}', b"{a:1}", b"[1,]", b"[]]", b"", b"/**/1", b"tru", b"None",
+    rb'"\ud800"', rb'"\ud83d\ude00"', rb'"\ude00\ud83d"', rb'"\u0000"', rb'"\x41"', rb'"\u+123"',
+    b'"\x00"', b'"\x1f"', b'"\x7f"', b'"\xff"', b'"\xed\xa0\x80"', b"\xc2\xa0{}", b"{}\x00",
     *(b"[" * depth + b"]" * depth for depth in (199, 200, 201, 500, 100_000)),
     *('{"a": "\u00e9"}'.encode(name) for name in ("utf-8-sig", "utf-16", "utf-16-le", "utf-32-be")),
-]
+]  # fmt: skip
 PIECES = [
     *(b"{", b"}", b"[", b"]", b":", b",", b'"', b"\\", b"\\u", b"d83d", b"-", b".", b"e", b"E+"),
     *(b"0", b"1", b"99999999999999999999", b"true", b"null", b"NaN", b"Infinity", b" ", b"\n"),
@@ -236,10 +219,10 @@ PIECES = [
 ]
 
 
-def told(parse: Callable[[bytes], Any], body: bytes) -> str:
-    """What was made of it, down to the kind of a number and the order of keys."""
+def outcome(decode: Callable[[bytes], Any], body: bytes) -> str:
+    """The result, down to the type of a number and the order of keys."""
     try:
-        return repr(parse(body))
+        return repr(decode(body))
     except (ValueError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
 
@@ -247,15 +230,15 @@ def told(parse: Callable[[bytes], Any], body: bytes) -> str:
 @pytest.mark.parametrize(
     "body", [*ODD, *(b'{"a":%s}' % odd for odd in ODD)], ids=range(len(ODD) * 2)
 )
-def test_the_faster_parser_reads_what_is_odd_as_the_standard_library_does(body: bytes) -> None:
+def test_the_faster_parser_decodes_odd_input_like_the_standard_library(body: bytes) -> None:
     """Where two parsers of JSON usually differ."""
-    assert told(_parsed, body) == told(json.loads, body)
+    assert outcome(_decode, body) == outcome(json.loads, body)
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=2), max_size=30).map(b"".join))
-def test_the_faster_parser_reads_no_text_otherwise(body: bytes) -> None:
-    """Nearly JSON, most of it refused: by both, and in the same words."""
-    assert told(_parsed, body) == told(json.loads, body)
+def test_the_faster_parser_decodes_random_text_like_the_standard_library(body: bytes) -> None:
+    """Almost JSON, most of it rejected: by both, with the same error."""
+    assert outcome(_decode, body) == outcome(json.loads, body)
 
 
 JSON = st.recursive(
@@ -265,9 +248,9 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans(), st.sampled_from([None, 1]))
-def test_the_faster_parser_reads_no_json_otherwise(
+def test_the_faster_parser_decodes_any_json_like_the_standard_library(
     value: Any, in_ascii: bool, indent: int | None
 ) -> None:
     """Numbers, texts and nesting of every kind, whichever way they are written."""
     body = json.dumps(value, ensure_ascii=in_ascii, indent=indent).encode("utf-8", "surrogatepass")
-    assert told(_parsed, body) == told(json.loads, body)
+    assert outcome(_decode, body) == outcome(json.loads, body)

@@ -1,4 +1,4 @@
-"""Is it Codat's? Signed by the svix library itself, and attacked in every way we know."""
+"""Signature verification: deliveries signed by the svix library, and every known attack."""
 
 import json
 from base64 import b64encode
@@ -14,8 +14,9 @@ from app.codat.webhooks.signature import Verifier
 from app.errors import SettingsError, SignatureError
 
 SECRET = "whsec_" + b64encode(b"a" * 24).decode()
-OTHER = "whsec_" + b64encode(b"b" * 32).decode()
+OTHER_SECRET = "whsec_" + b64encode(b"b" * 32).decode()
 BODY = json.dumps({"RuleType": "Sync Failed"}).encode()
+PARTS = ("id", "timestamp", "signature")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -24,88 +25,83 @@ def signed(
     *,
     family: str = "webhook",
     message_id: str = "msg_1",
-    body: bytes = BODY,
     secret: str = SECRET,
     ago: timedelta = timedelta(),
 ) -> Headers:
     at = datetime.now(UTC) - ago
-    signature = Webhook(secret).sign(message_id, at, body.decode())
+    signature = Webhook(secret).sign(message_id, at, BODY.decode())
     values = (message_id, str(int(at.timestamp())), signature)
     return [
         (f"{family}-{part}".encode(), value.encode())
-        for part, value in zip(("id", "timestamp", "signature"), values, strict=True)
+        for part, value in zip(PARTS, values, strict=True)
     ]
 
 
-def refused(headers: Headers, body: bytes = BODY, secrets: tuple[str, ...] = (SECRET,)) -> str:
+def rejection(headers: Headers, body: bytes = BODY) -> str:
     with pytest.raises(SignatureError) as caught:
-        Verifier(secrets).verify(headers, body)
+        Verifier([SECRET]).verify(headers, body)
     return str(caught.value)
 
 
-def changed(headers: Headers, name: str, value: bytes) -> Headers:
+def replaced(headers: Headers, name: str, value: bytes) -> Headers:
     return [(n, value if n == name.encode() else v) for n, v in headers]
 
 
 @pytest.mark.parametrize("family", ["webhook", "svix"])
-def test_a_delivery_signed_by_svix_is_accepted_in_both_header_families(family: str) -> None:
+def test_both_header_families_are_accepted(family: str) -> None:
     """Codat changed from one to the other in August 2024."""
     verified = Verifier([SECRET]).verify(signed(family=family), BODY)
     assert (verified.message_id, verified.secret_index, verified.family) == ("msg_1", 0, family)
 
 
-def test_the_documented_vector_verifies() -> None:
-    """Codat's page on webhook consumers shows one; its clock is that of February 2021."""
+def test_the_documented_example_verifies() -> None:
+    """Codat's page on webhook consumers has one; its time is February 2021."""
     headers = [
         (b"webhook-id", b"msg_p5jXN8AQM9LWM0D4loKWxJek"),
         (b"webhook-timestamp", b"1614265330"),
         (b"webhook-signature", b"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
     ]
+    verifier = Verifier(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
     with time_machine.travel(datetime.fromtimestamp(1614265330, UTC), tick=False):
-        verifier = Verifier(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
-        found = verifier.verify(headers, b'{"test": 2432232314}')
-    assert found.message_id == "msg_p5jXN8AQM9LWM0D4loKWxJek"
+        verified = verifier.verify(headers, b'{"test": 2432232314}')
+    assert verified.message_id == "msg_p5jXN8AQM9LWM0D4loKWxJek"
 
 
-def test_every_secret_of_the_list_is_tried_and_the_match_is_told() -> None:
+def test_every_secret_is_tried_and_the_matching_one_is_returned() -> None:
     """One secret per endpoint, and two while rotating."""
-    verified = Verifier([OTHER, SECRET]).verify(signed(), BODY)
+    verified = Verifier([OTHER_SECRET, SECRET]).verify(signed(), BODY)
     assert verified.secret_index == 1
 
 
-def test_several_signatures_may_stand_in_one_header() -> None:
+def test_one_header_may_contain_several_signatures() -> None:
     """While rotating, Codat signs with the new and the old key; ed25519 entries are skipped."""
     headers = signed()
-    both = b"v1a,AAAA " + signed(secret=OTHER)[2][1] + b" " + headers[2][1]
-    assert Verifier([SECRET]).verify(changed(headers, "webhook-signature", both), BODY)
+    several = b"v1a,AAAA " + signed(secret=OTHER_SECRET)[2][1] + b" " + headers[2][1]
+    assert Verifier([SECRET]).verify(replaced(headers, "webhook-signature", several), BODY)
 
 
-def test_a_changed_body_a_wrong_secret_and_no_headers_are_refused() -> None:
-    """The plain forgeries."""
-    assert refused(signed(), BODY + b" ") == "mismatch"
-    assert refused(signed(secret=OTHER)) == "mismatch"
-    assert refused([]) == "missing"
-    assert refused(signed()[:2]) == "missing"
+def test_plain_forgeries_are_rejected() -> None:
+    """Another body, another secret, missing headers, a body that is not UTF-8."""
+    assert rejection(signed(), BODY + b" ") == "mismatch"
+    assert rejection(signed(secret=OTHER_SECRET)) == "mismatch"
+    assert rejection(signed(), b"\xff\xfe") == "mismatch"
+    assert rejection([]) == "missing"
+    assert rejection(signed()[:2]) == "missing"
 
 
-@pytest.mark.parametrize("name", ["id", "timestamp", "signature"])
-def test_a_header_that_comes_twice_is_refused(name: str) -> None:
-    """Which of the two a proxy or a library takes must not matter."""
-    headers = signed()
-    twice = [pair for pair in headers if pair[0] == f"webhook-{name}".encode()]
-    assert refused(headers + twice) == "missing"
-    assert refused(headers + twice + twice) == "missing"
+@pytest.mark.parametrize("part", PARTS)
+def test_repeated_and_mixed_headers_are_rejected(part: str) -> None:
+    """It must not matter which of two headers a proxy or a library takes."""
+    headers, index = signed(), PARTS.index(part)
+    repeated = headers[index : index + 1]
+    assert rejection(headers + repeated) == "missing"
+    assert rejection(headers + repeated * 2) == "missing"
+    svix = signed(family="svix")
+    assert rejection([*headers[:index], svix[index], *headers[index + 1 :]]) == "mixed"
 
 
-def test_no_family_is_completed_with_headers_of_the_other() -> None:
-    """The library would take them header by header."""
-    ours, theirs = signed(), signed(family="svix")
-    for n in range(3):
-        assert refused([*ours[:n], theirs[n], *ours[n + 1 :]]) == "mixed"
-
-
-@pytest.mark.parametrize("part", ["id", "timestamp", "signature"])
-def test_a_made_up_header_of_the_other_family_is_never_used(part: str) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_an_added_header_of_the_other_family_is_ignored(part: str) -> None:
     """A captured delivery must not get a new message id by an added header."""
     added = [(f"webhook-{part}".encode(), b"msg_made_up")]
     verified = Verifier([SECRET]).verify(added + signed(family="svix"), BODY)
@@ -113,23 +109,21 @@ def test_a_made_up_header_of_the_other_family_is_never_used(part: str) -> None:
 
 
 def test_two_complete_families_must_agree() -> None:
-    """Equal ones are one delivery; different ones are refused as mixed."""
+    """Equal ones are one delivery; different ones are mixed."""
     equal = signed() + signed(family="svix")
     assert Verifier([SECRET]).verify(equal, BODY).message_id == "msg_1"
-    assert refused(signed() + signed(family="svix", message_id="msg_2")) == "mixed"
+    assert rejection(signed() + signed(family="svix", message_id="msg_2")) == "mixed"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "fine"), [(299, True), (301, False), (-299, True), (-301, False)]
-)
-def test_five_minutes_either_way_are_tolerated(seconds: int, fine: bool) -> None:
-    """The timestamp is that of the attempt, so an honest late retry is fresh."""
+@pytest.mark.parametrize("seconds", [299, -299, 301, -301])
+def test_five_minutes_either_way_are_tolerated(seconds: int) -> None:
+    """The timestamp is that of the attempt, so a late retry is fresh."""
     with time_machine.travel(datetime(2026, 1, 1, tzinfo=UTC), tick=False):
         headers = signed(ago=timedelta(seconds=seconds))
-        if fine:
+        if abs(seconds) < 300:
             assert Verifier([SECRET]).verify(headers, BODY)
         else:
-            assert refused(headers) == "stale"
+            assert rejection(headers) == "stale"
 
 
 @pytest.mark.parametrize(
@@ -144,22 +138,17 @@ def test_five_minutes_either_way_are_tolerated(seconds: int, fine: bool) -> None
         ("signature", b"v1,A " * 1000), ("signature", b"v1," + b"A" * 5000),
     ],
 )  # fmt: skip
-def test_hostile_headers_are_refused_and_nothing_else(name: str, value: bytes) -> None:
-    """The library raises four kinds of errors on these; we raise one."""
-    assert refused(changed(signed(), f"webhook-{name}", value))
-
-
-def test_a_body_that_is_no_utf8_is_refused() -> None:
-    """The scheme signs a text; nobody can have signed this."""
-    assert refused(signed(), b"\xff\xfe") == "mismatch"
+def test_hostile_headers_are_rejected_with_one_error(name: str, value: bytes) -> None:
+    """The library raises four types of errors on these."""
+    assert rejection(replaced(signed(), f"webhook-{name}", value))
 
 
 @given(
     st.lists(
         st.tuples(
             st.sampled_from(
-                [b"webhook-id", b"webhook-timestamp", b"webhook-signature"]
-                + [b"svix-id", b"svix-timestamp", b"svix-signature", b"host"]
+                [f"{family}-{part}".encode() for family in ("webhook", "svix") for part in PARTS]
+                + [b"host"]
             ),
             st.binary(max_size=60),
         ),
@@ -167,8 +156,8 @@ def test_a_body_that_is_no_utf8_is_refused() -> None:
     ),
     st.binary(max_size=60),
 )
-def test_anything_at_all_is_refused_with_one_kind_of_error(headers: Headers, body: bytes) -> None:
-    """No input makes the door answer 500."""
+def test_random_input_is_rejected_with_one_error(headers: Headers, body: bytes) -> None:
+    """No input makes the endpoint answer 500."""
     with pytest.raises(SignatureError):
         Verifier([SECRET]).verify(headers, body)
 
@@ -181,14 +170,10 @@ def test_anything_at_all_is_refused_with_one_kind_of_error(headers: Headers, bod
         "whsec_" + b64encode(b"x" * 65).decode(), "whsec_AAAA",
     ],
 )  # fmt: skip
-def test_a_secret_that_could_never_match_stops_the_start_without_being_shown(secret: str) -> None:
-    """The line names the setting and the place in the list."""
+def test_a_secret_that_could_never_match_is_a_settings_error(secret: str) -> None:
+    """The error names the setting and the place in the list, never the secret."""
     with pytest.raises(SettingsError) as caught:
         Verifier([SECRET, secret])
-    assert "CODAT_WEBHOOK_SECRETS: secret number 2" in str(caught.value)
+    assert "CODAT_WEBHOOK_SECRETS: secret 2 is invalid" in str(caught.value)
     assert len(secret) < 10 or secret not in str(caught.value)
-
-
-def test_no_secret_is_in_the_verifiers_repr() -> None:
-    """It ends up in logs and tracebacks."""
     assert SECRET not in repr(Verifier([SECRET]))

@@ -1,220 +1,249 @@
-"""Reads of syncs: paging that loses nothing, own time before arrival, search."""
+"""Lists of syncs: sort orders, pages, filters, search; the latest syncs of a company."""
 
 import random
 import uuid
 from datetime import datetime
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from app.db import caused
 from app.db.engine import Database
-from app.db.queries import syncs as queries
+from app.db.queries import access_paths, syncs
 from app.db.queries.syncs import SyncFilter
-from app.domain.sync_state import Heard
-from app.errors import BadRequest, Conflicting, NotKnown
+from app.errors import BadRequest, Conflict, NotFound
 from app.web.api.query_params import Sort
-from tests.web.shelf import T0, Shelf, after, failed_item
+from tests.web.store import T0, Store, after, completed_row, failed_row
 
 SORTS = get_args(Sort)
+EVERYTHING = SyncFilter()
 
 
-@pytest.fixture
-def shelf(database: Database) -> Shelf:
-    """Fills the database."""
-    return Shelf(database)
-
-
-def walk(database: Database, sort: str, limit: int, wanted: SyncFilter = SyncFilter()) -> list[str]:  # noqa: B008  # frozen
+def walk(database: Database, sort: str, limit: int, criteria: SyncFilter = EVERYTHING) -> list[str]:
     """All sync ids in order, page by page, each page in a transaction of its own."""
     seen: list[str] = []
     cursor = None
     while True:
         with database.reading() as connection:
-            page = queries.list_syncs(connection, wanted, sort=sort, cursor=cursor, limit=limit)
+            page = syncs.list_syncs(connection, criteria, sort=sort, cursor=cursor, limit=limit)
         assert len(page.items) <= limit
-        seen += [kept.sync.sync_id for kept in page.items]
+        seen += [record.sync.sync_id for record in page.items]
         cursor = page.next
         if cursor is None:
             return seen
 
 
-def found(database: Database, **wanted: object) -> list[str]:
-    """The sync ids a filter finds, sorted."""
+def found(database: Database, **criteria: Any) -> list[str]:
+    """The sync ids that a filter selects, sorted."""
     with database.reading() as connection:
-        page = queries.list_syncs(connection, SyncFilter(**wanted), limit=200)  # type: ignore[arg-type]  # by name
-    return sorted(kept.sync.sync_id for kept in page.items)
+        page = syncs.list_syncs(connection, SyncFilter(**criteria), limit=200)
+    return sorted(record.sync.sync_id for record in page.items)
 
 
-def test_every_sort_walks_every_sync_exactly_once(shelf: Shelf) -> None:
-    """With ties and unknown values in all columns, and any page size."""
-    luck = random.Random(7)
-    whole = {f"s{n}" for n in range(23)}
-    times: list[datetime | None] = [None, T0, after(hours=1)]
-    for sync_id in sorted(whole):
-        shelf.sync(
-            sync_id,
-            luck.choice(["c1", "c2"]),
-            at=luck.choice(times),
-            code=luck.choice([None, 2000, 5130]),
-            updated_at=luck.choice([T0, after(minutes=1)]),
+def fill(store: Store, count: int, seed: int) -> None:
+    """Syncs with ties and unknown values in every column that lists are sorted by."""
+    chance = random.Random(seed)
+    for n in range(count):
+        starts: list[datetime | None] = [None, T0, after(hours=1), after(days=-2)]
+        store.sync(
+            f"s{n}",
+            chance.choice(["c1", "c2"]),
+            code=chance.choice([None, 2000, 5130]),
+            rows=chance.choice([None, (failed_row(),), (failed_row("t2", "The account closed"),)]),
+            updated_at=chance.choice([T0, after(minutes=1)]),
+            reported_started_at=chance.choice(starts),
+            sync_utc=None,
         )
+
+
+def test_every_sort_order_pages_through_every_sync_once(store: Store) -> None:
+    fill(store, 23, seed=7)
     for sort in SORTS:
         for limit in (1, 4, 23, 50):
-            seen = walk(shelf.database, sort, limit)
+            seen = walk(store.database, sort, limit)
             assert len(seen) == 23, (sort, limit)
-            assert set(seen) == whole, (sort, limit)
+            assert set(seen) == {f"s{n}" for n in range(23)}, (sort, limit)
+
+
+FILTERS = [
+    {"since": after(hours=-20), "until": after(hours=1, minutes=1)},
+    {"until": after(hours=1), "states": ["failed"]},
+    {"since": after(hours=-1), "cause": "unclassified"},
+    {"states": ["failed", "started"], "status_codes": [5130, 2000]},
+    {"company_id": "c1", "states": ["started", "completed"]},
+    {"company_id": "c1", "since": T0},
+    {"outcomes": ["failed"], "status_codes": [5130]},
+    {"cause": "unclassified", "q": "c2"},
+    {"q": "toft"},
+]
+
+
+@pytest.mark.parametrize("criteria", FILTERS)
+def test_both_access_paths_give_the_same_list(
+    store: Store, monkeypatch: pytest.MonkeyPatch, criteria: dict[str, Any]
+) -> None:
+    """Looked up and sorted, or read in the order of the list."""
+    store.company("c2", "Toft stores")
+    fill(store, 16, seed=11)
+    for sort in SORTS:
+        looked_up = walk(store.database, sort, 3, SyncFilter(**criteria))
+        with monkeypatch.context() as patch:
+            patch.setattr(access_paths, "FEW", -1)
+            patch.setattr(syncs, "FEW_IN_RANGE", -1)
+            read_in_order = walk(store.database, sort, 3, SyncFilter(**criteria))
+        assert looked_up == read_in_order, sort
+        assert 0 < len(looked_up) < 16
 
 
 @pytest.mark.parametrize("sort", ["started_at", "-started_at", "status_code", "-finished_at"])
-def test_unknown_values_come_last_in_both_directions(shelf: Shelf, sort: str) -> None:
+def test_unknown_values_are_last_in_both_directions(store: Store, sort: str) -> None:
     """Although the two databases sort NULL differently."""
-    shelf.sync("unknown", at=None)
-    shelf.sync("later", at=after(hours=2), code=5130)
-    shelf.sync("sooner", at=T0, code=2000)
+    store.sync("unknown", reported_started_at=None)
+    store.sync("later", at=after(hours=2), code=5130)
+    store.sync("sooner", at=T0, code=2000)
     known = ["later", "sooner"] if sort.startswith("-") else ["sooner", "later"]
-    assert walk(shelf.database, sort, 1) == [*known, "unknown"]
+    assert walk(store.database, sort, 1) == [*known, "unknown"]
 
 
-def test_a_sync_that_comes_in_while_somebody_pages_moves_nothing(shelf: Shelf) -> None:
-    """Paging by key, not by count."""
+def test_a_new_sync_shifts_no_page(store: Store) -> None:
     for n in range(4):
-        shelf.sync(f"s{n}", updated_at=after(minutes=n))
-    with shelf.database.reading() as connection:
-        first = queries.list_syncs(connection, SyncFilter(), limit=2)
-    shelf.sync("new", updated_at=after(hours=1))
-    with shelf.database.reading() as connection:
-        second = queries.list_syncs(connection, SyncFilter(), limit=2, cursor=first.next)
-    assert [k.sync.sync_id for k in (*first.items, *second.items)] == ["s3", "s2", "s1", "s0"]
+        store.sync(f"s{n}", updated_at=after(minutes=n))
+    with store.database.reading() as connection:
+        first = syncs.list_syncs(connection, EVERYTHING, limit=2)
+    store.sync("new", updated_at=after(hours=1))
+    with store.database.reading() as connection:
+        second = syncs.list_syncs(connection, EVERYTHING, limit=2, cursor=first.next)
+    seen = [record.sync.sync_id for record in (*first.items, *second.items)]
+    assert seen == ["s3", "s2", "s1", "s0"]
 
 
 @pytest.mark.parametrize(
     "cursor", ["", "x", "e30", "bnVsbA", "W10", "WyJzeW5jczpib3RoIiwxXQ", "é", "W" * 3999, "//8"]
 )
-def test_a_wrong_cursor_is_refused_by_name(shelf: Shelf, cursor: str) -> None:
-    """Whatever it holds."""
-    with shelf.database.reading() as connection, pytest.raises(BadRequest) as caught:
-        queries.list_syncs(connection, SyncFilter(), cursor=cursor)
+def test_an_invalid_cursor_is_named(store: Store, cursor: str) -> None:
+    with store.database.reading() as connection, pytest.raises(BadRequest) as caught:
+        syncs.list_syncs(connection, EVERYTHING, cursor=cursor)
     assert caught.value.name == "cursor"
 
 
-def test_a_cursor_of_another_sort_is_refused(shelf: Shelf) -> None:
-    """Its values would mean something else."""
+def test_a_cursor_of_another_sort_order_is_invalid(store: Store) -> None:
     for n in range(3):
-        shelf.sync(f"s{n}")
-    with shelf.database.reading() as connection:
-        cursor = queries.list_syncs(connection, SyncFilter(), limit=1).next
+        store.sync(f"s{n}")
+    with store.database.reading() as connection:
+        cursor = syncs.list_syncs(connection, EVERYTHING, limit=1).next
         with pytest.raises(BadRequest):
-            queries.list_syncs(connection, SyncFilter(), sort="updated_at", cursor=cursor)
+            syncs.list_syncs(connection, EVERYTHING, sort="updated_at", cursor=cursor)
 
 
-def test_filters_narrow_and_combine(shelf: Shelf) -> None:
-    """Each by itself, several values of one, and two together."""
-    shelf.failed("f1", "c1", at=T0)
-    shelf.done("d2", "c2", at=after(days=1))
-    shelf.sync("r2", "c2", at=after(days=2))
-    database = shelf.database
+def test_filters_combine(store: Store) -> None:
+    store.failed("f1", "c1", at=T0)
+    store.completed("d2", "c2", at=after(days=1))
+    store.sync("r2", "c2", at=after(days=2))
+    database = store.database
     assert found(database, company_id="c2") == ["d2", "r2"]
     assert found(database, states=["failed"]) == ["f1"]
+    assert found(database, states=["started", "completed"]) == ["d2", "r2"]
     assert found(database, outcomes=["all_written", "failed"]) == ["d2", "f1"]
     assert found(database, status_codes=[2000]) == ["d2"]
     assert found(database, cause="unclassified") == ["f1"]
     assert found(database, since=after(days=1), until=after(days=2)) == ["d2"]
     assert found(database, company_id="c2", states=["started"]) == ["r2"]
+    assert found(database, states=["completed"], outcomes=["failed"]) == []
     assert found(database, company_id="nobody") == []
 
 
-@pytest.mark.parametrize("few", [0, caused.FEW])
-def test_a_cause_is_found_whether_few_or_many_have_it(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, few: int
-) -> None:
-    """Of one of its transactions, or of the sync as a whole; by both ways, page by page."""
-    monkeypatch.setattr(caused, "FEW", few)
-    closed = (failed_item("t1", "Bank account is closed"), failed_item("t2", "Oh"))
-    shelf.failed("f1", "c1", at=T0, items=closed)
-    shelf.failed("f2", "c2", at=after(days=1), items=(failed_item("t3", "Oh"),))
-    shelf.failed("f3", "c2", at=after(days=2), items=closed)
-    shelf.failed("f4", "c2", at=after(days=3), code=4000, items=None)
-    shelf.done("d1", "c1")
-    with shelf.database.reading() as connection:
-        whole = queries.get_sync(connection, "f4").cause
-    causes = {"unclassified": ["f1", "f2", "f3"], whole: ["f4"], "never_seen": []}
-    for cause, syncs in causes.items():
-        assert walk(shelf.database, "started_at", 1, SyncFilter(cause=cause)) == syncs
+def test_a_state_and_its_outcomes_are_told_apart(store: Store) -> None:
+    """`unknown` is the outcome of a completed sync that is not proved, and of an unknown code."""
+    store.sync("unproved", completed_received_at=T0)
+    store.sync("odd", code=7000)
+    assert found(store.database, outcomes=["unknown"]) == ["odd", "unproved"]
+    assert found(store.database, states=["completed"]) == ["unproved"]
+    assert found(store.database, states=["started"]) == ["odd"]
 
 
-def test_search_finds_ids_and_the_beginning_of_a_name(shelf: Shelf) -> None:
-    """Exactly one of the four ids, or a name in any case; a wildcard is no wildcard."""
-    shelf.company("c1", "Ring & Sons 100%")
-    shelf.company("c2", "Toft stores")
-    shelf.failed("s1", "c1", items=(failed_item("t9"),))
-    shelf.done("s2", "c2")
-    database = shelf.database
-    for q in ("s1", "c1", "t9", "corr-t9", "RING", "ring & sons 100%"):
-        assert found(database, q=q) == ["s1"], q
+def test_a_cause_selects_syncs_by_their_transactions_or_their_own(store: Store) -> None:
+    store.failed("f1", rows=(failed_row("t1", "The account is closed"), failed_row("t2", "Oh")))
+    store.failed("f2", rows=(failed_row("t3", "Oh"),))
+    store.failed("f3", code=4000, rows=None)
+    store.completed("d1")
+    with store.database.reading() as connection:
+        whole = syncs.get_sync(connection, "f3").cause_key
+    assert found(store.database, cause="unclassified") == ["f1", "f2"]
+    assert found(store.database, cause=whole) == ["f3"]
+    assert found(store.database, cause="never_seen") == []
+
+
+def test_search_finds_ids_and_beginnings_of_names(store: Store) -> None:
+    """One of the four ids, or a name in any case. A wildcard is an ordinary character."""
+    store.company("c1", "Ring & Sons 100%")
+    store.company("c2", "Toft stores")
+    correlation_id = uuid.uuid4().hex
+    message = f"It failed. Correlation ID: {correlation_id}"
+    store.failed("s1", "c1", rows=(failed_row("t9", message),))
+    store.completed("s2", "c2")
+    for q in ("s1", "c1", "t9", correlation_id, "RING", "ring & sons 100%"):
+        assert found(store.database, q=q) == ["s1"], q
     for q in ("sons", "s", "r%", "t", "_ing", "%"):
-        assert found(database, q=q) == (["s2"] if q == "t" else []), q
+        assert found(store.database, q=q) == (["s2"] if q == "t" else []), q
 
 
-def test_search_finds_an_id_that_was_pasted_in_capitals(shelf: Shelf) -> None:
-    """Some systems show the same id so; an id that Codat writes in capitals is found as it is."""
+def test_search_finds_an_id_in_capitals(store: Store) -> None:
+    """Other systems show the same id in capitals; an id that is stored in capitals is found too."""
     small, large = str(uuid.uuid4()), str(uuid.uuid4()).upper()
-    own = str(uuid.uuid4())
-    shelf.failed(small, items=(failed_item(own),))
-    shelf.done(large)
-    for q, sync_id in ((small.upper(), small), (own.upper(), small), (large, large)):
-        assert found(shelf.database, q=q) == [sync_id]
+    transaction_id = str(uuid.uuid4())
+    store.failed(small, rows=(failed_row(transaction_id),))
+    store.completed(large)
+    for q, sync_id in ((small.upper(), small), (transaction_id.upper(), small), (large, large)):
+        assert found(store.database, q=q) == [sync_id]
 
 
-def test_search_finds_more_companies_than_a_list_holds(shelf: Shelf) -> None:
-    """A short beginning may name very many."""
+def test_search_finds_many_companies(store: Store) -> None:
+    """A short prefix may match more companies than a list of ids should have."""
     for n in range(60):
-        shelf.company(f"c{n}", f"Shop {n}")
-        shelf.sync(f"s{n}", f"c{n}")
-    assert len(found(shelf.database, q="shop")) == 60
+        store.company(f"c{n}", f"Shop {n}")
+        store.sync(f"s{n}", f"c{n}")
+    assert len(found(store.database, q="shop")) == 60
 
 
-def test_one_id_in_two_companies_asks_for_the_company(shelf: Shelf) -> None:
-    """The pair is a sync's identity."""
-    shelf.done("s1", "c1")
-    shelf.failed("s1", "c2")
-    with shelf.database.reading() as connection:
-        with pytest.raises(Conflicting, match="company_id"):
-            queries.get_sync(connection, "s1")
-        assert queries.get_sync(connection, "s1", "c2").sync.state == "failed"
-        with pytest.raises(NotKnown):
-            queries.get_sync(connection, "s1", "c3")
+def test_an_ambiguous_id_needs_its_company(store: Store) -> None:
+    store.completed("s1", "c1")
+    store.failed("s1", "c2")
+    with store.database.reading() as connection:
+        with pytest.raises(Conflict, match="company_id"):
+            syncs.get_sync(connection, "s1")
+        assert syncs.get_sync(connection, "s1", "c2").sync.state == "failed"
+        with pytest.raises(NotFound):
+            syncs.get_sync(connection, "s1", "c3")
 
 
-def test_latest_is_newest_by_codats_time_and_not_by_arrival(shelf: Shelf) -> None:
-    """An old sync that is heard of late is not the latest."""
-    shelf.done("new", at=after(hours=2), updated_at=after(hours=3))
-    shelf.failed("old", at=T0, updated_at=after(hours=9))
-    with shelf.database.reading() as connection:
-        assert queries.latest_sync(connection, "c1").sync.sync_id == "new"
+def test_the_latest_sync_is_the_newest_at_codat(store: Store) -> None:
+    """And not the one that arrived last."""
+    store.completed("new", at=after(hours=2), updated_at=after(hours=3))
+    store.failed("old", at=T0, updated_at=after(hours=9))
+    with store.database.reading() as connection:
+        assert syncs.latest_sync(connection, "c1").sync.sync_id == "new"
 
 
-def test_the_last_successful_sync_is_proved_and_newest(shelf: Shelf) -> None:
-    """Neither a failed one nor one whose list is not proved counts; no data to write does."""
-    shelf.done("first", at=T0)
-    shelf.sync("nothing", code=2040, at=after(hours=1), items=())
-    shelf.sync("unproved", at=after(hours=2), heard=Heard.COMPLETED, unsettled=Heard.COMPLETED)
-    shelf.failed("bad", at=after(hours=3))
-    with shelf.database.reading() as connection:
-        assert queries.last_successful_sync(connection, "c1").sync.sync_id == "nothing"
-        with pytest.raises(NotKnown):
-            queries.last_successful_sync(connection, "c2")
+def test_the_last_successful_sync_is_proved_and_newest(store: Store) -> None:
+    """A sync without data to write counts; a failed or an unproved one does not."""
+    store.completed("first", at=T0)
+    store.sync("nothing", code=2040, at=after(hours=1), rows=())
+    store.sync("unproved", at=after(hours=2), completed_received_at=T0)
+    store.failed("bad", at=after(hours=3))
+    with store.database.reading() as connection:
+        assert syncs.last_successful_sync(connection, "c1").sync.sync_id == "nothing"
+        with pytest.raises(NotFound):
+            syncs.last_successful_sync(connection, "c2")
 
 
-def test_a_running_fetch_has_no_next_attempt(shelf: Shelf) -> None:
-    """While leased, `due` is the end of the lease and no promise."""
-    waiting, running = shelf.failed("waiting", items=None), shelf.failed("running", items=None)
-    shelf.fetch(waiting, due=after(hours=1), attempts=2, last_error="503")
-    shelf.fetch(running, due=after(hours=1), token="mine", attempts=3)
-    with shelf.database.reading() as connection:
-        fetch = queries.get_sync(connection, "waiting").fetch
-        assert fetch is not None
-        assert (fetch.next_attempt_at, fetch.attempts) == (after(hours=1), 2)
-        fetch = queries.get_sync(connection, "running").fetch
-        assert fetch is not None
-        assert fetch.next_attempt_at is None
+def test_a_complete_failure_is_open_until_a_later_sync_succeeds(store: Store) -> None:
+    store.failed("s1", code=4000, rows=None, at=T0)
+    store.failed("s2", at=after(hours=1))
+
+    def open_failure() -> str | None:
+        with store.database.reading() as connection:
+            record = syncs.open_whole_failure(connection, "c1")
+        return record.sync.sync_id if record else None
+
+    assert open_failure() == "s1"
+    store.completed("s3", at=after(hours=2), rows=(completed_row("t9"),))
+    assert open_failure() is None

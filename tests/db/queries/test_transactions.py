@@ -1,175 +1,157 @@
-"""Reads over many syncs: cures, failed rows, totals, timelines."""
+"""Transactions over several syncs: what is failed, open or resolved."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from app.db.engine import Database
-from app.db.queries import (
-    companies as queries_companies,
-)
-from app.db.queries import (
-    events as queries_events,
-)
-from app.db.queries import (
-    transactions as queries_items,
-)
-from app.db.queries.transactions import ErrorFilter, ItemFilter, KeptItem
-from app.domain.models import Item
-from app.errors import NotKnown
-from tests.web.shelf import T0, Shelf, after, done_item, failed_item
+from app.db.queries import access_paths, transactions
+from app.db.queries.transactions import PushErrorFilter, TransactionFilter, TransactionRecord
+from app.domain.models import Transaction
+from tests.web.store import T0, Store, after, completed_row, failed_row
+
+CORRELATED = "It failed. Correlation ID: 6fb40d5eb13e11edafa10242ac120002"
 
 
-@pytest.fixture
-def shelf(database: Database) -> Shelf:
-    """Fills the database."""
-    return Shelf(database)
+def push_errors(database: Database, limit: int = 200, **criteria: Any) -> list[TransactionRecord]:
+    """The failed rows that a filter selects, over all pages."""
+    return list(_pages(database, limit, PushErrorFilter(**criteria)))
 
 
-def errors(database: Database, **wanted: object) -> list[KeptItem]:
-    """The failed rows a filter finds."""
-    with database.reading() as connection:
-        page = queries_items.list_errors(connection, ErrorFilter(**wanted), limit=200)  # type: ignore[arg-type]  # by name
-    return page.items
-
-
-def test_a_failure_is_cured_by_the_first_later_sync_that_completes_it(shelf: Shelf) -> None:
-    """Later by the syncs' own times: arrival is the other way round here."""
-    shelf.done("third", at=after(hours=3))
-    shelf.done("second", at=after(hours=2))
-    shelf.failed("first", at=T0)
-    with shelf.database.reading() as connection:
-        rows = queries_items.history(connection, "c1", "t1")
-    assert [row.sync_id for row in rows] == ["third", "second", "first"]
-    assert [row.cured_by for row in rows] == [None, None, "second"]
-    assert {row.current for row in rows} == {"completed"}
-
-
-def test_nothing_before_the_failure_cures_it(shelf: Shelf) -> None:
-    """Nor another company's transaction of the same id."""
-    shelf.done("before", at=T0)
-    shelf.failed("now", at=after(hours=1))
-    shelf.done("other", "c2", at=after(hours=2))
-    (row,) = errors(shelf.database)
-    assert (row.cured_by, row.current) == (None, "failed")
-
-
-def test_half_of_a_transaction_cures_nothing(shelf: Shelf) -> None:
-    """All its rows in the later sync must be completed."""
-    shelf.failed("first", at=T0)
-    half = (done_item(), Item("t1", "Pending", None, "bankfeeds"))
-    shelf.sync("second", code=2000, items=half, at=after(hours=1))
-    (row,) = errors(shelf.database)
-    assert (row.cured_by, row.current) == (None, "pending")
-
-
-def test_open_and_cured_errors_are_told_apart(shelf: Shelf) -> None:
-    """And counted per company, each transaction once."""
-    shelf.company("c1")
-    twice = (failed_item("t2"), failed_item("t2"), failed_item("t1"), failed_item(None))
-    shelf.failed("s1", items=twice, at=T0)
-    shelf.done("s2", at=after(hours=1))
-    database = shelf.database
-    assert [row.transaction_id for row in errors(database, open=True)] == [None, "t2", "t2"]
-    assert [row.transaction_id for row in errors(database, open=False)] == ["t1"]
-    with database.reading() as connection:
-        assert queries_companies.get_company(connection, "c1").open_failures == 2
-
-
-def test_errors_page_through_every_failed_row_once(shelf: Shelf) -> None:
-    """Newest sync first, identical rows kept apart."""
-    for n in range(4):
-        shelf.failed(f"s{n}", items=(failed_item(), done_item("x"), failed_item()), at=T0)
-    seen: list[tuple[str, int]] = []
+def _pages(
+    database: Database, limit: int, criteria: PushErrorFilter
+) -> Iterator[TransactionRecord]:
     cursor = None
     while True:
-        with shelf.database.reading() as connection:
-            page = queries_items.list_errors(connection, ErrorFilter(), cursor=cursor, limit=3)
-        seen += [(row.sync_id, row.position) for row in page.items]
+        with database.reading() as connection:
+            page = transactions.list_push_errors(connection, criteria, cursor=cursor, limit=limit)
+        assert len(page.items) <= limit
+        yield from page.items
         cursor = page.next
         if cursor is None:
-            break
-    assert len(seen) == 8
-    assert len(set(seen)) == 8
+            return
 
 
-def test_errors_are_searched_by_any_id(shelf: Shelf) -> None:
-    """Only the rows meant, not all of their sync."""
-    shelf.failed("s1", items=(failed_item("t1"), failed_item("t2")))
-    for q in ("t2", "corr-t2"):
-        assert [row.transaction_id for row in errors(shelf.database, q=q)] == ["t2"]
-    assert len(errors(shelf.database, q="s1")) == 2
-    assert len(errors(shelf.database, cause="unclassified", company_id="c1")) == 2
-    assert errors(shelf.database, since=after(days=1)) == []
+def test_the_first_later_sync_that_completes_a_failure_resolves_it(store: Store) -> None:
+    """Later at Codat: here they arrive in the opposite order."""
+    store.completed("third", at=after(hours=3))
+    store.completed("second", at=after(hours=2))
+    store.failed("first", at=T0)
+    with store.database.reading() as connection:
+        rows = transactions.transaction_history(connection, "c1", "t1")
+    assert [row.sync_id for row in rows] == ["third", "second", "first"]
+    assert [row.resolved_by for row in rows] == [None, None, "second"]
+    assert {row.current_status for row in rows} == {"completed"}
 
 
-def test_a_syncs_rows_are_filtered_and_paged_in_codats_order(shelf: Shelf) -> None:
-    """By status in any case, by failure, by part of an id or message."""
-    rows = (failed_item("t1", "Tax 100%"), done_item("t2"), Item("t3", "Odd"), done_item("t2"))
-    number = shelf.failed(items=rows)
+def test_an_earlier_sync_or_another_company_resolves_nothing(store: Store) -> None:
+    store.completed("before", at=T0)
+    store.failed("now", at=after(hours=1))
+    store.completed("other", "c2", at=after(hours=2))
+    (row,) = push_errors(store.database)
+    assert (row.resolved_by, row.current_status) == (None, "failed")
 
-    def positions(cursor: str | None = None, limit: int = 50, **wanted: object) -> list[int]:
-        with shelf.database.reading() as connection:
-            page = queries_items.list_items(
-                connection,
-                number,
-                ItemFilter(**wanted),  # type: ignore[arg-type]  # by name
-                cursor=cursor,
-                limit=limit,
+
+def test_half_of_a_transaction_resolves_nothing(store: Store) -> None:
+    """All of its rows in the later sync have to be completed."""
+    store.failed("first", at=T0)
+    half = (completed_row(), Transaction("t1", "Pending", None, "bankfeeds"))
+    store.sync("second", code=2000, rows=half, at=after(hours=1))
+    (row,) = push_errors(store.database)
+    assert (row.resolved_by, row.current_status) == (None, "pending")
+
+
+def test_open_and_resolved_failures_are_told_apart(store: Store) -> None:
+    """A row without a transaction id stays open."""
+    rows = (failed_row("t2"), failed_row("t2"), failed_row("t1"), failed_row(None))
+    store.failed("s1", rows=rows, at=T0)
+    store.completed("s2", at=after(hours=1))
+    database = store.database
+    assert [row.transaction_id for row in push_errors(database, open=True)] == [None, "t2", "t2"]
+    assert [row.transaction_id for row in push_errors(database, open=False)] == ["t1"]
+
+
+def test_a_failure_before_a_completion_is_resolved_although_it_failed_again(store: Store) -> None:
+    store.failed("s1", at=T0)
+    store.completed("s2", at=after(hours=1))
+    store.failed("s3", at=after(hours=2))
+    assert [row.sync_id for row in push_errors(store.database, open=True)] == ["s3"]
+    assert [row.sync_id for row in push_errors(store.database, open=False)] == ["s1"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "criteria", [{}, {"company_id": "c1"}, {"cause": "unclassified"}, {"since": after(hours=5)}]
+)
+def test_open_and_resolved_add_up_on_every_access_path(
+    store: Store, monkeypatch: pytest.MonkeyPatch, seed: int, criteria: dict[str, Any]
+) -> None:
+    """Page by page, whether rows are looked up or read in the order of the list."""
+    chance = random.Random(seed)
+    for n in range(12):
+        rows = tuple(
+            chance.choice([failed_row, completed_row])(chance.choice(["t1", "t2", "t3", None]))
+            for _ in range(3)
+        )
+        store.sync(
+            f"s{n}", chance.choice(["c1", "c2"]), code=5130, rows=rows,
+            at=after(hours=chance.randint(0, 9)),
+        )  # fmt: skip
+
+    def all_ways() -> list[list[tuple[str, int]]]:
+        return [
+            [(row.sync_id, row.position) for row in push_errors(store.database, 2, **each)]
+            for each in (criteria, criteria | {"open": True}, criteria | {"open": False})
+        ]
+
+    everything, is_open, is_resolved = all_ways()
+    assert sorted(is_open + is_resolved) == sorted(everything)
+    assert len(set(everything)) == len(everything)
+    with monkeypatch.context() as patch:
+        patch.setattr(access_paths, "FEW", -1)
+        patch.setattr(transactions, "FEW_OPEN", -1)
+        assert all_ways() == [everything, is_open, is_resolved]
+
+
+def test_identical_rows_are_listed_once_each(store: Store) -> None:
+    for n in range(4):
+        rows = (failed_row(), completed_row("x"), failed_row())
+        store.failed(f"s{n}", rows=rows, at=T0)
+    seen = [(row.sync_id, row.position) for row in push_errors(store.database, 3)]
+    assert (len(seen), len(set(seen))) == (8, 8)
+
+
+def test_failed_rows_are_searched_by_any_id(store: Store) -> None:
+    """A transaction or correlation id selects its rows, not all of their sync."""
+    store.failed("s1", rows=(failed_row("t1"), failed_row("t2", CORRELATED)))
+    for q in ("t2", CORRELATED[-32:]):
+        assert [row.transaction_id for row in push_errors(store.database, q=q)] == ["t2"]
+    assert len(push_errors(store.database, q="s1")) == 2
+    assert len(push_errors(store.database, cause="unclassified", company_id="c1")) == 2
+    assert push_errors(store.database, since=after(days=1)) == []
+
+
+def test_the_rows_of_a_sync_are_filtered_and_paged_in_codats_order(store: Store) -> None:
+    """By status in any case, by failure, by part of an id or a message."""
+    rows = (
+        failed_row("t1", f"Tax 100%. {CORRELATED}"), completed_row("t2"), Transaction("t3", "Odd"),
+        completed_row("t2"),
+    )  # fmt: skip
+    pk = store.failed(rows=rows)
+
+    def positions(cursor: str | None = None, limit: int = 50, **criteria: Any) -> list[int]:
+        with store.database.reading() as connection:
+            page = transactions.list_transactions(
+                connection, pk, TransactionFilter(**criteria), cursor=cursor, limit=limit
             )
-        later = positions(page.next, limit, **wanted) if page.next else []
+        later = positions(page.next, limit, **criteria) if page.next else []
         return [row.position for row in page.items] + later
 
     assert positions(limit=1) == [0, 1, 2, 3]
     assert positions(statuses=["completed"]) == [1, 3]
     assert positions(failed=False) == [1, 2, 3]
-    assert positions(q="100%") == positions(q="tax") == positions(q="corr-t1") == [0]
+    assert positions(cause="unclassified") == [0]
+    assert positions(q="100%") == positions(q="tax") == positions(q=CORRELATED[-12:]) == [0]
     assert positions(q="%") == [0]
-
-
-def test_companies_have_totals_and_their_newest_sync(shelf: Shelf) -> None:
-    """Sorted by name, the unnamed last."""
-    for company_id, name in (("c1", None), ("c2", "Zoo"), ("c3", "Ant")):
-        shelf.company(company_id, name)
-    shelf.failed("old", "c2", at=T0)
-    shelf.done("new", "c2", at=after(hours=1))
-    with shelf.database.reading() as connection:
-        page = queries_companies.list_companies(connection)
-        assert [each.company_id for each in page.items] == ["c3", "c2", "c1"]
-        zoo = page.items[1]
-        assert zoo.by_outcome == {"failed": 1, "all_written": 1}
-        assert zoo.last_sync is not None
-        assert zoo.last_sync.sync.sync_id == "new"
-        with pytest.raises(NotKnown):
-            queries_companies.get_company(connection, "c9")
-
-
-def test_stats_count_by_the_syncs_own_day(shelf: Shelf) -> None:
-    """UTC days; the range takes in its start and leaves out its end."""
-    shelf.failed("s1", at=T0)
-    shelf.done("s2", at=after(days=1))
-    shelf.sync("s3", at=after(days=2))
-    with shelf.database.reading() as connection:
-        told = queries_companies.stats(connection, T0, after(days=2))
-    assert told.by_day == {"2026-01-01": {"failed": 1}, "2026-01-02": {"all_written": 1}}
-    assert told.by_status_code == {5130: 1, 2000: 1}
-
-
-def test_a_timeline_tells_events_and_notes_in_order(shelf: Shelf) -> None:
-    """Of this sync only, each with its reason, page by page."""
-    number = shelf.failed()
-    shelf.note(number, after(seconds=3), "fetch", "Codat says 5130")
-    shelf.note(number, T0, "duplicate", "came again")
-    shelf.event("m2", company_id="c1", sync_id="s1", received_at=after(seconds=2))
-    shelf.event("m1", company_id="c1", sync_id="s1", received_at=T0)
-    shelf.event("m3", company_id="c2", sync_id="s1", received_at=T0)
-    with shelf.database.reading() as connection:
-        first = queries_events.timeline(connection, number, "c1", "s1", limit=3)
-        rest = queries_events.timeline(connection, number, "c1", "s1", limit=3, cursor=first.next)
-    steps = [*first.items, *rest.items]
-    assert [(step.kind, step.event_id) for step in steps] == [
-        ("delivery", "m1"),
-        ("duplicate", None),
-        ("delivery", "m2"),
-        ("fetch", None),
-    ]
-    assert all(step.reason for step in steps)
-    assert rest.next is None

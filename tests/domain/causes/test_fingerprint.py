@@ -1,4 +1,4 @@
-"""Fingerprints: equal failures share one, whatever ids, amounts, dates and names they carry."""
+"""Fingerprints: equal failures share one, whatever IDs, amounts, dates, and names they contain."""
 
 from datetime import date
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.causes.fingerprint import fingerprint, masked, plain
+from app.domain.causes.fingerprint import fingerprint, mask, normalize
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyzäöü", min_size=1, max_size=9)
 NAMES = st.lists(
@@ -18,8 +18,8 @@ QUOTES = st.sampled_from(["'{}'", '"{}"', "‘{}’", "“{}”", "`{}`", "«{}�
 QUOTED = st.builds(lambda form, name: form.format(name), QUOTES, NAMES)
 IDS = st.one_of(
     st.uuids().map(str),
-    st.uuids().map(lambda each: str(each).upper()),
-    st.uuids().map(lambda each: each.hex),
+    st.uuids().map(lambda value: str(value).upper()),
+    st.uuids().map(lambda value: value.hex),
     st.integers(0, 10**12).map(str),
     st.integers(1, 10**6).map(lambda n: f"INV-{n:05}"),
 )
@@ -53,35 +53,41 @@ MESSAGES = st.builds(
 
 
 @given(MESSAGES, MESSAGES)
-def test_messages_that_differ_only_in_particulars_share_a_fingerprint(one: str, other: str) -> None:
-    """Ids, correlation ids, amounts, dates, quoted names and e-mail addresses."""
-    assert masked(one) == masked(other)
+def test_messages_that_differ_only_in_variable_parts_share_a_fingerprint(
+    one: str, other: str
+) -> None:
+    """IDs, correlation IDs, amounts, dates, quoted names, and email addresses."""
+    assert mask(one) == mask(other)
     assert fingerprint(one) == fingerprint(other)
 
 
 @given(WORDS, WORDS, IDS)
-def test_messages_of_other_words_have_other_fingerprints(one: str, other: str, number: str) -> None:
-    """The sentence itself decides."""
+def test_messages_with_different_words_have_different_fingerprints(
+    one: str, other: str, number: str
+) -> None:
+    """Only the variable parts are masked."""
     same = fingerprint(f"The {one} {number} is closed") == fingerprint(f"The {other} 7 is closed")
     assert same == (one == other)
 
 
 @given(st.text())
 def test_any_text_has_a_fingerprint_and_masking_twice_changes_nothing(text: str) -> None:
-    """Whatever comes from Codat."""
+    """Messages from Codat can contain any text."""
     assert len(fingerprint(text)) == 16
-    assert masked(masked(text)) == masked(text)
+    assert mask(mask(text)) == mask(text)
 
 
 @given(st.lists(IDS, min_size=1, max_size=5), st.lists(IDS, min_size=1, max_size=5))
-def test_a_list_of_ids_is_as_good_as_one(some: list[str], others: list[str]) -> None:
-    """Codat lists the transactions that it has processed before."""
-    said = "One or more transactions have previously been processed: {}"
-    assert fingerprint(said.format(", ".join(some))) == fingerprint(said.format(", ".join(others)))
+def test_a_list_of_ids_is_masked_like_one_id(ids: list[str], other_ids: list[str]) -> None:
+    """Codat lists the transactions that were already processed."""
+    text = "One or more transactions have previously been processed: {}"
+    assert fingerprint(text.format(", ".join(ids))) == fingerprint(
+        text.format(", ".join(other_ids))
+    )
 
 
 @pytest.mark.parametrize(
-    ("message", "left"),
+    ("message", "expected"),
     [
         ("Account code '429' is not active", "account code # is not active"),
         ("You can't use O'Brien's card", "you can't use o'brien's card"),
@@ -93,20 +99,20 @@ def test_a_list_of_ids_is_as_good_as_one(some: list[str], others: list[str]) -> 
         (None, ""),
     ],
 )
-def test_what_is_left_can_be_read(message: str | None, left: str) -> None:
-    """It stands on the page of causes as the group's sentence."""
-    assert masked(message) == left
+def test_masked_message_is_readable(message: str | None, expected: str) -> None:
+    """The causes page shows the masked message as the name of a group."""
+    assert mask(message) == expected
 
 
-def test_the_plain_form_is_what_rules_are_written_against() -> None:
-    """Lower case, single blanks, straight quotes, and not without end."""
-    assert plain("You’re\u00a0 “HERE” – now") == 'you\'re "here" - now'
-    assert len(plain("x" * 5000)) == 2000
+def test_normalized_message_is_what_rules_match() -> None:
+    """Lower case, single spaces, ASCII quotes, and a limited length."""
+    assert normalize("You’re\u00a0 “HERE” – now") == 'you\'re "here" - now'
+    assert len(normalize("x" * 5000)) == 2000
 
 
 @given(st.uuids(), st.uuids())
-def test_rules_do_not_see_correlation_ids(one: object, other: object) -> None:
-    """So what was decided for one failure is known for all equal ones."""
-    said = "Failed. Correlation ID: {}. Message: Oops"
-    assert plain(said.format(one)) == plain(said.format(other))
-    assert plain(said.format(one)).endswith("message: oops")
+def test_normalized_message_has_no_correlation_id(one: object, other: object) -> None:
+    """Equal failures then share one cached result."""
+    text = "Failed. Correlation ID: {}. Message: Oops"
+    assert normalize(text.format(one)) == normalize(text.format(other))
+    assert normalize(text.format(one)).endswith("message: oops")

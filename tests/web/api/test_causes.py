@@ -1,4 +1,4 @@
-"""Causes at our services' door: groups, their numbers, their words, and the filters."""
+"""Causes of failures."""
 
 from typing import Any
 
@@ -6,175 +6,134 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from app.db.queries import causes as queries_causes
-from app.db.queries.causes import CauseFilter
-from app.db.recount import recount
-from app.db.tables import syncs, transactions
-from app.domain.models import Item
-from tests.db.test_queries_plans import plans
-from tests.web.shelf import T0, Shelf, after, done_item, failed_item
+from app.db.tables import failed_transactions, syncs, transactions
+from tests.web.store import Store, after, completed_row, failed_row
 
 V1 = "/api/v1"
 LOCKED = "The document date cannot be before the end of year lock date, currently set at {}"
-WORDS = {"cause", "title", "text", "customer", "who", "next_step", "send_again"}
-NUMBERS = {"companies", "transactions", "open", "syncs", "first_seen_at", "last_seen_at"}
+CAUSE = {"key", "title", "owner", "next_step", "customer_message", "retry_advice"}
+TOTALS = {"companies", "transactions", "open", "syncs", "first_failed_at", "last_failed_at"}
 
 
 @pytest.fixture
-def filled(shelf: Shelf) -> Shelf:
-    """Two companies, two causes, one cured transaction, one sync that failed as a whole."""
-    locked = [failed_item(f"t{n}", LOCKED.format(f"31-Jul-201{n}")) for n in range(3)]
-    shelf.failed("s1", "c1", items=(locked[0], locked[0], failed_item("t9", "Oops")))
-    shelf.failed("s2", "c2", at=after(days=1), items=(locked[1], locked[2]))
-    shelf.failed("s3", "c2", at=after(days=2), items=(locked[1],))
-    shelf.done("s4", "c2", at=after(days=3), items=(done_item("t1"),))
-    shelf.sync("s5", "c3", code=4040, at=after(days=4), error_message="Company c3 is gone")
-    return shelf
+def failures(store: Store) -> Store:
+    """Two companies, two causes, one resolved transaction, one sync that failed as a whole."""
+    locked = [failed_row(f"t{n}", LOCKED.format(f"31-Jul-201{n}")) for n in range(3)]
+    store.failed("s1", "c1", rows=(locked[0], locked[0], failed_row("t9", "Oops")))
+    store.failed("s2", "c2", at=after(days=-3), rows=(locked[1], locked[2]))
+    store.failed("s3", "c2", at=after(days=-2), rows=(locked[1],))
+    store.completed("s4", "c2", at=after(days=-1), rows=(completed_row("t1"),))
+    store.sync("s5", "c3", code=4040, at=after(days=-4), error_message="Company c3 is gone")
+    return store
 
 
-def causes(client: TestClient, **query: Any) -> dict[str, Any]:
-    items = client.get(f"{V1}/causes", params=query).json()["items"]
-    return {each["cause"]: each for each in items}
+def causes(client: TestClient, **params: Any) -> dict[str, Any]:
+    items = client.get(f"{V1}/causes", params=params).json()["items"]
+    return {cause["key"]: cause for cause in items}
 
 
-def test_failures_are_grouped_by_cause_with_its_words(filled: Shelf, client: TestClient) -> None:
-    """What most is open of comes first; every transaction of a company counts once."""
-    told = client.get(f"{V1}/causes").json()
-    keys = [each["cause"] for each in told["items"]]
-    assert (keys, told["next"]) == (["period_closed", "unclassified", "disconnected"], None)
-    first = told["items"][0]
-    assert set(first) == WORDS | NUMBERS | {"group_count", "groups"}
-    assert first["title"] == "The accounting period is closed"
-    assert (first["who"], first["send_again"]) == ("customer", "after_next_step")
-    assert (first["companies"], first["transactions"], first["open"]) == (2, 3, 2)
-    assert first["first_seen_at"] == "2026-01-01T09:00:00Z"
-    assert first["last_seen_at"] == "2026-01-03T09:00:00Z"
+def test_causes_have_texts_and_totals(failures: Store, client: TestClient) -> None:
+    """Those with the most open transactions first; a transaction counts once per company."""
+    answer = client.get(f"{V1}/causes").json()
+    keys = [cause["key"] for cause in answer["items"]]
+    assert (keys, answer["next"]) == (["period_closed", "unclassified", "disconnected"], None)
+    cause = answer["items"][0]
+    assert set(cause) == CAUSE | TOTALS | {"text"}
+    assert (cause["title"], cause["owner"]) == ("Accounting period closed", "customer")
+    assert (cause["companies"], cause["transactions"], cause["open"]) == (2, 3, 2)
+    assert cause["first_failed_at"] == "2025-12-29T09:00:00Z"
+    assert cause["last_failed_at"] == "2026-01-01T09:00:00Z"
 
 
-def test_open_is_what_failed_of_this_cause_and_was_not_written_since(
-    shelf: Shelf, client: TestClient
-) -> None:
-    """Another cause of the same transaction may be open; a row without an id is for ever."""
-    shelf.failed("s1", items=(failed_item("t1", "Oops"), failed_item("t2", "Oops")))
-    shelf.done("s2", at=after(days=1), items=(done_item("t1"),))
-    shelf.failed("s3", at=after(days=2), items=(failed_item("t1", LOCKED), failed_item(None)))
-    told = {key: (each["transactions"], each["open"]) for key, each in causes(client).items()}
-    assert told == {"unclassified": (3, 2), "period_closed": (1, 1)}
+def test_a_transaction_counts_under_its_latest_failure(store: Store, client: TestClient) -> None:
+    """A row without a transaction id counts too, and stays open."""
+    store.failed("s1", rows=(failed_row("t1", "Oops"), failed_row("t2", "Oops")))
+    store.completed("s2", at=after(hours=1), rows=(completed_row("t1"),))
+    locked = failed_row("t1", LOCKED.format("31-Jul-2015"))
+    store.failed("s3", at=after(hours=2), rows=(locked, failed_row(None)))
+    totals = {key: (each["transactions"], each["open"]) for key, each in causes(client).items()}
+    assert totals == {"unclassified": (2, 2), "period_closed": (1, 1)}
 
 
-def test_one_sentence_over_all_companies_is_one_group(filled: Shelf, client: TestClient) -> None:
-    """With the sentence, and the newest message as it came."""
-    told = causes(client)["period_closed"]
-    assert told["group_count"] == 1
-    (group,) = told["groups"]
-    assert group["like"].endswith("end of year lock date, currently set at #")
-    assert group["example"] == LOCKED.format("31-Jul-2011")
-    assert {name: group[name] for name in NUMBERS} == {name: told[name] for name in NUMBERS}
+def test_equal_messages_form_a_group(failures: Store, client: TestClient) -> None:
+    """With their common pattern, and the newest of them as an example."""
+    details = client.get(f"{V1}/causes/period_closed").json()
+    assert details["group_count"] == 1
+    (group,) = details["groups"]
+    assert group["pattern"].lower().endswith("end of year lock date, currently set at #")
+    assert group["example"] == LOCKED.format("31-Jul-2010")
+    assert {name: group[name] for name in TOTALS} == {name: details[name] for name in TOTALS}
 
 
-def test_a_sync_that_failed_as_a_whole_is_told_too(filled: Shelf, client: TestClient) -> None:
+def test_a_sync_that_failed_as_a_whole_is_counted(failures: Store, client: TestClient) -> None:
     """It has no transaction to count."""
-    told = causes(client)["disconnected"]
-    assert (told["companies"], told["transactions"], told["syncs"]) == (1, 0, 1)
-    assert told["groups"][0]["example"] == "Company c3 is gone"
-    sync = client.get(f"{V1}/syncs/s5").json()
-    assert sync["cause"] == "disconnected"
-    assert client.get(f"{V1}/syncs/s1").json()["cause"] is None
+    cause = causes(client)["disconnected"]
+    assert (cause["companies"], cause["transactions"], cause["syncs"]) == (1, 0, 1)
+    assert (cause["first_failed_at"], cause["last_failed_at"]) == ("2025-12-28T09:00:00Z",) * 2
+    details = client.get(f"{V1}/causes/disconnected").json()
+    assert details["groups"][0]["example"] == "Company c3 is gone"
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("params", "transactions_by_cause"),
     [
         ({"company_id": "c1"}, {"period_closed": 1, "unclassified": 1}),
         ({"company_id": "nobody"}, {}),
-        ({"from": "2026-01-02"}, {"period_closed": 2, "disconnected": 0}),
-        ({"to": "2026-01-01"}, {"period_closed": 1, "unclassified": 1}),
-        ({"from": "2026-01-05", "to": "2026-01-05"}, {"disconnected": 0}),
+        ({"from": "2025-12-31"}, {"period_closed": 1, "unclassified": 1}),
+        ({"to": "2025-12-29"}, {"period_closed": 1, "disconnected": 0}),
+        ({"from": "2025-12-28", "to": "2025-12-28"}, {"disconnected": 0}),
     ],
 )
-def test_causes_are_filtered(
-    filled: Shelf, client: TestClient, query: dict[str, str], found: dict[str, int]
+def test_causes_are_filtered_by_company_and_time(
+    failures: Store,
+    client: TestClient,
+    params: dict[str, str],
+    transactions_by_cause: dict[str, int],
 ) -> None:
-    """By company and by the time of their syncs."""
-    told = causes(client, **query)
-    assert {key: each["transactions"] for key, each in told.items()} == found
+    totals = causes(client, **params)
+    assert {key: cause["transactions"] for key, cause in totals.items()} == transactions_by_cause
 
 
-def test_one_cause_has_its_own_page(filled: Shelf, client: TestClient) -> None:
-    """In words also where nothing fails of it; only an unknown key is not found."""
-    one = client.get(f"{V1}/causes/period_closed").json()
-    assert one == causes(client)["period_closed"]
-    quiet = client.get(f"{V1}/causes/rate_limited", params={"company_id": "c1"}).json()
-    assert (quiet["title"], quiet["transactions"], quiet["groups"]) == ("Too many calls", 0, [])
-    assert quiet["first_seen_at"] is None
+def test_the_default_range_is_the_last_30_days(store: Store, client: TestClient) -> None:
+    """UTC days, today included; any bound replaces it."""
+    store.failed("new", at=after(days=-29), rows=(failed_row("t1"),))
+    store.failed("old", at=after(days=-30), rows=(failed_row("t2"),))
+    assert causes(client)["unclassified"]["transactions"] == 1
+    assert causes(client, to="2026-01-01")["unclassified"]["transactions"] == 2
+    assert client.get(f"{V1}/causes/unclassified").json()["transactions"] == 1
+
+
+def test_a_cause_without_failures_has_zeros(failures: Store, client: TestClient) -> None:
+    """Only a key that neither the rules nor the failures have is not found."""
+    details = client.get(f"{V1}/causes/rate_limited").json()
+    assert (details["transactions"], details["groups"]) == (0, [])
+    assert details["first_failed_at"] is None
     assert client.get(f"{V1}/causes/nothing").status_code == 404
-    assert client.get(f"{V1}/causes", params={"who": "us"}).status_code == 422
-
-
-def test_the_largest_groups_are_shown_and_the_rest_is_counted(
-    shelf: Shelf, client: TestClient
-) -> None:
-    """Sentences that nobody knows are many."""
-    letters = "abcdefghijkl"
-    items = tuple(failed_item(f"t{each}", f"Strange {each * 3}") for each in letters)
-    shelf.failed(items=(*items, failed_item("more", "Strange lll")))
-    told = causes(client)["unclassified"]
-    assert (told["group_count"], len(told["groups"])) == (12, 10)
-    assert (told["groups"][0]["like"], told["groups"][0]["transactions"]) == ("strange lll", 2)
-    assert len(client.get(f"{V1}/causes/unclassified").json()["groups"]) == 12
+    assert client.get(f"{V1}/causes", params={"owner": "us"}).status_code == 422
 
 
 def test_syncs_and_failed_transactions_are_filtered_by_cause(
-    filled: Shelf, client: TestClient
+    failures: Store, client: TestClient
 ) -> None:
-    """A sync by the cause of its transactions, or by its own."""
+    """A sync by the causes of its transactions, or by its own."""
 
     def ids(path: str, cause: str) -> list[str]:
-        told = client.get(f"{V1}/{path}", params={"cause": cause}).json()
-        return [each["sync_id"] for each in told["items"]]
+        items = client.get(f"{V1}/{path}", params={"cause": cause}).json()["items"]
+        return [item["sync_id"] for item in items]
 
     assert sorted(ids("syncs", "period_closed")) == ["s1", "s2", "s3"]
     assert ids("syncs", "disconnected") == ["s5"]
-    assert ids("push-errors", "period_closed") == ["s3", "s2", "s2", "s1", "s1"]
+    assert ids("push-errors", "period_closed") == ["s1", "s1", "s3", "s2", "s2"]
     assert ids("push-errors", "disconnected") == []
 
 
-def test_a_failed_transaction_says_its_cause_in_words(filled: Shelf, client: TestClient) -> None:
-    """In every answer that has transactions, and in the CSV."""
+def test_a_removed_cause_is_shown_by_its_key(failures: Store, client: TestClient) -> None:
+    """The team removed it from its file, and the rows are not reclassified yet."""
+    with failures.database.writing() as connection:
+        for table in (transactions, failed_transactions):
+            connection.execute(update(table).values(cause_key="gone"))
+        connection.execute(update(syncs).values(cause_key=None))
+    cause = causes(client)["gone"]
+    assert (cause["title"], cause["text"], cause["owner"]) == ("gone", None, None)
     row = client.get(f"{V1}/syncs/s2/transactions").json()["items"][0]
-    assert (row["cause"], row["cause_title"]) == (
-        "period_closed", "The accounting period is closed",
-    )  # fmt: skip
-    assert row["cause_who"] == "customer"
-    assert row["cause_customer"].startswith("Your accounting software does not accept")
-    assert row["cause_next_step"].endswith(".")
-    assert len(row["fingerprint"]) == 16
-    past = client.get(f"{V1}/companies/c2/transactions/t1").json()["history"]
-    assert [each["cause"] for each in past] == [None, "period_closed", "period_closed"]
-    assert past[0]["cause_title"] is None
-    sheet = client.get(f"{V1}/push-errors", params={"format": "csv"}).text
-    assert "The accounting period is closed" in sheet
-
-
-def test_a_cause_that_no_rule_knows_any_more_stands_for_itself(
-    filled: Shelf, client: TestClient
-) -> None:
-    """A team took it out of its file, and the rows are not decided anew yet."""
-    with filled.database.writing() as connection:
-        connection.execute(update(transactions).values(cause="gone"))
-        connection.execute(update(syncs).values(cause=None))
-    assert recount(filled.database)
-    told = causes(client)["gone"]
-    assert (told["title"], told["text"], told["who"]) == ("gone", None, None)
-    row = client.get(f"{V1}/syncs/s2/transactions").json()["items"][0]
-    assert (row["cause_title"], row["cause_who"]) == ("gone", None)
-
-
-def test_causes_are_counted_without_walking_through_everything(shelf: Shelf) -> None:
-    """From the syncs that have failures to their rows, by indexes."""
-    shelf.failed("s1", items=(failed_item(), Item("t2", "Completed")))
-    wanted = CauseFilter(since=T0, until=after(days=1))
-    plan = plans(shelf.database, lambda each: queries_causes.list_causes(each, wanted))
-    assert "Seq Scan" not in plan, plan
-    for table in ("syncs", "transactions"):
-        assert f"SCAN {table}\n" not in plan, plan
+    assert (row["cause"]["title"], row["cause"]["owner"]) == ("gone", None)

@@ -1,105 +1,81 @@
-"""A kept webhook is read again: applied if it is understood now, and never twice."""
+"""Stored webhook events, their replay, and the use of webhook secrets."""
 
-import json
-from typing import Any
-
-import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import update
 
-from app.codat.webhooks import payloads as codat_events
-from app.db.engine import Database
-from app.db.keep import keep_all, keep_raw
-from app.db.tables import events, fetches
-from app.domain.models import Delivery, Event
-from tests.reports import T0, fetch_row, sync_row
-from tests.worker.test_fetcher import FakeCodat, fetch
+from tests.factories import add_event, event_row, project
+from tests.web.store import NOW, Store, after
 
-PATH = "/api/v1/events/m1/replay"
-FAILING = json.dumps({"RuleType": "Sync Failed", "CompanyId": "c1", "Data": {"syncId": "s1"}})
+V1 = "/api/v1/events"
+FIELDS = {
+    "message_id", "received_at", "deliveries", "processed_at", "event_type", "raw_type",
+    "parse_status", "parse_error", "projection_error", "company_id", "sync_id", "body_id",
+    "generated_at",
+}  # fmt: skip
 
 
-def delivery(body: str = FAILING, meaning: Event | None = None) -> Delivery:
-    raw = body.encode()
-    return Delivery("m1", T0, raw, meaning or codat_events.read(raw))
+def test_an_event_is_null_until_it_is_projected(store: Store, client: TestClient) -> None:
+    add_event(store.database, "m1")
+    event = client.get(f"{V1}/m1").json()
+    assert set(event) == FIELDS
+    assert (event["processed_at"], event["parse_status"], event["sync_id"]) == (None, None, None)
+    project(store.database)
+    event = client.get(f"{V1}/m1").json()
+    assert (event["processed_at"], event["parse_status"]) == ("2026-01-01T09:00:00Z", "ok")
+    assert (event["event_type"], event["raw_type"]) == ("sync.failed", "SyncFailed")
+    assert (event["company_id"], event["sync_id"], event["deliveries"]) == ("c1", "s1", 1)
 
 
-def keep(database: Database, told: Delivery) -> None:
-    with database.writing() as connection:
-        keep_all(connection, [told])
+def test_a_body_is_shown_only_on_request(store: Store, client: TestClient) -> None:
+    """As text if it is UTF-8, else in base64; null after retention."""
+    store.event("m1", body=b'{"a": 1}')
+    store.event("m2", body=b"\xff\x00", parse_status="unreadable", parse_error="no JSON")
+    store.event("m3", body=None)
+    assert "body" not in client.get(f"{V1}/m1").json()
+    events = [client.get(f"{V1}/m{n}?body=true").json() for n in (1, 2, 3)]
+    assert [(event["body"], event["body_encoding"]) for event in events] == [
+        ('{"a": 1}', "utf-8"),
+        ("/wA=", "base64"),
+        (None, None),
+    ]
+    unreadable = client.get(f"{V1}?parse_status=unreadable").json()["items"]
+    assert [(each["message_id"], each["parse_error"]) for each in unreadable] == [("m2", "no JSON")]
+    assert len(client.get(f"{V1}?parse_status=ok").json()["items"]) == 2
 
 
-def replay(client: TestClient) -> dict[str, Any]:
-    answer = client.post(PATH)
-    assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
-
-
-@pytest.mark.parametrize("refused", [True, False])
-def test_an_event_that_could_not_be_understood_is_applied_now(
-    database: Database, client: TestClient, refused: bool
+def test_a_replay_makes_the_event_pending_again(
+    app: FastAPI, store: Store, client: TestClient
 ) -> None:
-    """By a version that did not know its type, or whose database refused its meaning."""
-    if refused:
-        with database.writing() as connection:
-            keep_raw(connection, delivery(), "its meaning could not be stored")
-    else:
-        keep(database, delivery(meaning=Event(reason="its type is in no catalog of Codat's")))
-    assert client.get("/api/v1/syncs/s1").status_code == 404
-    told = replay(client)
-    assert (told["reading"], told["event"], told["changed"]) == ("ok", "sync.failed", True)
-    assert (told["sync"]["sync_id"], told["sync"]["state"]) == ("s1", "failed")
-    owing = fetch_row(database)
-    assert owing
-    assert owing["state"] == "owed"
-    kept = client.get("/api/v1/events/m1?body=true").json()
-    assert (kept["reading"], kept["reason"], kept["body"]) == ("ok", None, FAILING)
-    steps = client.get("/api/v1/syncs/s1/timeline").json()["items"]
-    assert "it is sync.failed, it was un" in steps[-1]["reason"]
+    """And wakes the worker, whose projector then applies it."""
+    store.event("m1", body=b"not json", projection_error="it failed", parse_status=None)
+    answer = client.post(f"{V1}/m1/replay")
+    assert answer.status_code == 202
+    assert (answer.json()["processed_at"], answer.json()["projection_error"]) == (None, None)
+    assert len(app.state.wakes) == 1
+    project(store.database, now=NOW)
+    event = client.get(f"{V1}/m1").json()
+    assert (event["parse_status"], event["processed_at"]) == ("unreadable", "2026-01-01T12:00:00Z")
 
 
-def test_replaying_again_changes_nothing(database: Database, client: TestClient) -> None:
-    """Not even after Codat's own verdict: an old failure must not come back as news."""
-    keep(database, delivery())
-    fetch(database, FakeCodat(code=2000, items=()))
-    before = dict(sync_row(database))
-    assert before["state"] == "completed"
-    for _ in range(2):
-        told = replay(client)
-        assert (told["changed"], told["sync"]["state"]) == (False, "completed")
-    assert dict(sync_row(database)) == before
-    owing = fetch_row(database)
-    assert owing
-    assert owing["state"] == "settled"
-
-
-def test_work_that_was_given_up_starts_again(database: Database, client: TestClient) -> None:
-    """As it does when the message is resent in the Portal."""
-    keep(database, delivery())
-    with database.writing() as connection:
-        connection.execute(update(fetches).values(state="dead", due=None))
-    assert replay(client)["sync"]["errors"]["state"] == "waiting"
-
-
-def test_what_is_still_not_understood_says_so(database: Database, client: TestClient) -> None:
-    """Its reading and the reason, and no sync."""
-    keep(database, delivery("not json"))
-    told = replay(client)
-    assert (told["reading"], told["changed"], told["sync"]) == ("unreadable", False, None)
-    assert "JSON" in told["reason"]
-
-
-def test_an_event_without_its_body_is_gone(database: Database, client: TestClient) -> None:
-    """Retention has removed it; nothing is changed by asking."""
-    keep(database, delivery())
-    with database.writing() as connection:
-        connection.execute(update(events).values(body=None))
-    answer = client.post(PATH)
+def test_an_event_without_its_body_cannot_be_replayed(
+    app: FastAPI, store: Store, client: TestClient
+) -> None:
+    """410, and nothing changes."""
+    store.event("m1", body=None)
+    answer = client.post(f"{V1}/m1/replay")
     assert (answer.status_code, answer.json()["status"]) == (410, 410)
-    assert sync_row(database)["state"] == "failed"
+    assert event_row(store.database, "m1")["processed_at"] is not None
+    assert client.post(f"{V1}/unknown/replay").status_code == 404
+    assert app.state.wakes == []
 
 
-def test_an_event_nobody_kept_is_404(client: TestClient) -> None:
-    """By its message id."""
-    assert client.post(PATH).status_code == 404
+def test_the_use_of_secrets_is_shown_without_the_secrets(app: FastAPI, client: TestClient) -> None:
+    app.state.metrics.secret_matched(1, after(hours=1))
+    assert client.get("/api/v1/webhook-secrets").json() == {
+        "items": [
+            {"index": 0, "last_used_at": None},
+            {"index": 1, "last_used_at": "2026-01-01T10:00:00Z"},
+        ],
+        "next": None,
+        "since": "2026-01-01T09:00:00Z",
+    }

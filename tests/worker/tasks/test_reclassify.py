@@ -1,172 +1,149 @@
-"""Causes where they are kept: written with the rows, decided anew when the rules change."""
+"""Causes: stored with the rows, and decided again when the rules change."""
 
 import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
-from app.db import causes
-from app.db import jobs as owed
-from app.db import sync_writer as store
+from app.db import reclassification
 from app.db.engine import Database, open_database
-from app.db.keep import keep_all
-from app.db.sync_writer import Answer
-from app.db.tables import syncs, transactions
-from app.domain.causes.loader import read_own, shipped
-from app.domain.models import CodatStatus, Item
+from app.db.tables import failed_transactions, transactions
+from app.domain.causes.loader import load_builtin, load_custom
+from app.domain.models import SyncStatus, Transaction
 from app.errors import SettingsError
-from app.worker.fetcher import LEASE
-from app.worker.tasks import reclassify as work
-from app.worker.tasks.reclassify import Reclassifier, team_rules
-from tests.db.test_queries_plans import plans
-from tests.reports import T0, after, delivery, item_rows, sync_row
-from tests.web.shelf import Shelf
+from app.worker.tasks import reclassify as reclassify_module
+from app.worker.tasks.reclassify import Reclassifier, load_classifier
+from tests.factories import add_event, after, deliver, project, sync_row, transaction_rows
+from tests.worker.fakes import Clock, FakeCodat, fetch
 
 LOCKED = "The document date cannot be before the period lock date, currently set at 31-Jul-2013"
 SEALED = "The books are sealed for {}"
-OWN = """
+CUSTOM = """
 [[rule]]
 cause = "period_closed"
 message = 'books are sealed'
 """
 
 
-def told(*items: Item) -> tuple[Item, ...]:
-    return items
-
-
-def failed(name: str, message: str) -> Item:
-    return Item(name, "PushError", message, "expenses")
-
-
-def seen(database: Database) -> list[tuple[str | None, str | None]]:
-    return [(row["cause"], row["cause_rules"]) for row in item_rows(database)]
-
-
-def answered(database: Database, code: int, items: tuple[Item, ...] | None) -> None:
-    """Codat was asked about the only sync there is."""
-    status = CodatStatus("c1", "s1", code, "PushError", "said", "thrown", False, T0)
-    with database.writing() as connection:
-        (claimed,) = owed.claim(connection, now=after(hours=1), lease=LEASE, limit=1)
-        answer = Answer(status, after(hours=1), items, len(items or ()))
-        assert store.record(connection, claimed, answer, now=after(hours=1))
-
-
-def test_a_webhooks_own_list_is_kept_with_its_causes(database: Database) -> None:
-    """Also a row that did not fail, which has none."""
-    items = told(failed("t1", LOCKED), failed("t2", "Oops"), Item("t3", "Completed", LOCKED))
-    with database.writing() as connection:
-        keep_all(connection, [delivery("m1", items=items)])
-    version = shipped().version
-    assert seen(database) == [("period_closed", version), ("unclassified", version), (None, None)]
-    first, second, third = (row["fingerprint"] for row in item_rows(database))
-    assert first != second
-    assert third is None
-
-
-def test_a_fetched_list_is_kept_with_its_causes(database: Database) -> None:
-    """The sync's code tells the cause of what no rule recognises; the sync itself has none."""
-    with database.writing() as connection:
-        keep_all(connection, [delivery("m1")])
-    answered(database, 4260, told(failed("t1", LOCKED), failed("t2", "Oops")))
-    assert [cause for cause, _ in seen(database)] == ["period_closed", "subscription_ended"]
-    assert sync_row(database)["cause"] is None
-
-
-def test_a_sync_without_failed_rows_has_a_cause_of_its_own(database: Database) -> None:
-    """From its code and its message."""
-    with database.writing() as connection:
-        keep_all(connection, [delivery("m1")])
-    assert sync_row(database)["cause"] is None
-    answered(database, 4040, None)
-    kept = sync_row(database)
-    assert (kept["cause"], kept["cause_rules"]) == ("disconnected", shipped().version)
-
-
 @pytest.fixture
-def shelf(database: Database) -> Shelf:
-    """Fills the database."""
-    return Shelf(database)
+def theirs(database_url: str) -> Iterator[Database]:
+    """The same database, with a team's own rules."""
+    opened = open_database(database_url, classifier=load_custom(CUSTOM, load_builtin()))
+    yield opened
+    opened.close()
 
 
-def test_changed_rules_reach_what_is_kept_in_small_steps(
-    shelf: Shelf, database_url: str, monkeypatch: pytest.MonkeyPatch
+class Whole(FakeCodat):
+    """A sync that failed as a whole."""
+
+    async def get_status(self, company_id: str, sync_id: str) -> SyncStatus:
+        answer = await super().get_status(company_id, sync_id)
+        return replace(answer, error_message=SEALED.format("good"))
+
+
+def causes(database: Database) -> list[tuple[str | None, str | None]]:
+    return [(row["cause_key"], row["rules_version"]) for row in transaction_rows(database)]
+
+
+def test_causes_are_stored_with_failed_transactions_and_syncs(database: Database) -> None:
+    """The sync's code helps where no rule matches a message; a sync has a cause of its own only
+    where no transaction failed.
+    """
+    version = load_builtin().version
+    items = [
+        {"id": "t1", "status": "PushError", "errorMessage": LOCKED},
+        {"id": "t2", "status": "PushError", "errorMessage": "Oops"},
+        {"id": "t3", "status": "Completed", "errorMessage": LOCKED},
+    ]
+    deliver(database, "m1", transactions=items)
+    assert causes(database) == [("period_closed", version), ("unclassified", version), (None, None)]
+    failed = (Transaction("t1", "PushError", LOCKED), Transaction("t2", "PushError", "Oops"))
+    fetch(database, FakeCodat(code=4260, transactions=failed))
+    assert [key for key, _ in causes(database)] == ["period_closed", "subscription_ended"]
+    assert sync_row(database)["cause_key"] is None
+    deliver(database, "m2")
+    fetch(database, FakeCodat(code=4040, transactions=()))
+    row = sync_row(database)
+    assert (row["cause_key"], row["rules_version"]) == ("disconnected", version)
+
+
+def test_changed_rules_reach_stored_causes_in_small_steps(
+    database: Database, theirs: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it, and then nothing is written any more."""
-    with shelf.database.writing() as connection:
-        for n in range(7):
-            items = told(failed("t1", SEALED.format(n)), Item("t2", "Completed"))
-            keep_all(connection, [delivery(f"m{n}", sync_id=f"s{n}", items=items)])
-    shelf.sync("whole", code=5120, error_message=SEALED.format("good"))
-    monkeypatch.setattr(work, "AT_ONCE", 3)
-    theirs = open_database(database_url, rules=read_own(OWN, shipped()))
-    try:
-        with theirs.writing() as connection:
-            assert causes.decide_anew(connection, 3) == 3
-        assert asyncio.run(Reclassifier(theirs).run()) == "5 causes decided anew"
-        assert asyncio.run(Reclassifier(theirs).run()) == "0 causes decided anew"
-        with theirs.reading() as connection:
-            kept = connection.execute(select(transactions.c.cause, transactions.c.cause_rules))
-            assert set(map(tuple, kept)) == {("period_closed", theirs.rules.version), (None, None)}
-        whole = sync_row(theirs, "whole")
-        assert (whole["cause"], whole["cause_rules"]) == ("period_closed", theirs.rules.version)
-    finally:
-        theirs.close()
+    """Transactions, whole syncs and the failures by cause; then nothing is written any more."""
+    monkeypatch.setattr(reclassify_module, "ROWS_PER_STEP", 3)
+    for n in range(7):
+        items = [
+            {"id": f"t{n}", "status": "PushError", "errorMessage": SEALED.format(n)},
+            {"id": "ok", "status": "Completed"},
+        ]
+        add_event(database, f"m{n}", sync_id=f"s{n}", company_id=f"c{n % 2}", transactions=items)
+    project(database)
+    deliver(database, "whole", sync_id="whole", at=after(seconds=-1))
+    fetch(database, Whole(code=5120, transactions=()))
+    with theirs.reading() as connection:
+        first = reclassification.list_outdated(connection, 3)
+    assert (
+        sum(len(step.sync_pks) for step in first) == 4
+    )  # three by their transactions, one by itself
+    assert asyncio.run(Reclassifier(theirs, Clock()).run()) == "8 syncs were reclassified"
+    assert asyncio.run(Reclassifier(theirs, Clock()).run()) == "0 syncs were reclassified"
+    version = theirs.classifier.version
+    with theirs.reading() as connection:
+        stored = connection.execute(select(transactions.c.cause_key, transactions.c.rules_version))
+        assert set(map(tuple, stored)) == {("period_closed", version), (None, None)}
+        by_cause = connection.execute(select(failed_transactions.c.cause_key)).scalars().all()
+        assert by_cause == ["period_closed"] * 7
+    whole = sync_row(theirs, "whole")
+    assert (whole["cause_key"], whole["rules_version"]) == ("period_closed", version)
 
 
-def test_rows_from_before_there_were_causes_get_theirs(shelf: Shelf) -> None:
-    """The migration leaves them an empty version."""
-    number = shelf.failed()
-    blank = {"cause": None, "fingerprint": None, "cause_rules": ""}
-    with shelf.database.writing() as connection:
-        connection.execute(update(transactions).values(**blank | {"message": LOCKED}))
-        connection.execute(update(syncs).where(syncs.c.id == number).values(cause_rules=""))
-    assert asyncio.run(Reclassifier(shelf.database).run()) == "2 causes decided anew"
-    assert seen(shelf.database) == [("period_closed", shipped().version)]
-    assert sync_row(shelf.database)["cause_rules"] is None
-
-
-def test_looking_for_outdated_rows_reads_an_index(shelf: Shelf) -> None:
-    """Every minute, for ever: it must not walk through the failures."""
-    plan = plans(shelf.database, causes.is_outdated)
-    assert "ix_transactions_cause_rules" in plan
-    assert "ix_syncs_cause_rules" in plan
-    assert "Seq Scan" not in plan
-    assert "SCAN" not in plan.replace("SCAN CONSTANT ROW", "")
-
-
-def test_without_a_file_the_rules_are_ours() -> None:
-    """The usual case."""
-    assert team_rules(None) is shipped()
-
-
-def test_a_teams_file_is_read_at_the_start(tmp_path: Path) -> None:
-    """Its rules come first."""
-    file = tmp_path / "causes.toml"
-    file.write_text(OWN)
-    found = team_rules(file).of_transaction(SEALED, status="PushError")
-    assert found == "period_closed"
+def test_a_step_has_few_syncs_and_few_rows(
+    database: Database, theirs: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction of the worker holds a company's row; at least one sync per step."""
+    for n, rows in enumerate([1, 1, 1, 5, 2]):
+        items = [{"id": f"t{n}-{k}", "status": "PushError"} for k in range(rows)]
+        add_event(database, f"m{n}", sync_id=f"s{n}", transactions=items)
+    project(database)
+    monkeypatch.setattr(reclassification, "MAX_SYNCS", 2)
+    monkeypatch.setattr(reclassification, "MAX_ROWS", 4)
+    with theirs.reading() as connection:
+        steps = reclassification.list_outdated(connection, 100)
+    assert [(each.company_id, len(each.sync_pks)) for each in steps] == [
+        *(("c1", 2), ("c1", 1), ("c1", 1), ("c1", 1)),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "text"),
     [
-        (None, "cannot be read: No such file"),
-        (b"\xff", "not UTF-8"),
-        (b"[[rule", "not TOML"),
-        (b"[[rule]]\ncause = 'canary'\nmessage = 'x'", "rule 1 (canary): there is no such cause"),
+        (None, "CAUSES_FILE cannot be read: No such file"),
+        (b"\xff", "CAUSES_FILE is not UTF-8"),
+        (b"[[rule", "CAUSES_FILE: "),
+        (b"[[rule]]\ncause = 'canary'\nmessage = 'x'", "CAUSES_FILE: rule 1"),
     ],
 )
-def test_a_wrong_file_stops_the_start_with_one_line(
-    tmp_path: Path, content: bytes | None, says: str
+def test_an_invalid_file_is_a_settings_error(
+    tmp_path: Path, content: bytes | None, text: str
 ) -> None:
-    """That names the setting."""
+    """One line that names the setting."""
     file = tmp_path / "causes.toml"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
-        team_rules(file)
-    assert str(caught.value).startswith("CAUSES_FILE: ")
-    assert says in str(caught.value)
+        load_classifier(file)
+    assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_teams_rules_come_before_the_builtin(tmp_path: Path) -> None:
+    """Without a file only the built-in ones count."""
+    assert load_classifier(None) is load_builtin()
+    file = tmp_path / "causes.toml"
+    file.write_text(CUSTOM)
+    found = load_classifier(file).classify_transaction(SEALED, status="PushError")
+    assert found == "period_closed"

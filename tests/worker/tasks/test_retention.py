@@ -1,159 +1,123 @@
-"""Raw bodies are forgotten in time; what they told, and that they came, is not."""
+"""Raw bodies and history are removed in time; syncs, errors and message ids stay."""
 
 import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 
-from app.bootstrap import make_duties
-from app.clients import make_codat
+from app.db.change_feed import Change, append
 from app.db.engine import Database
-from app.db.keep import keep_all
-from app.db.retention import count_bodies
-from app.db.tables import events, syncs, transactions
-from app.settings import load_settings
-from app.worker.tasks import retention
-from app.worker.tasks.retention import Pruned, Retention
-from tests.db.test_queries_plans import plans
-from tests.reports import FAILED, T0, after, delivery, fetch_row, item_rows, sync_row
-from tests.worker.test_fetcher import Clock, FakeCodat, fetch
+from app.db.tables import alerts, webhook_events
+from app.worker.tasks import retention as retention_module
+from app.worker.tasks.retention import PruneReport, Retention
+from tests.factories import (
+    T0,
+    add_event,
+    after,
+    count_rows,
+    project,
+)
+from tests.worker.fakes import Clock
+from tests.worker.test_dispatcher import FakeChannel, deliver_due, make_pool, send
 
 MONTH = timedelta(days=30)
 
 
-def keep(database: Database, *message_ids: str, days: float = 0) -> None:
-    told = [delivery(each, sync_id=f"of-{each}", at=after(days=days)) for each in message_ids]
-    with database.writing() as connection:
-        keep_all(connection, told)
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pauses."""
+    monkeypatch.setattr(retention_module, "PAUSE_S", 0)
 
 
-def prune(database: Database, days: float, tell: list[str] | None = None) -> Pruned:
-    clock = Clock()
-    clock.now = after(days=days)
-    said = [] if tell is None else tell
-    return asyncio.run(Retention(database, clock, MONTH, tell=said.append).run())
+def deliver_all(database: Database, *message_ids: str, days: float = 0) -> None:
+    for message_id in message_ids:
+        at = after(days=days)
+        add_event(database, message_id, sync_id=f"of-{message_id}", at=at)
+    project(database)
+
+
+def prune(
+    database: Database,
+    days: float,
+    *,
+    keep_events: timedelta | None = MONTH,
+    keep_changes: timedelta | None = None,
+    reports: list[str] | None = None,
+) -> PruneReport:
+    task = Retention(
+        database,
+        Clock(after(days=days)),
+        keep_events=keep_events,
+        keep_changes=keep_changes,
+        report=([] if reports is None else reports).append,
+    )
+    return asyncio.run(task.run())
 
 
 def with_body(database: Database) -> set[str]:
     with database.reading() as connection:
-        found = select(events.c.message_id).where(events.c.body.is_not(None))
+        found = select(webhook_events.c.message_id).where(webhook_events.c.body.is_not(None))
         return set(connection.execute(found).scalars())
 
 
-def test_only_bodies_older_than_the_limit_are_removed(database: Database) -> None:
-    """To the day; and a second run finds nothing to do."""
-    keep(database, "old")
-    keep(database, "young", days=2)
-    assert prune(database, 31).bodies == 1
-    assert with_body(database) == {"young"}
-    assert prune(database, 31) == Pruned(0, after(days=1))
+def test_only_old_bodies_of_processed_events_are_removed(database: Database) -> None:
+    """To the day; a pending event needs its body, and a second run finds nothing."""
+    deliver_all(database, "old")
+    deliver_all(database, "young", days=2)
+    add_event(database, "pending")
+    assert prune(database, 31) == PruneReport(bodies=1)
+    assert with_body(database) == {"young", "pending"}
+    assert prune(database, 31) == PruneReport()
+    assert prune(database, 4000, keep_events=None) == PruneReport()
 
 
-def test_syncs_errors_and_message_ids_stay(database: Database) -> None:
-    """What the service is for is not what is thrown away."""
+def test_history_has_a_period_of_its_own(database: Database) -> None:
+    """The change feed, ended messages and resolved alerts; not what is still open."""
+    change = Change("sync", "c1", "s1", None, T0, {})
     with database.writing() as connection:
-        keep_all(connection, [delivery("m1")])
-    fetch(database, FakeCodat())
-    before = (dict(sync_row(database)), [dict(row) for row in item_rows(database)])
-    assert prune(database, 31).bodies == 1
-    assert (dict(sync_row(database)), [dict(row) for row in item_rows(database)]) == before
-    with database.reading() as connection:
-        row = connection.execute(select(events)).mappings().one()
-    assert (row["message_id"], row["event"], row["sync_id"]) == ("m1", FAILED, "s1")
-    assert row["body"] is None
+        append(connection, [change, change._replace(at=after(days=9))])
+        for company_id, resolved_at in (("c1", T0), ("c2", None)):
+            row = {"cause": "x", "company_id": company_id, "text": "x", "opened_at": T0}
+            connection.execute(alerts.insert(), row | {"resolved_at": resolved_at})
+    send(database, "webhook:a", "webhook:b")
+    deliver_due(make_pool(database, Clock(), webhook_a=FakeChannel()))
+    report = prune(database, 8, keep_changes=timedelta(days=7))
+    assert report == PruneReport(0, changes=1, messages=1, alerts=1)
+    assert str(report) == (
+        "Removed 0 raw webhook bodies, 1 changes, 1 ended messages and 1 resolved alerts"
+    )
+    tables = ("changes", "outgoing_messages", "alerts")
+    assert [count_rows(database, name) for name in tables] == [1, 1, 1]
 
 
-def test_a_redelivery_of_a_pruned_event_is_known_and_changes_nothing(database: Database) -> None:
-    """A replay in the Portal reaches back further than a short retention."""
-    with database.writing() as connection:
-        keep_all(connection, [delivery("m1")])
-    fetch(database, FakeCodat())
-    prune(database, 31)
-    before = (dict(sync_row(database)), dict(fetch_row(database) or {}))
-    with database.writing() as connection:
-        assert keep_all(connection, [delivery("m1", at=after(days=32))]).new == set()
-    assert (dict(sync_row(database)), dict(fetch_row(database) or {})) == before
-    assert with_body(database) == set()
-
-
-def test_it_works_in_small_commits_and_says_how_far_it_is(
+def test_it_works_in_small_steps_and_reports_progress(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A delivery never waits for more than one of them."""
-    monkeypatch.setattr(retention, "PER_COMMIT", 2)
-    monkeypatch.setattr(retention, "TELL_EVERY", 4)
-    keep(database, *(f"m{n}" for n in range(9)))
-    said: list[str] = []
-    assert prune(database, 31, said).bodies == 9
-    assert said == ["4 of 9 bodies removed", "8 of 9 bodies removed"]
+    monkeypatch.setattr(retention_module, "ROWS_PER_STEP", 2)
+    monkeypatch.setattr(retention_module, "REPORT_EVERY", 4)
+    deliver_all(database, *(f"m{n}" for n in range(9)))
+    reports: list[str] = []
+    assert prune(database, 31, reports=reports).bodies == 9
+    assert reports == ["4 of 9 bodies removed", "8 of 9 bodies removed"]
 
 
-def test_stopped_half_way_it_goes_on_where_it_was(
+def test_an_interrupted_run_is_continued_by_the_next(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was committed stays done."""
-    monkeypatch.setattr(retention, "PER_COMMIT", 1)
-    keep(database, "m1", "m2", "m3")
+    """What was committed stays removed."""
+    monkeypatch.setattr(retention_module, "ROWS_PER_STEP", 1)
+    deliver_all(database, "m1", "m2", "m3")
 
-    async def stopped() -> None:
-        clock = Clock()
-        clock.now = after(days=31)
-        task = asyncio.create_task(Retention(database, clock, MONTH).run())
+    async def interrupted() -> None:
+        task = Retention(database, Clock(after(days=31)), keep_events=MONTH, keep_changes=None)
+        running = asyncio.create_task(task.run())
         while len(await asyncio.to_thread(with_body, database)) == 3:
             await asyncio.sleep(0)
-        task.cancel()
+        running.cancel()
 
-    asyncio.run(stopped())
+    asyncio.run(interrupted())
     left = len(with_body(database))
     assert left < 3
     assert prune(database, 31).bodies == left
-
-
-def test_two_that_prune_at_once_do_it_once(database: Database) -> None:
-    """The command while the worker's duty runs."""
-    keep(database, *(f"m{n}" for n in range(40)))
-
-    async def both() -> list[Pruned]:
-        clock = Clock()
-        clock.now = after(days=31)
-        ours = [Retention(database, clock, MONTH) for _ in range(2)]
-        return await asyncio.gather(*(each.run() for each in ours))
-
-    assert sum(each.bodies for each in asyncio.run(both())) == 40
-    assert with_body(database) == set()
-
-
-@pytest.mark.parametrize(("days", "there"), [(30, True), (0, False)])
-def test_the_worker_does_it_daily_unless_everything_is_kept(
-    database: Database, days: int, there: bool
-) -> None:
-    """0 keeps for ever."""
-    settings = load_settings(keep_events_days=days, codat_api_key="codat-key")
-    codat = make_codat(settings, database, Clock())
-    found = {duty.name: duty for duty in make_duties(settings, database, codat, Clock())}
-    assert ("prune" in found) == there
-    if there:
-        assert found["prune"].every == timedelta(days=1)
-    asyncio.run(codat.close())
-
-
-def test_no_row_is_deleted_whatever_its_age(database: Database) -> None:
-    """Only the bodies go."""
-    keep(database, "m1", "m2")
-    with database.writing() as connection:
-        connection.execute(update(events).values(received_at=T0 - timedelta(days=4000)))
-    assert prune(database, 0).bodies == 2
-    with database.reading() as connection:
-        counts = [
-            connection.execute(select(func.count()).select_from(table)).scalar_one()
-            for table in (events, syncs, transactions)
-        ]
-    assert counts == [2, 2, 0]
-
-
-def test_old_bodies_are_found_by_their_index(database: Database) -> None:
-    """What was pruned in earlier years is not walked through every day."""
-    keep(database, "m1")
-    plan = plans(database, lambda c: count_bodies(c, T0))
-    assert "ix_events_bodies" in plan, plan

@@ -1,0 +1,127 @@
+"""`doctor`: every misconfiguration is one named finding."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app import logging as log
+from app.cli.terminal import open_database
+from app.errors import SettingsError
+from app.settings import Settings, load_settings, setting_names
+
+if TYPE_CHECKING:
+    from app.db.engine import Database
+    from app.domain.checks import Misconfiguration
+
+MOUNTS = Path("/proc/mounts")
+# Findings after which the database is not asked whether calls to Codat pause
+_NO_DATABASE = frozenset(
+    {"setting_wrong", "database_missing", "database_unreachable", "schema_outdated"}
+)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check settings, database, worker and Codat, and name each misconfiguration."""
+    log.configure("error", "console")
+    findings = asyncio.run(_check_all())
+    if as_json:
+        result = {"ok": not findings, "findings": [asdict(finding) for finding in findings]}
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.name}: {finding.text}\n    → {finding.action}")
+        typer.echo(f"Findings: {len(findings)}" if findings else "No problems found.")
+    raise typer.Exit(1 if findings else 0)
+
+
+async def _check_all() -> "list[Misconfiguration]":
+    """Check what can be checked, even when some settings are unusable."""
+    from app.worker.doctor import check_settings
+
+    settings, problems = _usable_settings()
+    names = {name for problem in problems for name in setting_names(problem)}
+    findings = list(check_settings(settings, problems))
+    if "database_url" not in names:
+        findings += await asyncio.to_thread(_check_database, settings)
+    if settings.codat_api_key and "codat_base_url" not in names:
+        failed = _NO_DATABASE.intersection(finding.name for finding in findings)
+        has_database = "database_url" not in names and not failed
+        with open_database(settings) if has_database else nullcontext() as database:
+            findings += await _check_codat(settings, database)
+    return findings
+
+
+def _usable_settings() -> tuple[Settings, list[str]]:
+    """The settings, with defaults in place of those that are unusable; and the problems."""
+    import httpx
+
+    from app.bootstrap import make_channels
+    from app.worker.tasks.reclassify import load_classifier
+
+    problems: list[str] = []
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        problems += error.problems
+        settings = _with_defaults(error.problems)
+    try:
+        load_classifier(settings.causes_file)
+    except SettingsError as error:
+        problems += error.problems
+        settings = settings.model_copy(update={"causes_file": None})
+    try:
+        make_channels(settings, httpx.AsyncClient())
+    except SettingsError as error:
+        problems += error.problems
+        settings = settings.model_copy(update={"notify_urls": ()})
+    return settings, problems
+
+
+def _with_defaults(problems: Sequence[str]) -> Settings:
+    """The settings, without those that the problems name."""
+    names = {name for problem in problems for name in setting_names(problem)}
+    return load_settings(**{name: Settings.model_fields[name].default for name in names})
+
+
+def _check_database(settings: Settings) -> "list[Misconfiguration]":
+    from app.bootstrap import utc_now
+    from app.db.engine import sqlite_file
+    from app.domain.checks import Misconfiguration, check_sqlite_location
+    from app.worker.doctor import check_database
+
+    try:
+        file = sqlite_file(settings.database_url)
+    except SettingsError as error:
+        return [Misconfiguration("setting_wrong", str(error), "Correct it; see .env.example.")]
+    location = check_sqlite_location(str(file), _mounts()) if file else None
+    findings = [location] if location else []
+    if file and not file.exists():
+        text = "The SQLite file of DATABASE_URL does not exist."
+        action = "Run `python -m app migrate`."
+        return [*findings, Misconfiguration("database_missing", text, action)]
+    with open_database(settings) as database:
+        return [*findings, *check_database(database, utc_now())]
+
+
+def _mounts() -> str:
+    """The mounted file systems; empty on systems without /proc."""
+    with suppress(OSError):
+        return MOUNTS.read_text(errors="replace")
+    return ""
+
+
+async def _check_codat(settings: Settings, database: "Database | None") -> "list[Misconfiguration]":
+    """Call Codat once, unless the database says that all calls pause."""
+    from app.bootstrap import make_codat, utc_now
+    from app.worker.doctor import DOCTOR_TIMEOUT, check_codat
+
+    async with make_codat(settings, database, utc_now, timeout=DOCTOR_TIMEOUT) as codat:
+        return await check_codat(codat, settings.host)

@@ -1,0 +1,69 @@
+"""`send`: one signed sample event, to try out an endpoint."""
+
+import uuid
+from typing import Annotated
+
+import typer
+
+from app.cli.terminal import one_line_errors
+from app.codat.webhooks import samples
+from app.errors import ServiceError
+from app.settings import Settings, load_settings, require
+
+TIMEOUT_S = 20
+EVENT_HELP = ", ".join(samples.EVENT_NAMES)
+
+
+def send(
+    event: Annotated[str, typer.Argument(help=EVENT_HELP, metavar="EVENT")],
+    to: Annotated[str | None, typer.Option(help="URL; by default this service's own.")] = None,
+    secret: Annotated[
+        str | None, typer.Option(help="Signing secret; the first of CODAT_WEBHOOK_SECRETS.")
+    ] = None,
+    sync: Annotated[str | None, typer.Option(help="Sync ID; a new one by default.")] = None,
+    company: Annotated[str | None, typer.Option(help="Company ID; a new one by default.")] = None,
+    shape: Annotated[samples.Shape | None, typer.Option(help="Generation of the body.")] = None,
+) -> None:
+    """Post one signed sample event, as Codat would."""
+    from app.bootstrap import utc_now
+
+    kind = samples.sync_event_of(event)
+    if kind is None:
+        raise typer.BadParameter(f"Unknown event {event!r}. Use one of: {EVENT_HELP}.")
+    company_id, sync_id = company or str(uuid.uuid4()), sync or str(uuid.uuid4())
+    now = utc_now()
+    try:
+        body = samples.sample_body(
+            kind, company_id=company_id, sync_id=sync_id, now=now, shape=shape
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    with one_line_errors():
+        settings = load_settings()
+        if not secret:
+            require(settings, "codat_webhook_secrets")
+            secret = settings.codat_webhook_secrets[0].get_secret_value()
+        try:
+            content, headers = samples.sign(body, secret, now)
+        except Exception:  # svix raises several unrelated types
+            raise ServiceError(
+                "The secret is invalid. Expected whsec_… as shown in the Codat Portal."
+            ) from None
+        status = _post(to or _own_endpoint(settings), content, headers)
+        typer.echo(f"{status} company={company_id} sync={sync_id} {headers['webhook-id']}")
+        if not 200 <= status < 300:
+            raise ServiceError(f"The endpoint answered {status}.")
+
+
+def _own_endpoint(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}/webhooks/codat"
+
+
+def _post(url: str, content: bytes, headers: dict[str, str]) -> int:
+    import httpx
+
+    try:
+        return httpx.post(url, content=content, headers=headers, timeout=TIMEOUT_S).status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServiceError(f"Cannot reach {url}: {error}") from None

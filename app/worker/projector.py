@@ -1,0 +1,110 @@
+"""The projector: applies stored webhook events to the syncs that they are about.
+
+    claim pending events → parse → apply → mark as processed, in one transaction per batch
+
+Any number of projectors work side by side: each claims events that no other holds (SKIP LOCKED).
+Applying is idempotent and commutative, so neither order nor repetition matters. When a batch
+fails, its events are applied one by one; the one that fails alone is marked with its error
+(`projection_error`) and does not hold up the others. A conflict with another transaction is no
+fault of an event: then it stays pending.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app import logging
+from app.codat.webhooks import payloads
+from app.db import pending_events
+from app.db.engine import Database
+from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable
+from app.worker.threads import retry_conflicts
+
+BATCH_SIZE = 500
+BATCH_BYTES = 500_000  # of bodies: a large event travels alone
+# SQLite's one writer is shared with the endpoint: a delivery must not wait for long.
+SQLITE_BATCH_SIZE = 50
+SQLITE_BATCH_BYTES = 100_000
+SQLITE_BATCH_S = 0.010
+SQLITE_SMALLEST_BATCH = 10  # on a busy machine one by one would be eight times the work
+
+_log = logging.get(__name__)
+
+
+@dataclass(slots=True)
+class Projector:
+    """Applies pending events; `clock` gives aware UTC times."""
+
+    database: Database
+    clock: Callable[[], datetime]
+    _batch_size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._batch_size = SQLITE_BATCH_SIZE if self.database.is_sqlite else BATCH_SIZE
+
+    def project_pending(self) -> int:
+        """Apply one batch of pending events; returns how many were handled.
+
+        Raises DatabaseDown when the database is down: the events stay pending.
+        """
+        with self.database.reading() as connection:  # spares SQLite's one writer when idle
+            if not pending_events.list_ids(connection, 1):
+                return 0
+        try:
+            count = retry_conflicts(self._project_batch, tries=2)
+        except DatabaseDown:
+            raise
+        except Exception as error:
+            _log.warning("could not project a batch of webhook events", reason=_describe(error))
+            return self._project_one_by_one()
+        if count:
+            _log.info("projected webhook events", count=count)
+        return count
+
+    def _project_batch(self) -> int:
+        max_bytes = SQLITE_BATCH_BYTES if self.database.is_sqlite else BATCH_BYTES
+        return self._project(self._batch_size, max_bytes)
+
+    def _project(self, limit: int, max_bytes: int, event_id: int | None = None) -> int:
+        with self.database.writing() as connection:
+            began = time.perf_counter()
+            events = pending_events.claim(connection, limit, max_bytes, event_id=event_id)
+            if not events:
+                return 0
+            for event in events:
+                if event.body is not None:
+                    event.payload = payloads.parse(event.body)
+            pending_events.apply(connection, events, now=self.clock())
+            took = time.perf_counter() - began
+        if self.database.is_sqlite:
+            fitting = int(len(events) * SQLITE_BATCH_S / took)
+            self._batch_size = max(SQLITE_SMALLEST_BATCH, min(SQLITE_BATCH_SIZE, fitting))
+        return len(events)
+
+    def _project_one_by_one(self) -> int:
+        with self.database.reading() as connection:
+            ids = pending_events.list_ids(connection, self._batch_size)
+        return sum(map(self._project_alone, ids))
+
+    def _project_alone(self, event_id: int) -> int:
+        """1 when this event was applied or marked as failed, 0 when it is still pending."""
+        try:
+            return self._project(1, 0, event_id)
+        except DatabaseDown:
+            raise
+        except Exception as error:
+            if isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseRejected):
+                return 0
+            _log.exception("could not project a webhook event", event_id=event_id)
+            with self.database.writing() as connection:
+                reason = _describe(error)
+                pending_events.mark_failed(connection, event_id, reason, now=self.clock())
+            return 1
+
+
+def _describe(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    if not isinstance(error, DatabaseUnavailable):
+        text = f"{type(error).__name__}: {text}"
+    return text.splitlines()[0][:500]

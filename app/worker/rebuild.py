@@ -1,0 +1,368 @@
+"""Rebuild: works out again everything that is derived, without calls to Codat.
+
+    events → payloads → syncs (with the statuses and lists that Codat's API gave)
+                      → transactions' causes → failed transactions → missing fetch jobs
+
+It may run while the service does: it compares a few syncs at a time without a lock, and what
+differs once more under the locks that every writer takes.
+Events that the projector has yet to apply are left to it; those that it could not apply are marked
+as pending, because the present code may be able to. Of a sync whose events' bodies retention
+has removed, what they reported stays as it is.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+
+from app import logging
+from app.codat.webhooks import payloads
+from app.db import companies, failed_transactions, rebuilding
+from app.db.engine import Database
+from app.db.failed_transactions import TransactionKey
+from app.db.rebuilding import LoadedSync, StoredEvent
+from app.db.sync_writer import (
+    SyncKey,
+    SyncWrite,
+    load_sync,
+    lock_companies,
+    write_syncs,
+)
+from app.db.transaction_lists import recompute_unnamed
+from app.domain.models import Transaction, WebhookEvent, WebhookPayload
+from app.domain.sync_state import (
+    STATUS_FIELDS,
+    Sync,
+    apply_event,
+    inline_key,
+    inline_list_wins,
+    reason_to_fetch_again,
+)
+from app.domain.transactions import count
+from app.worker.threads import retry_conflicts
+
+REPORTED_FIELDS = (
+    *("started_received_at", "failed_received_at", "completed_received_at"),
+    *("failure_stage", "reported_started_at", "reported_ended_at"),
+)
+EVENTS_PER_STEP = 500
+SYNCS_PER_STEP = 50
+FAILURES_PER_STEP = 500
+MAX_BODY_BYTES = 2_000_000
+MAX_TRANSACTIONS = 5000
+REPORT_EVERY = 10_000
+MAX_EXAMPLES = 5
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.get(__name__)
+
+
+@dataclass
+class RebuildReport:
+    """What a rebuild read, and what differed from what was stored."""
+
+    events: int = 0
+    syncs: int = 0
+    events_marked_pending: int = 0
+    events_differed: int = 0
+    syncs_differed: int = 0
+    failed_transactions_differed: int = 0
+    fetches_enqueued: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def differences(self) -> int:
+        """How many rows were wrong or missing."""
+        return self.events_differed + self.syncs_differed + self.failed_transactions_differed
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.events} events and {self.syncs} syncs: {self.events_differed} events, "
+            f"{self.syncs_differed} syncs and {self.failed_transactions_differed} failed "
+            f"transactions differed; {self.fetches_enqueued} fetches enqueued"
+        )
+        if self.events_marked_pending:
+            text += f"; {self.events_marked_pending} failed events are applied again"
+        return f"{text} (for example sync {', '.join(self.examples)})" if self.examples else text
+
+
+class _Events(NamedTuple):
+    """The processed events of a sync; `readable` are those whose body is still stored."""
+
+    ids: set[int]
+    lost_bodies: bool
+    readable: list[WebhookEvent]
+
+
+@dataclass
+class Rebuilder:
+    """Rebuilds; `report` gets a line of progress now and then."""
+
+    database: Database
+    clock: Callable[[], datetime]
+    report: Callable[[str], None] = lambda _: None
+
+    def run(self) -> RebuildReport:
+        """Rebuild everything. What is done stays done when it is stopped halfway."""
+        result = RebuildReport()
+        while marked := self._write(rebuilding.mark_failed_pending, EVENTS_PER_STEP):
+            result.events_marked_pending += marked
+        missing = self._rebuild_events(result)
+        self._rebuild_syncs(result)
+        for key in sorted(missing):
+            self._rebuild_step([key], result)
+        self._rebuild_failures(result)
+        _log.info("rebuild finished", result=str(result))
+        return result
+
+    def _write(
+        self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call `change` in a transaction, and again after a conflict."""
+
+        def run() -> T:
+            with self.database.writing() as connection:
+                return change(connection, *args, **kwargs)
+
+        return retry_conflicts(run)
+
+    def _rebuild_events(self, result: RebuildReport) -> set[SyncKey]:
+        """Parse bodies again, apply names and connections; returns syncs that have no row."""
+        missing: set[SyncKey] = set()
+        last_id = 0
+        while True:
+            with self.database.reading() as connection:
+                events = rebuilding.events_after(
+                    connection, last_id, EVENTS_PER_STEP, MAX_BODY_BYTES
+                )
+            if not events:
+                return missing
+            parsed = [
+                (event, payloads.parse(event.body)) for event in events if event.body is not None
+            ]
+            result.events_differed += self._write(_write_events, parsed)
+            keys = {
+                (payload.company_id or "", payload.sync_id or "")
+                for _, payload in parsed
+                if payload.is_sync_event
+            }
+            with self.database.reading() as connection:
+                missing |= rebuilding.missing_keys(connection, keys)
+            last_id = events[-1].id
+            self._progress("events", result.events, len(events))
+            result.events += len(events)
+
+    def _rebuild_syncs(self, result: RebuildReport) -> None:
+        last_id = 0
+        while True:
+            with self.database.reading() as connection:
+                found = rebuilding.sync_keys_after(
+                    connection, last_id, SYNCS_PER_STEP, MAX_TRANSACTIONS, MAX_BODY_BYTES
+                )
+            if not found:
+                return
+            self._rebuild_step([key for _, key in found], result)
+            last_id = found[-1][0]
+
+    def _rebuild_step(self, keys: Sequence[SyncKey], result: RebuildReport) -> None:
+        """Compare these syncs without a lock; only where one differs is a writer held up."""
+        now = self.clock()
+        with self.database.reading() as connection:
+            events = _load_events(connection, keys)
+            writes, unnamed = _compare(connection, keys, events, lock=False)
+        if writes or unnamed:
+            self._write_step(keys, events, result, now)
+        self._progress("syncs", result.syncs, len(keys))
+        result.syncs += len(keys)
+
+    def _write_step(
+        self,
+        keys: Sequence[SyncKey],
+        events: Mapping[SyncKey, _Events],
+        result: RebuildReport,
+        now: datetime,
+    ) -> None:
+        writes, failures_differed = self._write(_write_syncs, keys, events, now=now)
+        differed = [write.after.sync_id for write in writes if _differs(write)]
+        result.syncs_differed += len(differed)
+        result.examples += differed[: MAX_EXAMPLES - len(result.examples)]
+        result.fetches_enqueued += sum(write.fetch is not None for write in writes)
+        result.failed_transactions_differed += failures_differed
+
+    def _rebuild_failures(self, result: RebuildReport) -> None:
+        last_company = ""
+        while True:
+            with self.database.reading() as connection:
+                found = rebuilding.companies_after(connection, last_company, 100)
+            if not found:
+                return
+            for company_id in found:
+                self._rebuild_company_failures(company_id, result)
+            last_company = found[-1]
+
+    def _rebuild_company_failures(self, company_id: str, result: RebuildReport) -> None:
+        last = ""
+        while True:
+            with self.database.reading() as connection:
+                ids = rebuilding.failed_ids_after(connection, company_id, last, FAILURES_PER_STEP)
+                keys = {(company_id, each) for each in ids}
+                is_current = failed_transactions.is_current(connection, keys)
+            if not ids:
+                return
+            if not is_current:
+                result.failed_transactions_differed += self._write(_write_failures, keys)
+            last = ids[-1]
+
+    def _progress(self, what: str, before: int, more: int) -> None:
+        if before // REPORT_EVERY != (before + more) // REPORT_EVERY:
+            self.report(f"{before + more} {what}")
+
+
+def _write_events(
+    connection: Connection, parsed: Sequence[tuple[StoredEvent, WebhookPayload]]
+) -> int:
+    """Store what these events say, unless they were erased; returns of how many it differed."""
+    stored = rebuilding.lock_events(connection, [event.id for event, _ in parsed])
+    differed = 0
+    reported = []
+    for event, payload in parsed:
+        if event.id not in stored:
+            continue
+        if any(getattr(payload, name) != value for name, value in event.parsed.items()):
+            rebuilding.store_payload(connection, event.id, payload)
+            differed += 1
+        if payload.parse_status == "ok":
+            reported.append(WebhookEvent(event.message_id, event.received_at, payload))
+    lock_companies(connection, filter(None, {each.payload.company_id for each in reported}))
+    companies.record_events(connection, reported)
+    return differed
+
+
+def _load_events(connection: Connection, keys: Collection[SyncKey]) -> dict[SyncKey, _Events]:
+    return {
+        key: _Events(
+            ids={event.id for event in events},
+            lost_bodies=any(event.body is None for event in events),
+            readable=[
+                WebhookEvent(event.message_id, event.received_at, payloads.parse(event.body))
+                for event in events
+                if event.body is not None
+            ],
+        )
+        for key, events in rebuilding.events_of(connection, keys).items()
+    }
+
+
+def _write_syncs(
+    connection: Connection,
+    keys: Collection[SyncKey],
+    events: Mapping[SyncKey, _Events],
+    *,
+    now: datetime,
+) -> tuple[list[SyncWrite], int]:
+    """Rebuild these syncs; returns what was written, and how many unnamed failures differed.
+
+    `events` were read before the companies were locked: more may have been projected since.
+    """
+    lock_companies(connection, {company_id for company_id, _ in keys})
+    known = set().union(*(each.ids for each in events.values()))
+    if rebuilding.event_ids_of(connection, keys) != known:
+        events = _load_events(connection, keys)
+    writes, unnamed = _compare(connection, keys, events, lock=True)
+    write_syncs(connection, writes, now=now)
+    failures_differed = 0
+    for pk in unnamed:
+        stored = load_sync(connection, pk)
+        failures_differed += recompute_unnamed(connection, pk, stored.sync) if stored else 0
+    return writes, failures_differed
+
+
+def _compare(
+    connection: Connection,
+    keys: Collection[SyncKey],
+    events: Mapping[SyncKey, _Events],
+    *,
+    lock: bool,
+) -> tuple[list[SyncWrite], set[int]]:
+    """What must be written of these syncs, and which have failures that name no transaction."""
+    loaded = rebuilding.load_syncs(connection, keys, lock=lock)
+    pks = [each.stored.pk for each in loaded.values()]
+    with_job = rebuilding.syncs_with_job(connection, pks)
+    writes = []
+    for key in sorted(keys):
+        before = loaded.get(key)
+        if before is None and not events[key].ids:  # erased meanwhile
+            continue
+        write = _rebuild_sync(connection, key, before, events[key])
+        has_job = before is not None and before.stored.pk in with_job
+        # a terminal event or a status says that Codat must be asked
+        if not has_job and write.after.state != "started" and reason_to_fetch_again(write.after):
+            write.fetch = "enqueue"
+        if _differs(write) or write.fetch:
+            writes.append(write)
+    return writes, rebuilding.syncs_with_unnamed_failures(connection, pks)
+
+
+def _rebuild_sync(
+    connection: Connection, key: SyncKey, before: LoadedSync | None, events: _Events
+) -> SyncWrite:
+    after, transactions = _replay(key, before, events)
+    if before is None:
+        return SyncWrite(None, after, transactions or None)
+    write = SyncWrite(before.stored, after)
+    if rebuilding.list_differs(connection, before, after, transactions):
+        write.transactions = transactions
+    row_differs = rebuilding.row_differs(connection, before, after)
+    write.rewrite = row_differs or write.transactions is not None
+    return write
+
+
+def _differs(write: SyncWrite) -> bool:
+    return write.before is None or write.rewrite
+
+
+def _write_failures(connection: Connection, keys: Set[TransactionKey]) -> int:
+    """Work out again how these transactions failed last; returns how many rows differed."""
+    lock_companies(connection, {company_id for company_id, _ in keys})
+    return failed_transactions.recompute(connection, keys).changed
+
+
+def _replay(
+    key: SyncKey, before: LoadedSync | None, events: _Events
+) -> tuple[Sync, Sequence[Transaction]]:
+    """The sync and its list by its events and what Codat's API gave."""
+    listed = before.transactions if before else []
+    sync = _what_codat_gave(before, listed, keep_reported=events.lost_bodies) or Sync(*key)
+    transactions: Sequence[Transaction] = listed if sync.transactions_source else ()
+    for event in events.readable:
+        payload = event.payload
+        if not payload.is_sync_event or (payload.company_id, payload.sync_id) != key:
+            continue
+        if payload.transactions is not None and inline_list_wins(sync, inline_key(event)):
+            transactions = payload.transactions
+        sync = apply_event(sync, event)
+    return sync, transactions
+
+
+def _what_codat_gave(
+    before: LoadedSync | None, listed: Sequence[Transaction], *, keep_reported: bool
+) -> Sync | None:
+    """The stored sync without what its events reported, unless their bodies are gone."""
+    if before is None:
+        return None
+    sync = before.stored.sync
+    if sync.transactions_source == "codat":
+        sync = sync._replace(counts=count(listed))
+    if keep_reported:
+        return sync
+    names = [*REPORTED_FIELDS]
+    if sync.verified_at is None:
+        names += STATUS_FIELDS
+    if sync.transactions_source == "webhook":
+        names += ["transactions_source", "transactions_key", "counts"]
+    blank = Sync(sync.company_id, sync.sync_id)
+    return sync._replace(**{name: getattr(blank, name) for name in names})

@@ -1,0 +1,1 @@
+"""Receivers that the webhook endpoint is measured against."""

@@ -1,0 +1,207 @@
+"""Sync health: totals, alerts, search, filters, sorting, paging, and the CSV."""
+
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.db import alerts, workers
+from app.domain.webhook_loss import Finding
+from tests.web.pages.html import links, read, read_csv, sync_ids, text
+from tests.web.store import NOW, T0, Store, after, completed_row, failed_row
+
+CONNECTED = "Feed Connection failed(409): it is already connected to another Xero Bank Account"
+OUTCOMES = {
+    "bad": "Failed", "part": "Partly failed", "good": "Written", "none": "Nothing to sync",
+    "running": "In progress", "odd": "Unconfirmed",
+}  # fmt: skip
+
+
+@pytest.fixture
+def morning(store: Store) -> Store:
+    """One sync of each outcome, a minute apart."""
+    store.company("c1", "Toft stores")
+    store.company("c2", "Old Mill")
+    store.failed("bad")
+    rows = (failed_row("t2", CONNECTED), completed_row("t3"))
+    store.failed("part", rows=rows, at=after(minutes=1))
+    store.completed("good", "c2", at=after(minutes=2))
+    store.sync("none", "c2", code=2040, rows=(), at=after(minutes=3))
+    store.sync("running", at=after(minutes=4))
+    store.sync("odd", code=2000, at=after(minutes=5))
+    return store
+
+
+def open_alerts(store: Store, *findings: Finding) -> None:
+    with store.database.writing() as connection:
+        alerts.sync_alerts(connection, {each.cause for each in findings}, findings, T0)
+
+
+@pytest.mark.parametrize(
+    ("query", "heading"),
+    [("", ", last 30 days"), ("?from=2026-01-01&to=2026-01-01", " on 1 Jan 2026"),
+     ("?from=2025-12-31&to=2026-01-01", " from 31 Dec 2025 to 1 Jan 2026"),
+     ("?from=2026-01-01", " since 1 Jan 2026"), ("?to=2026-01-01", " until 1 Jan 2026")],
+)  # fmt: skip
+def test_totals_of_a_period(morning: Store, user: TestClient, query: str, heading: str) -> None:
+    page = read(user, f"/{query}")
+    assert f"6 syncs{heading} " in page
+    for title in OUTCOMES.values():
+        assert re.search(rf" 1 \S+ {title} ", page), title
+    assert "1 Jan 2026: 6 syncs, 1 failed, 1 partly failed, 1 unconfirmed" in page
+    assert "1 Jan 2026 1 1 1 1 1 1" in page
+
+
+@pytest.mark.parametrize(
+    "query", ["company_id=c2", "q=toft", "state=started", "status_code=2040", "cause=permission"]
+)
+def test_unfiltered_totals_do_not_look_like_those_of_a_filtered_list(
+    morning: Store, user: TestClient, query: str
+) -> None:
+    html = user.get(f"/?{query}").text
+    assert "Totals for this period (all 6 syncs, unfiltered)" in text(html)
+    assert (html.count('class="tile'), html.count('<a class="tile')) == (7, 0)
+    assert not links(html, "from=2026-01-01")
+    assert user.get("/?from=2026-01-01&outcome=failed").text.count('<a class="tile') == 6
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [("q=part", "part"), ("q=t2", "part"), ("q=toft", "bad part running odd"),
+     ("q=c2", "good none"), ("status_code=2040&status_code=5130", "none bad part"),
+     ("state=started", "running"), ("outcome=failed&outcome=unknown", "bad odd"),
+     ("cause=bank_feed_connected", "part"), ("company_id=c2", "good none"),
+     ("from=2026-01-01&to=2026-01-01", " ".join(OUTCOMES)),
+     ("q=&from=&to=&state=", " ".join(OUTCOMES)), ("from=2026-01-02", ""), ("q=nothing", "")],
+)  # fmt: skip
+def test_the_history_is_filtered(morning: Store, user: TestClient, query: str, found: str) -> None:
+    html = user.get(f"/?{query}").text
+    assert set(sync_ids(html)) == set(found.split())
+    assert ("No syncs match." in html) is (not found)
+
+
+def test_a_search_says_whether_an_expense_is_in_the_books(morning: Store, user: TestClient) -> None:
+    morning.failed("again", rows=(failed_row("t2", CONNECTED),), at=after(hours=1))
+    morning.failed("other", "c2", rows=(failed_row("t2"),), at=after(hours=2))
+    morning.completed("late", "c2", rows=(completed_row("t2"),), at=after(hours=3))
+    html = user.get("/?q=t2").text
+    page = text(html)
+    assert "Expense t2 (Toft stores): Not in the books: Bank account already connected" in page
+    assert "Expense t2 (Old Mill): In the books. View" in page
+    assert "/companies/c1/transactions/t2" in links(html)
+    assert "Expense t2" not in read(user, "/?q=part")
+
+
+def test_headings_sort_down_and_up_and_keep_the_filters(morning: Store, user: TestClient) -> None:
+    html = user.get("/?outcome=failed&outcome=partly_failed&sort=-finished_at").text
+    assert sync_ids(html) == ["part", "bad"]
+    assert 'aria-sort="descending"' in html
+    (ascending,) = links(html, "sort=finished_at")
+    assert sync_ids(user.get(ascending).text) == ["bad", "part"]
+
+
+def test_the_history_is_paged_without_gaps(morning: Store, user: TestClient) -> None:
+    found: list[str] = []
+    following = ["/?limit=2&sort=started_at"]
+    while following:
+        html = user.get(following[0]).text
+        found += sync_ids(html)
+        following = [link for link in links(html, "cursor=") if ".csv" not in link]
+    assert found == list(OUTCOMES)
+    assert "/?limit=2&sort=started_at" in links(html)
+    assert "End of list." in html
+
+
+def test_the_csv_has_all_rows_of_the_filters(morning: Store, user: TestClient) -> None:
+    html = user.get("/?outcome=partly_failed&outcome=failed&limit=1").text
+    (link,) = links(html, "/syncs.csv")
+    assert read_csv(user, link, "sync_id") == {"bad", "part"}
+
+
+def test_alerts_come_first_with_one_line_per_cause(store: Store, user: TestClient) -> None:
+    store.company("c1", "Toft stores")
+    store.failed(rows=[failed_row(name, "The account is inactive") for name in ("t1", "t2")])
+    keys = ("account_inactive", "period_closed", "tax_rate_missing", "permission")
+    failures = [
+        Finding(f"{alerts.FAILURE_PREFIX}{key}", f"c{n}", f"{key} of c{n}")
+        for place, key in enumerate(keys)
+        for n in range(9 - place)
+    ]
+    open_alerts(store, Finding("webhooks_lost", "c1", "No webhooks since 1 Jan"), *failures)
+    html = user.get("/").text
+    page = text(html)
+    line = "Account inactive: 2 expenses at 9 companies not recorded (since 1 Jan, 09:00)"
+    assert page.index("Needs attention") < page.index("No webhooks since 1 Jan") < page.index(line)
+    assert page.index(line) < page.index("1 sync, last 30 days")
+    assert "(since 1 Jan, 09:00) · Toft stores" in page
+    assert "account_inactive of c" not in page
+    assert "1 more" in page
+    assert "/causes/account_inactive" in links(html)
+
+
+@pytest.mark.parametrize("query", ["q=zzz", "limit=1"])
+def test_filtered_and_later_pages_only_count_the_alerts(
+    morning: Store, user: TestClient, query: str
+) -> None:
+    open_alerts(morning, *(Finding("push_error:permission", f"c{n}", "x") for n in "12"))
+    html = user.get(f"/?{query}").text
+    if query == "limit=1":
+        assert "Needs attention" in html
+        html = user.get(links(html, "cursor=")[0]).text
+    assert "Needs attention" not in html
+    assert "1 open alert" in text(html)
+
+
+def test_an_empty_service_says_how_to_set_it_up(user: TestClient) -> None:
+    page = read(user, "/")
+    assert "No syncs yet. Add this endpoint in the Codat Portal:" in page
+    assert "http://testserver/webhooks/codat" in page
+    assert "No syncs in this period." in page
+    assert "No companies yet." in read(user, "/companies")
+    assert "No failures in the last 30 days." in read(user, "/causes")
+    assert "No webhooks need review." in read(user, "/events")
+
+
+def test_pages_say_when_webhooks_wait_to_be_processed(store: Store, user: TestClient) -> None:
+    store.company("c1", "Toft stores")
+    store.failed()
+    store.event("m1", received_at=after(hours=2), processed_at=None)
+    store.event("m2", received_at=NOW, processed_at=None)
+    notice = "2 webhooks received, waiting to be processed (since 1 Jan 2026, 11:00:00 UTC)."
+    for path in ("/", "/syncs/s1", "/companies", "/companies/c1", "/companies/c1/transactions/t1",
+                 "/causes", "/causes/account_inactive", "/events"):  # fmt: skip
+        assert notice in read(user, path)
+
+
+def test_webhooks_that_just_arrived_are_no_news(store: Store, user: TestClient) -> None:
+    store.event("m1", received_at=NOW, processed_at=None)
+    assert "waiting to be processed" not in read(user, "/")
+
+
+def test_pages_say_when_no_worker_is_running(store: Store, user: TestClient) -> None:
+    store.failed()
+    assert "Updates have stopped" not in read(user, "/syncs/s1")
+    with store.database.writing() as connection:
+        workers.beat(connection, "w1", T0)
+    page = read(user, "/syncs/s1")
+    assert "no worker has run since 1 Jan 2026, 09:00:00 UTC. Contact your administrator." in page
+    with store.database.writing() as connection:
+        workers.remove(connection, "w1")
+    assert "Updates have stopped: no worker is running." in read(user, "/")
+
+
+@pytest.mark.parametrize(
+    ("dates", "reason"),
+    [("from=2026-01-03&to=2026-01-01", "“To” must not be before “From”."),
+     ("from=2026-01-03&to=2026-01-02", "“To” must not be before “From”."),
+     ("from=yesterday", "From: use a date such as 2026-01-31")],
+)  # fmt: skip
+def test_wrong_dates_are_reported_beside_their_fields(
+    morning: Store, user: TestClient, dates: str, reason: str
+) -> None:
+    page = user.get(f"/?{dates}&q=toft")
+    assert page.status_code == 422
+    assert reason in text(page.text)
+    assert f'value="{dates[5:15].split("&")[0]}"' in page.text
+    assert 'value="toft"' in page.text
+    assert sync_ids(page.text) == []

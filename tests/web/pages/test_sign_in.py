@@ -1,0 +1,201 @@
+"""Signing in and out, sessions and how long they are valid, and which forms are accepted."""
+
+from datetime import timedelta
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.settings import Settings, load_settings
+from app.web.pages.sessions import COOKIE, LIFETIME, create_session, local_address, read_session
+from app.web.pages.sign_in import FAILURE_WINDOW_S, MAX_ADDRESSES, MAX_FAILURES, Throttle
+from tests.web.pages.html import form_token, sign_in
+from tests.web.store import KEY, NOW, Store
+
+OTHER = "another-key-as-long"
+FOREIGN = [{"sec-fetch-site": site} for site in ("cross-site", "same-site")] + [
+    {"origin": origin} for origin in ("https://evil.example", "null", "http://testserver.evil.test")
+]
+OURS = [
+    {"sec-fetch-site": "same-origin"},
+    {"origin": "http://testserver"},
+    {"origin": "https://public.example", "x-forwarded-host": "public.example"},
+]
+
+
+def with_keys(*keys: str) -> Settings:
+    return load_settings(api_keys=",".join(keys))
+
+
+def cookie(settings: Settings, key: str = KEY) -> str:
+    created = create_session(settings, key, NOW)
+    assert created
+    return created
+
+
+def test_every_replica_with_the_key_reads_the_same_session() -> None:
+    created = cookie(with_keys(KEY, OTHER))
+    assert KEY not in created
+    session = read_session(with_keys(OTHER, KEY), created, NOW)
+    assert session
+    assert session == read_session(with_keys(KEY), created, NOW)
+
+
+@pytest.mark.parametrize("key", ["", "wrong", KEY[:-1], KEY + "x", KEY.upper(), "\udcff"])
+def test_other_texts_than_a_key_create_no_session(key: str) -> None:
+    assert create_session(with_keys(KEY), key, NOW) is None
+
+
+def test_a_session_ends_with_its_time_and_with_its_key() -> None:
+    ours, theirs = cookie(with_keys(KEY, OTHER)), cookie(with_keys(KEY, OTHER), OTHER)
+    assert read_session(with_keys(KEY, OTHER), ours, NOW + LIFETIME - timedelta(seconds=1))
+    assert read_session(with_keys(KEY, OTHER), ours, NOW + LIFETIME) is None
+    assert read_session(with_keys(OTHER), ours, NOW) is None
+    assert read_session(with_keys(OTHER), theirs, NOW)
+
+
+def test_a_changed_cookie_is_no_session() -> None:
+    created = cookie(with_keys(KEY))
+    expires, rest = created.split(".", 1)
+    forged = [f"{int(expires) + 1}.{rest}", created[:-1], created + "0", "", ".", "x.y.z", "é" * 9]
+    assert [fake for fake in forged if read_session(with_keys(KEY), fake, NOW)] == []
+
+
+def test_addresses_of_other_sites_are_replaced() -> None:
+    for address in (
+        "//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil.example", "evil",
+        "javascript:alert(1)", "/\tevil", "/a\r\nSet-Cookie: x=y", "", "/é", "http:/x", "///x",
+        "//[", "/\x00", " /x",
+    ):  # fmt: skip
+        assert local_address(address) == "/"
+
+
+def test_visitors_sign_in_and_come_back_to_the_whole_address(visitor: TestClient) -> None:
+    visitor.cookies.set(COOKIE, "1.2.3")
+    address = "/syncs/a%2Fb?company_id=c%201"
+    refused = visitor.get(address, follow_redirects=False)
+    assert refused.status_code == 303
+    assert refused.headers["location"] == "/sign-in?next=/syncs/a%252Fb%3Fcompany_id%3Dc%25201"
+    assert "frame-ancestors 'none'" in refused.headers["content-security-policy"]
+    form = visitor.get(refused.headers["location"]).text
+    assert f'name="next" value="{address}"' in form
+    data = {"key": f" {KEY} ", "next": address}
+    accepted = visitor.post("/sign-in", data=data, follow_redirects=False)
+    assert accepted.headers["location"] == address
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/syncs/s1", "/syncs/s1/json", "/syncs.csv", "/companies", "/companies/c1",
+        "/companies/c1/transactions/t1", "/companies/c1/config", "/companies/c1/config.json",
+        "/causes", "/causes/account_inactive", "/causes/account_inactive/open.csv",
+        "/events", "/events/m1",
+    ],
+)  # fmt: skip
+def test_nothing_is_shown_without_a_session(store: Store, visitor: TestClient, path: str) -> None:
+    store.failed()
+    store.event("m1")
+    for headers in ({}, {"Authorization": f"Bearer {KEY}"}):
+        response = visitor.get(path, headers=headers, follow_redirects=False)
+        assert (response.status_code, response.content) == (303, b"")
+
+
+@pytest.mark.parametrize(
+    ("base", "proto", "secure"),
+    [("http://host", "", False), ("https://host", "", True), ("http://host", "https", True)],
+)
+def test_the_cookie_is_hidden_from_scripts_and_other_sites(
+    visitor: TestClient, base: str, proto: str, secure: bool
+) -> None:
+    headers, data = {"x-forwarded-proto": proto}, {"key": KEY}
+    response = visitor.post(f"{base}/sign-in", data=data, headers=headers, follow_redirects=False)
+    attributes = response.headers["set-cookie"].lower().split("; ")
+    assert {"httponly", "samesite=lax"} <= set(attributes)
+    assert ("secure" in attributes) is secure
+
+
+@pytest.mark.parametrize("path", ["/syncs/s1/refresh", "/syncs/s1/retry", "/sign-out"])
+def test_forms_without_the_token_of_this_session_are_rejected(
+    store: Store, app: FastAPI, user: TestClient, path: str
+) -> None:
+    store.failed()
+    with TestClient(app) as other:
+        sign_in(other)
+        theirs = form_token(other)
+    ours = form_token(user)
+    for data in ({}, {"csrf": theirs}):
+        assert user.post(path, data=data).status_code == 403
+    for headers in FOREIGN:
+        response = user.post(path, data={"csrf": ours}, headers=headers)
+        assert response.status_code == 403
+        assert "Form expired" in response.text
+    assert "Refresh requested" not in user.get("/syncs/s1").text
+    assert user.get("/").url.path == "/"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"key=" + b"x" * 20_000, 413), (b"&".join([b"a=b"] * 50), 422), (b"\xff\xfe", 422),
+     (b"key=%ff%00", 403)],
+)  # fmt: skip
+def test_forms_of_any_size_and_shape_are_answered(
+    visitor: TestClient, body: bytes, status: int
+) -> None:
+    assert visitor.post("/sign-in", content=body).status_code == status
+
+
+def test_failures_make_an_address_wait_until_they_are_old() -> None:
+    now = [0.0]
+    throttle = Throttle(lambda: now[0])
+    for _ in range(MAX_FAILURES):
+        assert throttle.wait_seconds("a") == 0
+        throttle.record_failure("a")
+    assert throttle.wait_seconds("a") == FAILURE_WINDOW_S
+    assert throttle.wait_seconds("b") == 0
+    now[0] = FAILURE_WINDOW_S
+    assert throttle.wait_seconds("a") == 0
+    throttle.record_failure("a")
+    throttle.reset("a")
+    assert throttle.wait_seconds("a") == 0
+
+
+def test_a_flood_of_addresses_does_not_fill_the_memory() -> None:
+    throttle = Throttle(lambda: 0.0)
+    for name in ["first"] * MAX_FAILURES + list(map(str, range(MAX_ADDRESSES))):
+        throttle.record_failure(name)
+    assert len(throttle._failures) == MAX_ADDRESSES
+    assert throttle.wait_seconds("first") == 0
+
+
+def test_after_too_many_wrong_keys_even_the_right_one_has_to_wait(visitor: TestClient) -> None:
+    for _ in range(MAX_FAILURES):
+        rejected = visitor.post("/sign-in", data={"key": "guess"})
+        assert rejected.status_code == 403
+        assert "Invalid API key." in rejected.text
+        assert "guess" not in rejected.text
+    late = visitor.post("/sign-in", data={"key": KEY})
+    assert late.status_code == 429
+    assert int(late.headers["retry-after"]) > 0
+    assert "Too many failed attempts. Try again in 6 minutes." in late.text
+    assert COOKIE not in visitor.cookies
+
+
+@pytest.mark.parametrize("headers", [*FOREIGN, *OURS])
+def test_only_our_own_page_signs_a_visitor_in(visitor: TestClient, headers: dict[str, str]) -> None:
+    response = visitor.post("/sign-in", data={"key": KEY}, headers=headers, follow_redirects=False)
+    assert response.status_code == (303 if headers in OURS else 403)
+    assert (COOKIE in visitor.cookies) is (headers in OURS)
+
+
+def test_signing_out_ends_the_session_of_this_browser(user: TestClient) -> None:
+    assert user.post("/sign-out", data={"csrf": form_token(user)}).url.path == "/sign-in"
+    assert user.get("/").url.path == "/sign-in"
+
+
+@pytest.mark.parametrize(("next_", "target"), [("/companies", "/companies"), ("//evil.test", "/")])
+def test_signed_in_users_are_sent_on_but_never_to_another_site(
+    user: TestClient, next_: str, target: str
+) -> None:
+    response = user.get(f"/sign-in?next={next_}", follow_redirects=False)
+    assert response.headers["location"] == target

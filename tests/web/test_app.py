@@ -1,0 +1,105 @@
+"""The application as a whole: its order, request ids, redirects, bodies."""
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.bootstrap import create_app, open_worker, utc_now
+from app.db.engine import Database
+from app.settings import load_settings
+from app.worker.runner import FETCHES
+from tests.processes import SECRET, signed
+
+KEY = "a-key-for-the-api"
+BODY = b'{"eventType": "SyncFailed", "companyId": "c1", "payload": {"syncId": "s1"}}'
+
+
+@pytest.fixture(scope="module")
+def client(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client of the application that `serve` runs, without a worker."""
+    file = shutil.copy(sqlite_template, tmp_path_factory.mktemp("app"))
+    app = create_app(
+        load_settings(
+            database_url=f"sqlite:///{file}",
+            codat_webhook_secrets=SECRET,
+            codat_api_key="codat-key",
+            api_keys=KEY,
+            worker_in_web=False,
+            max_unverified_body_bytes=1_048_576,
+        )
+    )
+    with TestClient(app, headers={"authorization": f"Bearer {KEY}"}) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/webhooks/codat", "/webhooks/codat/"])
+def test_a_delivery_is_stored_and_shown(client: TestClient, path: str) -> None:
+    answer = client.post(path, content=BODY, headers=signed(BODY, "m1"))
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert client.get("/api/v1/events/m1").json()["message_id"] == "m1"
+
+
+@pytest.mark.parametrize(
+    "path", ["/webhooks/codat//", "/api/v1/syncs/", "/api/v1", "/sign-in/", "/livez/"]
+)
+def test_nothing_is_redirected_to_another_spelling(client: TestClient, path: str) -> None:
+    assert client.get(path, follow_redirects=False).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_taken_over"),
+    [("req-1.2:3/4", True), ("a" * 128, True), ("a" * 129, False), ("two words", False)],
+)
+def test_a_request_id_is_taken_over_or_made(
+    client: TestClient, sent: str, is_taken_over: bool
+) -> None:
+    answer = client.get("/api/v1/syncs", headers={"x-request-id": sent})
+    assert (answer.headers["x-request-id"] == sent) is is_taken_over
+    ids = {client.get("/nowhere").headers["x-request-id"] for _ in range(2)}
+    assert len(ids) == 2
+
+
+def test_requests_are_counted_by_route(client: TestClient) -> None:
+    client.get("/api/v1/syncs/some-id")
+    client.get("/api/v1/syncs/another-id")
+    client.get("/nowhere-1")
+    metrics = client.get("/metrics").text
+    assert "some-id" not in metrics
+    assert "nowhere-1" not in metrics
+    assert 'route="/api/v1/syncs/{sync_id}"' in metrics
+    assert 'route="other"' in metrics
+
+
+def test_large_bodies_of_other_routes_are_refused(client: TestClient) -> None:
+    body = b'{"dataset_ids": ["%s"]}' % (b"x" * 1_100_000)
+    answer = client.post("/api/v1/companies/c1/syncs", content=body)
+    assert answer.status_code == 413
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert client.post("/sign-in", content=b"key=" + b"x" * 1_100_000).status_code == 413
+
+
+async def run_side_by_side() -> None:
+    """Fails unless as many threads run as fetches may be recorded, and a few more."""
+    count = FETCHES + 4
+    barrier = threading.Barrier(count)
+    await asyncio.gather(*(asyncio.to_thread(barrier.wait, 5) for _ in range(count)))
+
+
+def test_recording_fetches_leaves_threads_for_the_others(client: TestClient) -> None:
+    """Python's default is a few more than there are processors: the projector would wait."""
+    assert client.portal
+    client.portal.call(run_side_by_side)
+
+
+def test_a_worker_alone_has_these_threads_too(database: Database) -> None:
+    async def run() -> None:
+        settings = load_settings(database_url="sqlite:///none.db", codat_api_key="codat-key")
+        async with open_worker(settings, database, utc_now):
+            await run_side_by_side()
+
+    asyncio.run(run())

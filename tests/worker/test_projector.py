@@ -1,0 +1,396 @@
+"""The projector: stored events become syncs, in any order, any number of times, side by side."""
+
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select, update
+
+from app.codat.webhooks import payloads
+from app.db import event_store, pending_events
+from app.db.engine import Database, open_database
+from app.db.tables import companies, jobs, webhook_events
+from app.domain.models import WebhookEvent
+from app.domain.sync_state import Sync, apply_event
+from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable
+from app.worker.projector import Projector
+from tests.factories import (
+    COMPLETED,
+    FAILED,
+    STARTED,
+    T0,
+    add_event,
+    after,
+    count_rows,
+    delete_all,
+    deliver,
+    event_row,
+    fetch_job,
+    project,
+    sync_body,
+    sync_row,
+    timeline,
+    transaction_rows,
+)
+
+
+def test_an_event_becomes_a_sync_with_a_fetch_job_and_a_timeline_entry(database: Database) -> None:
+    add_event(database, "m1")
+    assert project(database, now=after(seconds=1)) == 1
+    row, job = sync_row(database), fetch_job(database)
+    assert (row["state"], row["first_seen_at"], row["updated_at"]) == (
+        "failed",
+        T0,
+        after(seconds=1),
+    )
+    assert job is not None
+    assert (job["state"], job["group_key"], job["generation"]) == ("pending", "c1", 1)
+    assert timeline(database) == [("delivery", "Codat reported: failed (SyncFailed)")]
+    event = event_row(database, "m1")
+    assert (event["processed_at"], event["parse_status"]) == (after(seconds=1), "ok")
+    assert (event["event_type"], event["raw_type"], event["sync_id"]) == (
+        FAILED,
+        "SyncFailed",
+        "s1",
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [b'\x00\xff{"not": json', b"[" * 100_000 + b"]" * 100_000, b"[]", b'"text"', b""]
+)
+def test_an_unreadable_event_is_stored_with_its_reason(database: Database, body: bytes) -> None:
+    deliver(database, "m1", body)
+    event = event_row(database, "m1")
+    assert (event["parse_status"], event["body"]) == ("unreadable", body)
+    assert event["parse_error"]
+    assert event["processed_at"] is not None
+
+
+def test_an_id_with_nul_is_unreadable_and_stops_nobody(database: Database) -> None:
+    deliver(database, "m1", sync_body(sync_id="s\x00"))
+    deliver(database, "m2")
+    assert event_row(database, "m1")["parse_status"] == "unreadable"
+    assert sync_row(database)["state"] == "failed"
+
+
+def test_a_redelivery_changes_nothing_but_the_timeline(database: Database) -> None:
+    deliver(database, "m1")
+    before = dict(sync_row(database))
+    deliver(database, "m1", at=after(minutes=5))
+    deliver(database, "m1", at=after(minutes=6))
+    assert dict(sync_row(database)) == before
+    assert [kind for kind, _ in timeline(database)] == ["delivery", "duplicate", "duplicate"]
+    event = event_row(database, "m1")
+    assert (event["deliveries"], event["received_at"]) == (3, T0)
+
+
+def test_a_redelivery_before_the_first_projection_counts(database: Database) -> None:
+    add_event(database, "m1")
+    add_event(database, "m1", at=after(seconds=1))
+    project(database)
+    assert [kind for kind, _ in timeline(database)] == ["delivery", "duplicate"]
+
+
+def test_two_subscriptions_make_one_sync_and_one_job(database: Database) -> None:
+    """Two message ids, two generations of bodies, one business event."""
+    deliver(database, "m1")
+    deliver(database, "m2", generated_at=T0, company_name="Toft stores")
+    assert (count_rows(database, "syncs"), count_rows(database, "jobs")) == (1, 1)
+
+
+def test_one_sync_id_in_two_companies_is_two_syncs(database: Database) -> None:
+    add_event(database, "m1", event_type=FAILED)
+    add_event(database, "m2", event_type=COMPLETED, company_id="c2")
+    project(database)
+    assert sync_row(database, company_id="c1")["state"] == "failed"
+    assert sync_row(database, company_id="c2")["state"] == "completed"
+
+
+def test_a_start_enqueues_no_fetch_and_an_end_does(database: Database) -> None:
+    deliver(database, "m1", event_type=STARTED)
+    assert fetch_job(database) is None
+    deliver(database, "m2", event_type=COMPLETED, at=after(minutes=1))
+    job = fetch_job(database)
+    assert job is not None
+    assert (job["state"], job["run_at"]) == ("pending", after(minutes=1))
+
+
+@pytest.mark.parametrize(("state", "then"), [("dead", "pending"), ("done", "done")])
+def test_a_redelivery_restarts_a_dead_fetch_and_leaves_a_finished_one(
+    database: Database, state: str, then: str
+) -> None:
+    """A resend from the Portal has the same message id: it is how operators repair."""
+    deliver(database, "m1")
+    with database.writing() as connection:
+        connection.execute(update(jobs).values(state=state, attempts=12))
+    deliver(database, "m1", at=after(hours=1))
+    job = fetch_job(database)
+    assert job is not None
+    assert job["state"] == then
+    assert job["attempts"] == (0 if then == "pending" else 12)
+
+
+def test_a_replayed_event_is_applied_as_it_reads_now(database: Database) -> None:
+    """An event that an earlier version could not read: its body is parsed again."""
+    deliver(database, "m1")
+    with database.writing() as connection:
+        connection.execute(
+            update(webhook_events).values(parse_status="unreadable", event_type="unknown")
+        )
+        for table in ("jobs", "sync_log", "syncs"):
+            connection.execute(jobs.metadata.tables[table].delete())
+        event_store.mark_pending(connection, "m1")
+    project(database)
+    assert sync_row(database)["state"] == "failed"
+    assert fetch_job(database) is not None
+    assert event_row(database, "m1")["parse_status"] == "ok"
+
+
+def test_inline_transactions_are_shown_until_codat_is_asked(database: Database) -> None:
+    rows = [
+        {"id": "t1", "status": "Completed"},
+        {"id": "t2", "status": "Failed", "errorMessage": "Insufficient funds"},
+    ]
+    deliver(database, "m1", transactions=rows, generated_at=T0)
+    assert [(row["transaction_id"], row["failed"]) for row in transaction_rows(database)] == [
+        ("t1", False),
+        ("t2", True),
+    ]
+    assert sync_row(database)["outcome"] == "partly_failed"
+    assert count_rows(database, "failed_transactions") == 1
+
+
+def test_the_latest_inline_list_wins_in_any_order(database: Database) -> None:
+    """By Codat's own clock, not by arrival."""
+    old: dict[str, Any] = {"transactions": [{"id": "t", "status": "Pending"}], "generated_at": T0}
+    new: dict[str, Any] = {
+        "transactions": [{"id": "t", "status": "Failed"}],
+        "generated_at": after(hours=1),
+    }
+    for order in permutations([("m1", old), ("m2", new)]):
+        delete_all(database)
+        for message_id, fields in order:
+            deliver(database, message_id, **fields)
+        assert [row["status"] for row in transaction_rows(database)] == ["Failed"]
+
+
+def test_the_latest_company_name_by_codats_clock_wins(database: Database) -> None:
+    deliver(database, "m1", company_name="New name", generated_at=after(days=1))
+    deliver(database, "m2", company_name="Old name", generated_at=T0)
+    deliver(database, "m3")
+    with database.reading() as connection:
+        assert connection.execute(select(companies.c.name)).scalars().all() == ["New name"]
+
+
+def test_updated_at_moves_only_when_a_caller_sees_a_change(database: Database) -> None:
+    """The same outcome through a second subscription is no change."""
+    deliver(database, "m1", generated_at=T0)
+    deliver(database, "m2", generated_at=T0, at=after(minutes=1))
+    assert sync_row(database)["updated_at"] == T0
+    deliver(database, "m3", event_type=STARTED, generated_at=after(hours=-1), at=after(minutes=2))
+    assert sync_row(database)["updated_at"] == after(minutes=2)
+
+
+given_events = st.lists(
+    st.tuples(
+        st.integers(0, 7).map("m{}".format),
+        st.fixed_dictionaries(
+            {
+                "event_type": st.sampled_from([STARTED, FAILED, COMPLETED]),
+                "sync_id": st.sampled_from(["s1", "s2"]),
+                "generated_at": st.none() | st.integers(0, 3).map(lambda n: after(hours=n)),
+                "transactions": st.none() | st.just([{"id": "t", "status": "Failed"}]),
+                "failure_stage": st.none() | st.sampled_from(["Pushing", "Mapping"]),
+            }
+        ),
+        st.integers(0, 5).map(lambda n: after(minutes=n)),
+    ),
+    max_size=8,
+    unique_by=lambda each: each[0],
+)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_events, st.randoms(use_true_random=False))
+def test_any_order_repetition_and_batching_ends_in_the_plain_fold(
+    database: Database,
+    given_events: Sequence[tuple[str, dict[str, Any], datetime]],
+    random: Any,
+) -> None:
+    delete_all(database)
+    shuffled = [*given_events, *given_events[::2]]
+    random.shuffle(shuffled)
+    first: dict[str, datetime] = {}
+    for message_id, fields, at in shuffled:
+        first.setdefault(message_id, at)
+        add_event(database, message_id, at=at, **fields)
+        if random.random() < 0.4:
+            project(database)
+    project(database)
+    expected: dict[str, Sync] = {}
+    for message_id, fields, _ in given_events:
+        sync = expected.get(fields["sync_id"], Sync("c1", fields["sync_id"]))
+        payload = payloads.parse(sync_body(**fields))
+        event = WebhookEvent(message_id, first[message_id], payload)
+        expected[fields["sync_id"]] = apply_event(sync, event)
+    assert count_rows(database, "syncs") == len(expected)
+    assert count_rows(database, "webhook_events") == len(given_events)
+    for sync_id, sync in expected.items():
+        row = sync_row(database, sync_id)
+        names = ("state", "outcome", "started_at", "finished_at", "failure_stage")
+        assert {name: row[name] for name in names} == {n: getattr(sync, n) for n in names}
+
+
+def test_projectors_side_by_side_apply_each_event_once(database: Database) -> None:
+    for number in [*range(120), *range(120)]:
+        add_event(database, f"m{number}", sync_id=f"s{number % 40}", company_id=f"c{number % 7}")
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            project(database)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    project(database)
+    assert failures == []
+    with database.reading() as connection:
+        assert event_store.pending_stats(connection).count == 0
+    assert count_rows(database, "sync_log") == 120  # one redelivery each
+
+
+def test_a_poisonous_event_is_marked_and_stops_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is shown with its error, and a replay after the fix applies it."""
+    apply = pending_events.apply
+
+    def fail_on_m2(connection: Any, events: Any, *, now: datetime) -> None:
+        if any(event.message_id == "m2" for event in events):
+            raise ValueError("poison")
+        apply(connection, events, now=now)
+
+    for number in range(4):
+        add_event(database, f"m{number}", sync_id=f"s{number}")
+    monkeypatch.setattr(pending_events, "apply", fail_on_m2)
+    assert project(database) == 4
+    assert event_row(database, "m2")["projection_error"] == "ValueError: poison"
+    assert count_rows(database, "syncs") == 3
+    monkeypatch.undo()
+    with database.writing() as connection:
+        event_store.mark_pending(connection, "m2")
+    project(database)
+    assert event_row(database, "m2")["projection_error"] is None
+    assert sync_row(database, "s2")["state"] == "failed"
+
+
+def test_a_database_that_is_down_leaves_events_pending(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_event(database, "m1")
+
+    def down(*_: object, **__: object) -> None:
+        raise DatabaseDown("down")
+
+    monkeypatch.setattr(pending_events, "apply", down)
+    with pytest.raises(DatabaseDown):
+        Projector(database, lambda: T0).project_pending()
+    monkeypatch.undo()
+    assert event_row(database, "m1")["processed_at"] is None
+    assert project(database) == 1
+
+
+@pytest.mark.parametrize("conflicts", [1, 2])
+def test_a_conflict_is_no_fault_of_an_event(
+    database: Database, monkeypatch: pytest.MonkeyPatch, conflicts: int
+) -> None:
+    """A batch is tried twice as a whole, then its events one by one; none is marked as failed."""
+    for number in range(3):
+        add_event(database, f"m{number}", sync_id=f"s{number}")
+    lose_conflicts(monkeypatch, conflicts)
+    assert Projector(database, lambda: T0).project_pending() == 3
+    assert count_rows(database, "syncs") == 3
+
+
+def test_an_event_that_loses_every_conflict_stays_pending_and_counts_as_not_handled(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the worker waits before it tries again."""
+    add_event(database, "m1")
+    lose_conflicts(monkeypatch, 1000)
+    assert Projector(database, lambda: T0).project_pending() == 0
+    assert event_row(database, "m1")["processed_at"] is None
+    monkeypatch.undo()
+    assert project(database) == 1
+
+
+def lose_conflicts(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """So many transactions of the projector are the victims of a deadlock."""
+    apply = pending_events.apply
+    left = [times]
+
+    def conflict(connection: Any, events: Any, *, now: datetime) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise DatabaseUnavailable("deadlock detected")
+        apply(connection, events, now=now)
+
+    monkeypatch.setattr(pending_events, "apply", conflict)
+    monkeypatch.setattr("app.worker.threads.time.sleep", lambda _: None)
+
+
+def test_a_rejected_event_is_marked_as_failed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is up and rejects its values: trying again would not help."""
+    add_event(database, "m1")
+
+    def reject(*_: object, **__: object) -> None:
+        raise DatabaseRejected("too long for an index")
+
+    monkeypatch.setattr(pending_events, "apply", reject)
+    assert project(database) == 1
+    assert event_row(database, "m1")["projection_error"] == "too long for an index"
+
+
+def test_a_large_event_travels_alone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait for short transactions only, and a batch takes little memory."""
+    large = [{"id": f"t{n}", "status": "Completed"} for n in range(15_000)]
+    for number, listed in enumerate([None, large, large, None]):
+        add_event(database, f"m{number}", sync_id=f"s{number}", transactions=listed)
+    projector = Projector(database, lambda: T0)
+    assert [projector.project_pending() for _ in range(4)] == [1, 1, 1, 1]
+    assert count_rows(database, "transactions") == 30_000
+
+
+def test_on_sqlite_a_batch_is_as_large_as_a_hundredth_of_a_second_allows(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delivery waits for the batch before it."""
+    database = open_database(sqlite_url)
+    for number in range(200):
+        add_event(database, f"m{number}", sync_id=f"s{number}")
+    times = iter([0, 0.040, 1, 1.0055, 2, 2.001, 3, 9, 10, 10.003])
+    monkeypatch.setattr("app.worker.projector.time.perf_counter", lambda: next(times))
+    projector = Projector(database, lambda: T0)
+    assert [projector.project_pending() for _ in range(5)] == [50, 12, 21, 50, 10]
+    database.close()
+
+
+def test_a_pruned_event_that_is_delivered_again_keeps_its_meaning(database: Database) -> None:
+    deliver(database, "m1")
+    with database.writing() as connection:
+        connection.execute(update(webhook_events).values(body=None))
+    deliver(database, "m1", at=after(days=1))
+    assert event_row(database, "m1")["event_type"] == FAILED
+    assert [kind for kind, _ in timeline(database)] == ["delivery", "duplicate"]
