@@ -1,9 +1,9 @@
 """The one place that writes what is known about syncs.
 
-Projector, fetcher, refresh, reconciliation, reclassification and rebuild end here. For each sync it
-takes the state before and after, and the new transaction list if there is one, and writes, in the
-caller's transaction: the row, the transactions, `failed_transactions`, the fetch job, the timeline,
-the outgoing messages and, last, the change feed.
+Projector, fetcher, refresh, reconciliation and rebuild end here. For each sync it takes the state
+before and after, and the new transaction list if there is one, and writes, in the caller's
+transaction: the row, the transactions and `failed_transactions` (`transaction_lists`), the fetch
+job, the timeline, the outgoing messages and, last, the change feed.
 
 Every caller locks the companies first (`lock_companies`), then the syncs (`load_syncs`). Rows are
 locked in this order everywhere: webhook events, companies, syncs, rate-limit pause, jobs, outgoing

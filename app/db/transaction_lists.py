@@ -183,8 +183,8 @@ def _attempts(
     each: ListWrite, values: ContentValues, keys: Set[TransactionKey]
 ) -> dict[TransactionKey, list[Attempt]]:
     """What a sync did to these transactions; nothing to those that it no longer names."""
-    sync = each.sync
-    if sync.occurred_at is None:
+    sync, at = each.sync, each.sync.occurred_at
+    if at is None:
         return {}
     found: dict[TransactionKey, list[Attempt]] = {key: [] for key in keys}
     for position, transaction in enumerate(each.new):
@@ -193,7 +193,7 @@ def _attempts(
             row = values[transaction[1:]]
             attempts.append(
                 Attempt(
-                    sync.occurred_at,
+                    at,
                     each.pk,
                     sync.sync_id,
                     position,

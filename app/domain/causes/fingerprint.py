@@ -51,6 +51,14 @@ def mask(message: str | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _mask(text: str) -> str:
+    """Mask until nothing changes: a placeholder may open what was no quotation before."""
+    masked = _mask_once(text)
+    while masked != text:
+        text, masked = masked, _mask_once(masked)
+    return masked
+
+
+def _mask_once(text: str) -> str:
     if "@" in text:
         text = _EMAIL.sub(PLACEHOLDER, text)
     for pattern in (_QUOTED, _HEX):
