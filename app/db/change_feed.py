@@ -6,7 +6,7 @@ visible in ascending order and a cursor is just the id of the change before it. 
 writer at a time anyway. Retention moves the horizon; a cursor before it gets `Gone`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -29,18 +29,19 @@ _SYNC_FIELDS = (
     *("state", "outcome", "started_at", "finished_at", "first_seen_at", "cause_key"),
     *("status_code", "error_message", "exception_message", "data_pushed"),
 )
+_TRANSACTION_FIELDS = ("integration_type", "status", "message", "failed", "correlation_id")
 _COUNTS = ("total", "completed", "failed", "pending", "other", "expected")
 
 
 class Change(NamedTuple):
-    """What a sync, or a transaction in this sync, is from now on. `payload` may contain times."""
+    """What a sync, or a transaction in this sync, is from now on; `payload` as JSON."""
 
     kind: ChangeKind
     company_id: str
     sync_id: str
     transaction_id: str | None
     at: datetime
-    payload: Mapping[str, Any]
+    payload: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +75,27 @@ def sync_payload(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def transaction_payload(rows: Sequence[orjson.Fragment]) -> dict[str, Any]:
+def sync_change(row: Mapping[str, Any], at: datetime) -> Change:
+    """What a sync is from now on, by its row."""
+    payload = to_json(sync_payload(row))
+    return Change("sync", row["company_id"], row["sync_id"], None, at, payload)
+
+
+def transaction_payload(rows: Iterable[Mapping[str, Any]]) -> str:
     """What a consumer sees of a transaction: all its rows in the sync, none once it is gone."""
-    return {"rows": rows}
+    return to_json({"rows": [{name: row[name] for name in _TRANSACTION_FIELDS} for row in rows]})
+
+
+def to_json(payload: Mapping[str, Any]) -> str:
+    """A payload, which may contain times, as it is stored."""
+    return orjson.dumps(payload, option=orjson.OPT_UTC_Z).decode()
 
 
 def append(connection: Connection, new: Sequence[Change]) -> None:
     """Insert changes in their order. Must be the last statement of the transaction."""
     if new and connection.dialect.name != "sqlite":
         connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
-    rows = [
-        change._asdict()
-        | {"payload": orjson.dumps(change.payload, option=orjson.OPT_UTC_Z).decode()}
-        for change in new
-    ]
-    insert_many(connection, changes, rows)
+    insert_many(connection, changes, (change._asdict() for change in new))
 
 
 def read(connection: Connection, after: str | None, limit: int) -> ChangePage:

@@ -102,8 +102,7 @@ def _reclassify_sync(
         values["updated_at"] = now
     connection.execute(update(syncs).where(syncs.c.id == stored.pk).values(values))
     if is_changed:
-        payload = change_feed.sync_payload(row)
-        changes.append(Change("sync", sync.company_id, sync.sync_id, None, now, payload))
+        changes.append(change_feed.sync_change(row, now))
     return is_visible
 
 

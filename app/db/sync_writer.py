@@ -247,12 +247,12 @@ def _sync_changes(
     rows: Sequence[Mapping[str, Any]],
     now: datetime,
 ) -> list[Change]:
-    changes = []
-    for before, row in zip(rows_before, rows, strict=True):
-        payload = change_feed.sync_payload(row)
-        if before is None or change_feed.sync_payload(before) != payload:
-            changes.append(Change("sync", row["company_id"], row["sync_id"], None, now, payload))
-    return changes
+    payload = change_feed.sync_payload
+    return [
+        change_feed.sync_change(row, now)
+        for before, row in zip(rows_before, rows, strict=True)
+        if before is None or payload(before) != payload(row)
+    ]
 
 
 def _list_writes(

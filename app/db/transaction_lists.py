@@ -4,12 +4,13 @@ What follows: a change in the feed for each transaction whose rows differ, and i
 `failed_transactions`. Only `sync_writer` calls `write_lists`: the syncs' companies are locked.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, delete, select
 
 from app.db import change_feed, failed_transactions
@@ -22,9 +23,6 @@ from app.db.tables import syncs, transactions
 from app.domain.models import Transaction
 from app.domain.sync_state import Sync
 from app.domain.transactions import Attempt, is_failed
-
-_CONTENT = ("integration_type", "status", "message", "failed", "correlation_id")
-"""What the change feed has of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +40,14 @@ class ListWrite:
     is_replaced: bool
     is_moved: bool
 
-    def named(self) -> Iterator[tuple[TransactionKey, bool]]:
-        """The transactions that it names, and whether they failed; some more than once."""
+    def failed_by_key(self) -> dict[TransactionKey, bool]:
+        """The transactions that it names, before or now, and whether one of their rows failed."""
+        found: dict[TransactionKey, bool] = {}
         for each in (*self.old, *self.new):
             if each.transaction_id is not None:
-                yield (self.sync.company_id, each.transaction_id), is_failed(each.status)
+                key = self.sync.company_id, each.transaction_id
+                found[key] = found.get(key, False) or is_failed(each.status)
+        return found
 
     def is_subject_of(self, failure: Mapping[str, Any]) -> bool:
         """True when this row of `failed_transactions` is about this sync's rows."""
@@ -108,26 +109,24 @@ def write_lists(
 
 def _list_changes(each: ListWrite, values: ContentValues, now: datetime) -> Iterator[Change]:
     """One change for each transaction whose rows differ, with all the rows that it has now."""
-    old, new = _content_by_id(each.old), _content_by_id(each.new)
-    json: dict[Content, orjson.Fragment] = {}
+    sync, old, new = each.sync, _content_by_id(each.old), _content_by_id(each.new)
+    payloads: dict[tuple[Content, ...], str] = {}
     for transaction_id in old | new:
-        contents = new.get(transaction_id, [])
-        if contents == old.get(transaction_id, []):
+        contents = new.get(transaction_id, ())
+        if contents == old.get(transaction_id, ()):
             continue
-        for content in contents:
-            if content not in json:
-                row = values[content]
-                json[content] = orjson.Fragment(orjson.dumps({n: row[n] for n in _CONTENT}))
-        payload = change_feed.transaction_payload([json[content] for content in contents])
-        sync = each.sync
+        payload = payloads.get(contents)
+        if payload is None:
+            payload = change_feed.transaction_payload(map(values.__getitem__, contents))
+            payloads[contents] = payload
         yield Change("transaction", sync.company_id, sync.sync_id, transaction_id, now, payload)
 
 
-def _content_by_id(listed: Sequence[Transaction]) -> dict[str | None, list[Content]]:
+def _content_by_id(listed: Sequence[Transaction]) -> dict[str | None, tuple[Content, ...]]:
     found: dict[str | None, list[Content]] = {}
     for transaction in listed:
         found.setdefault(transaction[0], []).append(transaction[1:])
-    return found
+    return {transaction_id: tuple(contents) for transaction_id, contents in found.items()}
 
 
 def _follow_failures(
@@ -137,32 +136,26 @@ def _follow_failures(
 
     One that did not fail here and has no failure stored never failed.
     """
-    failed: set[TransactionKey] = set()
-    listed_in: dict[TransactionKey, ListWrite] = {}
-    elsewhere: set[TransactionKey] = set()
-    for each in lists:
-        for key, has_failed in each.named():
-            if has_failed:
-                failed.add(key)
-            if listed_in.setdefault(key, each) is not each:
-                elsewhere.add(key)
-    stored = failed_transactions.load(connection, listed_in.keys())
+    named = [each.failed_by_key() for each in lists]
+    failed = {key for each in named for key, has_failed in each.items() if has_failed}
+    occurrences = Counter(chain.from_iterable(named))
+    stored = failed_transactions.load(connection, occurrences.keys())
     wanted = failed | stored.keys()
+    newest = _newest_of_companies(connection, lists)
     latest: dict[TransactionKey, list[Attempt]] = {}
-    for each in _newest_of_companies(connection, lists):
-        only_here = {
-            key
-            for key, _ in each.named()
-            if key in wanted
-            and key not in elsewhere
-            and not (key in stored and each.is_subject_of(stored[key]))
-        }
-        latest |= _attempts(each, values[each.pk], only_here)
+    for each, keys in zip(lists, named, strict=True):
+        if each.pk in newest:
+            only_here = {
+                key
+                for key in keys.keys() & wanted
+                if occurrences[key] == 1 and not (key in stored and each.is_subject_of(stored[key]))
+            }
+            latest |= _attempts(each, values[each.pk], only_here)
     return failed_transactions.recompute(connection, wanted, stored=stored, latest=latest).resolved
 
 
-def _newest_of_companies(connection: Connection, lists: Sequence[ListWrite]) -> list[ListWrite]:
-    """Those that are, and were before, the latest sync of their company."""
+def _newest_of_companies(connection: Connection, lists: Sequence[ListWrite]) -> set[int]:
+    """The keys of those that are, and were before, the latest sync of their company."""
     later = syncs.alias("later")
     newest = (
         select(later.c.id)
@@ -175,8 +168,7 @@ def _newest_of_companies(connection: Connection, lists: Sequence[ListWrite]) -> 
     these = select(syncs.c.id).where(
         is_any_of(connection, syncs.c.id, unmoved), syncs.c.id == newest
     )
-    pks = set(connection.execute(these).scalars())
-    return [each for each in lists if each.pk in pks]
+    return set(connection.execute(these).scalars())
 
 
 def _attempts(

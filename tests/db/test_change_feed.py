@@ -3,7 +3,6 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection, delete, text, update
@@ -24,8 +23,8 @@ def append(database: Database, *sync_ids: str, days: float = 0) -> None:
         add(connection, *sync_ids, days=days)
 
 
-def add(connection: Connection, *sync_ids: str, days: float = 0, **payload: Any) -> None:
-    new = [Change("sync", "c1", each, None, after(days=days), payload) for each in sync_ids]
+def add(connection: Connection, *sync_ids: str, days: float = 0) -> None:
+    new = [Change("sync", "c1", each, None, after(days=days), "{}") for each in sync_ids]
     change_feed.append(connection, new)
 
 
@@ -49,8 +48,15 @@ def test_a_change_is_read_as_it_was_appended(database: Database) -> None:
         change_feed.append(
             connection,
             [
-                Change("sync", "c1", "s1", None, T0, {"state": "failed", "started_at": T0}),
-                Change("transaction", "c1", "s1", "t1", T0, {"rows": [{"status": "PushError"}]}),
+                Change(
+                    "sync",
+                    "c1",
+                    "s1",
+                    None,
+                    T0,
+                    change_feed.to_json({"state": "failed", "started_at": T0}),
+                ),
+                Change("transaction", "c1", "s1", "t1", T0, '{"rows":[{"status":"PushError"}]}'),
             ],
         )
     first, second = read(database).items

@@ -74,7 +74,7 @@ def test_only_old_bodies_of_processed_events_are_removed(database: Database) -> 
 
 def test_history_has_a_period_of_its_own(database: Database) -> None:
     """The change feed, ended messages and resolved alerts; not what is still open."""
-    change = Change("sync", "c1", "s1", None, T0, {})
+    change = Change("sync", "c1", "s1", None, T0, "{}")
     with database.writing() as connection:
         append(connection, [change, change._replace(at=after(days=9))])
         for company_id, resolved_at in (("c1", T0), ("c2", None)):
