@@ -1,6 +1,6 @@
 """The cause classifier: from Codat's codes and messages to the cause of a failure.
 
-`causes.toml` describes each cause, and `rules.toml` says which messages and codes have which
+`causes.toml` describes each cause, and `rules.toml` maps messages and codes to a
 cause. The first matching rule wins. If no rule matches, the cause is `unclassified`, because a
 wrong cause is worse than none.
 """

@@ -1,4 +1,4 @@
-"""Fingerprints group equal failures of all companies, whatever IDs, amounts, or names they name.
+"""Fingerprints group equal failures of all companies, whatever IDs, amounts, or names they contain.
 
 Masking replaces IDs, correlation IDs, amounts, dates, quoted names, and email addresses in a
 message with `#`. The hash of the masked message is the fingerprint.

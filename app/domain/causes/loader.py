@@ -1,5 +1,6 @@
 """Loads causes and rules from TOML: the built-in files, and a custom CAUSES_FILE."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ _RENAMED = {
 }
 MAX_KEY_LENGTH = 60
 BUILTIN_FILES = ("causes.toml", "rules.toml")
+_WORD = re.compile(r"\{([a-z_]{1,30})\}")
 Row = Mapping[str, Any]
 
 
@@ -67,7 +69,7 @@ def parse(text: str, *, source: str, known_causes: Mapping[str, Cause] | None = 
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidCausesFile(f"invalid TOML: {error}".splitlines()[0]) from None
-    if unknown := sorted(set(tables) - {"cause", "rule"}):
+    if unknown := sorted(set(tables) - {"cause", "rule", "words"}):
         raise InvalidCausesFile(f"unknown table {unknown[0]!r}; use [[cause]] and [[rule]]")
     causes: dict[str, Cause] = {}
     for n, row in enumerate(_table_list(tables, "cause"), 1):
@@ -77,10 +79,11 @@ def parse(text: str, *, source: str, known_causes: Mapping[str, Cause] | None = 
                 raise InvalidCausesFile("duplicate key")
             causes[cause.key] = cause
     keys = {UNCLASSIFIED, *causes, *(known_causes or {})}
+    words = _parse_words(tables.get("words", {}))
     rules: list[Rule] = []
     for n, row in enumerate(_table_list(tables, "rule"), 1):
         with _name_place(f"rule {n}", row.get("cause", "no cause")):
-            rules.append(_parse_rule(row, keys, name=f"{source}, rule {n}"))
+            rules.append(_parse_rule(row, keys, words, name=f"{source}, rule {n}"))
     return Classifier(causes, tuple(rules))
 
 
@@ -117,7 +120,16 @@ def _parse_cause(row: Row) -> Cause:
     return Cause(**row)
 
 
-def _parse_rule(row: Row, keys: set[str], name: str) -> Rule:
+def _parse_words(words: object) -> dict[str, str]:
+    """Return the alternatives that a pattern can name, such as `{contact}`, as regex groups."""
+    if not isinstance(words, dict):
+        raise InvalidCausesFile("'words' must be a table: [words]")
+    for name, text in words.items():
+        _check_text(name, text)
+    return {name: f"(?:{text})" for name, text in words.items()}
+
+
+def _parse_rule(row: Row, keys: set[str], words: Mapping[str, str], name: str) -> Rule:
     _check_field_names(row, _RULE_FIELDS)
     if "cause" not in row:
         raise InvalidCausesFile("missing field 'cause'")
@@ -136,7 +148,10 @@ def _parse_rule(row: Row, keys: set[str], name: str) -> Rule:
         raise InvalidCausesFile(f"'applies_to' must be one of: {', '.join(SCOPES)}")
     return Rule(
         cause=row["cause"],
-        messages=tuple(map(Pattern, _texts(row, "message"))),
+        messages=tuple(
+            Pattern(_WORD.sub(lambda name: words.get(name[1], name[0]), text))
+            for text in _texts(row, "message")
+        ),
         status_codes=tuple(status_codes),
         statuses=tuple(map(str.lower, _texts(row, "status"))),
         integration_types=tuple(map(str.lower, _texts(row, "integration_type"))),

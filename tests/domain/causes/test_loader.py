@@ -4,6 +4,7 @@ import pytest
 
 from app.domain.causes.classifier import UNCLASSIFIED
 from app.domain.causes.loader import InvalidCausesFile, load_builtin, load_custom, parse
+from app.domain.causes.patterns import Pattern
 
 CAUSE = """
 [[cause]]
@@ -48,6 +49,30 @@ def test_custom_rules_come_first_and_can_use_builtin_causes() -> None:
     assert custom.version != builtin.version == load_builtin().version
 
 
+def test_words_stand_for_alternatives_in_the_patterns_of_their_file() -> None:
+    """Other braces are part of the pattern. The version changes with the words."""
+    text = "[words]\nbooks = 'books|ledger'\n" + rule(message="'{books}.{0,3} {sealed}'")
+    custom = load_custom(text, load_builtin())
+    for message in ("Books {sealed}", "The ledger is {sealed}"):
+        assert custom.classify_transaction(message, status="Failed") == "period_closed"
+    assert custom.classify_transaction("Books sealed", status="Failed") == UNCLASSIFIED
+    other = load_custom(text.replace("|ledger", ""), load_builtin())
+    assert other.version != custom.version
+
+
+@pytest.mark.parametrize(
+    ("text", "literal"),
+    [
+        ("abc", "abc"), ("abcd?e", "abc"), ("ab(?:cdef|g)h", "ab"), ("abc|d", ""),
+        ("a.{0,9}bc", "bc"), ("ab{2}cd", "cd"), (r"\bab[cd] ef", " ef"), ("(?:a|b)", ""),
+        (r"a\.bc", "bc"),
+    ],
+)  # fmt: skip
+def test_required_literal_is_the_longest_text_of_every_match(text: str, literal: str) -> None:
+    """Patterns whose literal is not in the message are skipped."""
+    assert Pattern(text)._literal == literal
+
+
 def test_custom_file_can_replace_the_texts_of_a_builtin_cause() -> None:
     """The rules and their version stay the same."""
     builtin = load_builtin()
@@ -85,7 +110,10 @@ def test_empty_file_changes_nothing() -> None:
         (rule(message="'(?=a)b'"), "unlimited repetition"),
         (rule(message="'(a)\\1'"), "back reference"),
         (rule(message="'a.{0,99}b.{0,99}c.{0,99}d'"), "gaps that are too long"),
-        (rule(message="'" + "a" * 301 + "'"), "1 to 300 characters"),
+        (rule(message="'" + "a" * 1001 + "'"), "1 to 1000 characters"),
+        ("words = 1", "'words' must be a table: [words]"),
+        ("[words]\nbooks = 1", "'books' must be text that is not empty"),
+        ("[words]\nbooks = 'a+'\n" + rule(message="'{books}b'"), "unlimited repetition"),
         (rule(message="1"), "'message' must be text"),
         (rule(status_code="'4000'"), "'status_code' must be a number or a list of numbers"),
         (rule(status_code="[]"), "'status_code' is empty"),
