@@ -49,7 +49,7 @@ lint: $(VENV)/.installed-dev ## check format and rules
 types: $(VENV)/.installed-dev ## check types, strictly
 	$(BIN)/mypy
 
-layers: $(VENV)/.installed-dev ## check which module may import which
+layers: $(VENV)/.installed-dev ## check the layers: which module may import which
 	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev ## format the code
@@ -73,7 +73,7 @@ screenshots: $(VENV)/.installed-dev ## take the pictures in docs/screenshots; ne
 bench: $(VENV)/.installed-dev ## measure the webhook endpoint beside other receivers
 	$(BIN)/python -m bench.endpoint --rounds $(or $(ROUNDS),5) --plot docs/bench.svg
 
-bench-queries: $(VENV)/.installed-dev ## measure every question over a million syncs
+bench-queries: $(VENV)/.installed-dev ## measure every query over a million syncs
 	$(BIN)/python -m bench.queries --database $(or $(DATABASE),postgresql) $(if $(SYNCS),--syncs $(SYNCS))
 
 bench-fetch: $(VENV)/.installed-dev ## measure a fetch of 5,000 transactions beside the bare requests
@@ -85,10 +85,10 @@ bench-memory: $(VENV)/.installed-dev ## measure memory over a backlog of events 
 bench-start: $(VENV)/.installed-dev ## measure how long each process takes to start, and its memory
 	$(BIN)/python -m bench.startup
 
-chaos: $(VENV)/.installed-dev ## lose, double and reorder webhooks, kill -9: equal to Codat in the end?
+chaos: $(VENV)/.installed-dev ## lose, duplicate and reorder webhooks, kill -9, then compare with Codat
 	$(BIN)/python -m bench.chaos --syncs $(or $(SYNCS),200) --seeds $(or $(SEEDS),3)
 
-breakage: $(VENV)/.installed-dev ## break the database and kill -9 under load: is anything lost?
+breakage: $(VENV)/.installed-dev ## break the database and kill -9 under load, then look for lost events
 	$(BIN)/python -m bench.outage --seconds $(or $(SECONDS),20)
 	$(BIN)/python -m bench.chaos --calm --syncs 100 --kills $(or $(KILLS),100) $(if $(SEED),--first-seed $(SEED))
 

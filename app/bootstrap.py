@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -33,11 +34,11 @@ from app.worker.runner import Runner
 from app.worker.scheduler import PeriodicTask
 from app.worker.start_sync import SyncStarter
 from app.worker.tasks import failure_alerts, reclassify, reconcile, retention
-from app.worker.tasks.failure_alerts import FailureAlerts
-from app.worker.tasks.reclassify import Reclassifier, load_classifier
-from app.worker.tasks.reconcile import Reconciler, StuckSyncs
+from app.worker.tasks.failure_alerts import check_failures
+from app.worker.tasks.reclassify import load_classifier, reclassify_outdated
+from app.worker.tasks.reconcile import Reconciler, enqueue_stuck
 from app.worker.tasks.retention import Retention
-from app.worker.tasks.webhook_monitor import WebhookMonitor
+from app.worker.tasks.webhook_monitor import check_webhooks
 
 if TYPE_CHECKING:  # the worker runs without it
     from fastapi import FastAPI
@@ -79,7 +80,7 @@ def make_codat(
     metrics: "Metrics | None" = None,
     timeout: httpx.Timeout = TIMEOUT,
 ) -> CodatClient:
-    """Make the client of Codat's API; with a database it pauses while calls must pause."""
+    """Make the client of Codat's API; with a database it observes the rate-limit pause."""
     require(settings, "codat_api_key")
     return CodatClient(
         settings.codat_base_url,
@@ -138,23 +139,24 @@ def make_retention(
 def make_periodic_tasks(
     settings: Settings, database: Database, codat: CodatClient, clock: Clock
 ) -> list[PeriodicTask]:
-    """Make what the workers do from time to time."""
+    """Make the periodic tasks of the workers."""
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
-    stuck = StuckSyncs(database, clock, stuck_after)
-    alerts = FailureAlerts(database, clock, recipients=frozenset(outgoing_addresses(settings)))
+    stuck = partial(enqueue_stuck, database, clock, stuck_after)
+    recipients = frozenset(outgoing_addresses(settings))
+    alerts = partial(check_failures, database, clock, recipients)
     tasks = [
-        PeriodicTask("stuck_syncs", min(stuck_after, reconcile.STUCK_EVERY), stuck.run),
-        PeriodicTask("reclassify", reclassify.EVERY, Reclassifier(database, clock).run),
-        PeriodicTask("failure_alerts", failure_alerts.EVERY, alerts.run),
+        PeriodicTask("stuck_syncs", min(stuck_after, reconcile.STUCK_EVERY), stuck),
+        PeriodicTask("reclassify", reclassify.EVERY, partial(reclassify_outdated, database, clock)),
+        PeriodicTask("failure_alerts", failure_alerts.EVERY, alerts),
     ]
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
         limit = reconcile.COMPANIES_PER_RUN
         reconciler = Reconciler(database, codat, clock, stuck_after, max_companies=limit)
-        monitor = WebhookMonitor(database, codat, clock)
+        monitor = partial(check_webhooks, database, codat, clock)
         tasks += [
             PeriodicTask("reconcile", every, reconciler.run),
-            PeriodicTask("webhook_monitor", every, monitor.run),
+            PeriodicTask("webhook_monitor", every, monitor),
         ]
     if retention_task := make_retention(settings, database, clock):
         tasks.append(PeriodicTask("retention", retention.EVERY, retention_task.run))
@@ -179,7 +181,7 @@ def make_runner(
         fetcher=Fetcher(database, codat, clock, max_attempts=settings.fetch_max_attempts),
         dispatcher=Dispatcher(database, channels, clock) if channels else None,
         periodic_tasks=make_periodic_tasks(settings, database, codat, clock),
-        on_heartbeat=codat.share_limits,
+        on_heartbeat=codat.limits.share,
         on_attempt=metrics.job_attempt if metrics else None,
     )
 
@@ -195,7 +197,7 @@ async def open_worker(
 
 
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> "Application":
-    """Make the application, with the worker where WORKER_IN_WEB says so. Raises SettingsError."""
+    """Make the application, with the worker if WORKER_IN_WEB is set. Raises SettingsError."""
     from prometheus_client import CollectorRegistry
 
     from app.codat.webhooks.signature import Verifier
@@ -244,7 +246,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> "Application":
 
 @asynccontextmanager
 async def _running(runner: Runner) -> AsyncIterator[None]:
-    """Run the worker beside the block, to a clean end."""
+    """Run the worker during the block, and stop it in an orderly way."""
     task = asyncio.create_task(runner.run())
     try:
         yield

@@ -1,24 +1,4 @@
-"""Every error of this service.
-
-    ServiceError
-    ├── SettingsError            a setting is missing or wrong: the start is refused
-    ├── SchemaError              the database is not at the version that this code needs
-    ├── SignatureError           a delivery is not provably Codat's
-    ├── DatabaseUnavailable      the database cannot store or answer now
-    │   ├── DatabaseDown         it cannot be reached, or is locked, full or shutting down
-    │   └── DatabaseRejected     it is up, but rejects these very values
-    ├── NotFound                 the resource does not exist here
-    ├── Gone                     it existed, but retention has removed what is asked for
-    ├── BadRequest               a caller's filter, cursor or body is wrong
-    ├── Conflict                 the request is valid, but the present state forbids it
-    ├── UpstreamRefused          Codat refuses what a caller asked for
-    └── CodatError
-        ├── CodatRefused         final until a person acts (400, 401, 402, 403, 404, 422 …)
-        ├── CodatRateLimited     429: wait; costs no attempt
-        └── CodatUnavailable     transient (408, 409, 5xx, time-outs, unreadable answers)
-
-`app.web.problems` maps these to HTTP answers.
-"""
+"""Every error of this service. `app.web.problems` maps them to HTTP answers."""
 
 from datetime import timedelta
 
@@ -28,7 +8,10 @@ class ServiceError(Exception):
 
 
 class SettingsError(ServiceError):
-    """A setting is missing or wrong. The text names it and never its value."""
+    """A setting is missing or wrong. The text names it and never its value.
+
+    `problems` are sentences, one for each setting.
+    """
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
@@ -40,7 +23,7 @@ class SchemaError(ServiceError):
 
 
 class SignatureError(ServiceError):
-    """A delivery is not provably Codat's. The text is for metrics and logs only."""
+    """The signature of a delivery is invalid. The text is for metrics and logs only."""
 
 
 class DatabaseUnavailable(ServiceError):
@@ -60,7 +43,7 @@ class NotFound(ServiceError):
 
 
 class Gone(ServiceError):
-    """The resource existed, but retention has removed what is asked for."""
+    """The resource existed, but retention has removed it."""
 
 
 class BadRequest(ServiceError):
@@ -73,18 +56,18 @@ class BadRequest(ServiceError):
 
 
 class Conflict(ServiceError):
-    """The request is valid, but the present state forbids it."""
+    """The request is valid, but conflicts with the current state."""
 
 
 class UpstreamRefused(ServiceError):
-    """Codat refuses what a caller asked for through this service. The text may be shown."""
+    """Codat rejects a request that a caller made through this service. The text may be shown."""
 
 
 class CodatError(ServiceError):
-    """Codat did not give what was asked for.
+    """A call to Codat failed.
 
     `status` is the HTTP status, or None when there was no answer; `correlation_id` is Codat's own,
-    for its support; `retry_after` is how long Codat asks to wait.
+    for its support; `retry_after` is how long to wait.
     """
 
     def __init__(
@@ -102,16 +85,15 @@ class CodatError(ServiceError):
 
 
 class CodatRefused(CodatError):
-    """Codat's answer is final until a person acts: asking again changes nothing."""
+    """Codat rejects the request, and a retry will not help (400, 401, 402, 403, 404, 422 …)."""
 
 
 class CodatRateLimited(CodatError):
-    """Codat asks to wait; `retry_after` is for how long, when Codat says so.
+    """Codat's rate limit is reached, which costs no attempt.
 
-    `status` is 429 when Codat just answered so, and None while a pause that it asked for earlier
-    is in force.
+    `status` is 429 when Codat just answered so, and None while an earlier pause is in force.
     """
 
 
 class CodatUnavailable(CodatError):
-    """Codat cannot answer now, or its answer cannot be read: try again later."""
+    """Transient: 408, 409, 5xx, a time-out, or an answer that cannot be read."""

@@ -1,6 +1,8 @@
 """Logging: one event, one line. An event in plain words, then ids; never a body or a secret."""
 
+import atexit
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -58,6 +60,18 @@ def _put_common_fields_first(
     _logger: Any, _method: str, line: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     return {name: line[name] for name in _FIRST if name in line} | dict(line)
+
+
+@atexit.register
+def _drop_unwritten() -> None:
+    """Drop lines that stderr cannot take, such as those for a file on a full disk.
+
+    Python would try to write them when it ends, and make the exit code 120.
+    """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def get(name: str) -> FilteringBoundLogger:

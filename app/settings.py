@@ -8,6 +8,7 @@ the setting and never shows its value.
 import re
 import sys
 from base64 import b64decode
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -71,52 +72,32 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _check_database_url(value: str) -> str:
-    if not _DATABASE_URL.match(value):
-        raise ValueError("must start with sqlite:/// or postgresql://")
-    if _IN_MEMORY.match(value):
-        raise ValueError("must name a file: acknowledged webhooks must survive a restart")
-    return value
+def _check(is_valid: Callable[[str], object], message: str) -> AfterValidator:
+    """Refuse a text or secret that is not valid. The message follows the setting's name."""
+
+    def check(value: str | SecretStr) -> str | SecretStr:
+        if not is_valid(value.get_secret_value() if isinstance(value, SecretStr) else value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
 
 
-def _check_host(value: str) -> str:
+def _is_host(value: str) -> bool:
     try:
-        value.encode("idna")  # as the resolver does
+        return bool(value.encode("idna"))  # as the resolver does
     except UnicodeError:
-        raise ValueError("must be an IP address or a host name") from None
-    return value
+        return False
+
+
+def _is_codat_key(value: str) -> bool:
+    scheme, _, key = value.strip().rpartition(" ")
+    return key.isascii() and key.isprintable() and scheme.strip().lower() in ("", "basic")
 
 
 def _check_body_budget(value: int, info: ValidationInfo) -> int:
     if value < info.data.get("max_body_bytes", 0):
         raise ValueError("must be at least MAX_BODY_BYTES")
-    return value
-
-
-def _check_base_url(value: str) -> str:
-    if not _is_http_url(value) or urlsplit(value).username is not None:
-        raise ValueError("must be an http(s) URL without user name or password")
-    return value.rstrip("/")
-
-
-def _check_codat_key(value: SecretStr) -> SecretStr:
-    scheme, _, key = value.get_secret_value().strip().rpartition(" ")
-    if not (key.isascii() and key.isprintable() and scheme.strip().lower() in ("", "basic")):
-        raise ValueError("must be the API key, or `Basic` and its base64, as in the Portal")
-    if scheme and not _BASE64.fullmatch(key):
-        raise ValueError("must have base64 after `Basic`")
-    return value
-
-
-def _check_webhook_url(value: SecretStr) -> SecretStr:
-    if not _is_http_url(value.get_secret_value()):
-        raise ValueError("must be an http(s) URL")
-    return value
-
-
-def _check_apprise_url(value: SecretStr) -> SecretStr:
-    if not _ANY_URL.fullmatch(value.get_secret_value()):
-        raise ValueError("must be Apprise addresses, for example slack://…")
     return value
 
 
@@ -131,98 +112,88 @@ def _check_signing_secrets(
     return value
 
 
-def _check_key_length(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < MIN_API_KEY_LENGTH:
-        raise ValueError(f"must be keys of at least {MIN_API_KEY_LENGTH} characters")
-    return value
-
-
 T = TypeVar("T")
 SecretList = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 UrlList = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_urls)]
-ApiKey = Annotated[SecretStr, AfterValidator(_check_key_length)]
-WebhookUrl = Annotated[SecretStr, AfterValidator(_check_webhook_url)]
-AppriseUrl = Annotated[SecretStr, AfterValidator(_check_apprise_url)]
+DatabaseUrl = Annotated[
+    str,
+    _check(_DATABASE_URL.match, "must start with sqlite:/// or postgresql://"),
+    _check(
+        lambda value: not _IN_MEMORY.match(value),
+        "must name a file: acknowledged webhooks must survive a restart",
+    ),
+]
+BaseUrl = Annotated[
+    str,
+    _check(
+        lambda value: _is_http_url(value) and urlsplit(value).username is None,
+        "must be an http(s) URL without user name or password",
+    ),
+    AfterValidator(lambda value: value.rstrip("/")),
+]
+CodatKey = Annotated[
+    SecretStr,
+    _check(_is_codat_key, "must be the API key, or `Basic` and its base64, as in the Portal"),
+    _check(
+        lambda value: " " not in value.strip() or _BASE64.fullmatch(value.split()[-1]),
+        "must have base64 after `Basic`",
+    ),
+]
+ApiKey = Annotated[
+    SecretStr,
+    _check(
+        lambda value: len(value) >= MIN_API_KEY_LENGTH,
+        f"must be keys of at least {MIN_API_KEY_LENGTH} characters",
+    ),
+]
+Host = Annotated[str, _check(_is_host, "must be an IP address or a host name")]
+WebhookUrl = Annotated[SecretStr, _check(_is_http_url, "must be an http(s) URL")]
+AppriseUrl = Annotated[
+    SecretStr, _check(_ANY_URL.fullmatch, "must be Apprise addresses, for example slack://…")
+]
 Minutes = Annotated[int, Field(le=_CENTURY_MINUTES)]
 Days = Annotated[int, Field(ge=0, le=_CENTURY_DAYS)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+LogFormat = Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)]
 
 
 class Settings(BaseSettings):
-    """What an operator can set. Names are the environment's, in lower case."""
+    """What an operator can set. Names are the environment's, in lower case.
+
+    `.env.example` describes each setting.
+    """
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    database_url: Annotated[str, AfterValidator(_check_database_url)] = Field(
-        "sqlite:///data/syncs.db", repr=False, description="the database; also postgresql://…"
-    )
-    codat_webhook_secrets: SecretList[SecretStr] = Field(
-        (), description="whsec_… of each endpoint in the Codat Portal; two while rotating"
-    )
-    codat_api_key: Annotated[SecretStr, AfterValidator(_check_codat_key)] | None = Field(
-        None, description="the raw key or the finished `Basic …` header"
-    )
-    codat_base_url: Annotated[str, AfterValidator(_check_base_url)] = Field(
-        "https://api.codat.io", description="Codat's API"
-    )
-    api_keys: SecretList[ApiKey] = Field(
-        (), description="keys for our own API and pages, each at least 16 characters"
-    )
-    host: Annotated[str, AfterValidator(_check_host)] = Field(
-        "127.0.0.1", description="address to listen on"
-    )
-    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    worker_in_web: bool = Field(True, description="run the worker as part of `serve`")
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="largest webhook accepted")
+    database_url: DatabaseUrl = Field("sqlite:///data/syncs.db", repr=False)
+    codat_webhook_secrets: SecretList[SecretStr] = ()
+    codat_api_key: CodatKey | None = None
+    codat_base_url: BaseUrl = "https://api.codat.io"
+    api_keys: SecretList[ApiKey] = ()
+    host: Host = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    worker_in_web: bool = True
+    max_body_bytes: int = Field(1_048_576, ge=1024)
     max_unverified_body_bytes: Annotated[int, AfterValidator(_check_body_budget)] = Field(
-        67_108_864,
-        ge=1024,
-        validate_default=True,
-        description="memory for all request bodies that have not been verified yet, in total",
+        67_108_864, ge=1024, validate_default=True
     )
-    reconcile_every_minutes: Minutes = Field(
-        15, ge=0, description="how often stored syncs are compared with Codat's; 0 switches it off"
-    )
-    stuck_after_minutes: Minutes = Field(
-        60, ge=1, description="then a sync in progress is checked with Codat"
-    )
-    codat_calls_per_minute: int = Field(
-        800, ge=10, description="calls to Codat, over all replicas; Codat allows 1000 per address"
-    )
-    fetch_max_attempts: int = Field(12, ge=1, description="then a fetch is given up, visibly")
-    notify_webhook_urls: UrlList[WebhookUrl] = Field(
-        (), description="receivers of our signed webhooks, comma separated"
-    )
-    retry_webhook_url: WebhookUrl | None = Field(
-        None, description="receives the failed transactions of a sync for which retry is requested"
-    )
+    reconcile_every_minutes: Minutes = Field(15, ge=0)
+    stuck_after_minutes: Minutes = Field(60, ge=1)
+    codat_calls_per_minute: int = Field(800, ge=10)  # Codat allows 1000 per address
+    fetch_max_attempts: int = Field(12, ge=1)
+    notify_webhook_urls: UrlList[WebhookUrl] = ()
+    retry_webhook_url: WebhookUrl | None = None
     notify_signing_secret: Annotated[
         SecretList[SecretStr], AfterValidator(_check_signing_secrets)
-    ] = Field(
-        (),
-        validate_default=True,
-        description="whsec_… that signs our webhooks; two, the new one first, while rotating",
-    )
-    notify_urls: UrlList[AppriseUrl] = Field(
-        (), description="Apprise addresses that receive alerts as text, comma separated"
-    )
-    causes_file: Path | None = Field(
-        None, description="a TOML file with your own causes and rules, tried before the built-in"
-    )
-    keep_events_days: Days = Field(
-        30, description="retention of raw webhook bodies; syncs and errors stay; 0: unlimited"
-    )
-    keep_changes_days: Days = Field(
-        30,
-        description="retention of the change feed, ended messages, resolved alerts; 0: unlimited",
-    )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
-        Field("info", description="least severe level that is logged")
-    )
-    log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = Field(
-        None, description="json in a container, else console"
-    )
+    ] = Field((), validate_default=True)
+    notify_urls: UrlList[AppriseUrl] = ()
+    causes_file: Path | None = None
+    keep_events_days: Days = 30
+    keep_changes_days: Days = 30
+    log_level: LogLevel = "info"
+    log_format: LogFormat = None
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -260,9 +231,9 @@ def _expected(name: str) -> str:
     return f"a number of at least {least}" if most is None else f"a number from {least} to {most}"
 
 
-def setting_names(problem: str) -> set[str]:
-    """The fields of Settings that a problem of a SettingsError names."""
-    words = (word.lower() for word in re.findall(r"[A-Z_]+", problem))
+def setting_names(problems: Iterable[str]) -> set[str]:
+    """The fields of Settings that the problems of a SettingsError name."""
+    words = (word.lower() for word in re.findall(r"[A-Z_]+", " ".join(problems)))
     return {word for word in words if word in Settings.model_fields}
 
 

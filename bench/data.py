@@ -1,4 +1,4 @@
-"""Fills a database with syncs of any number, the same for the same seed.
+"""Fills a database with any number of syncs, the same each time.
 
 About 2,000 companies, the largest with a tenth of all syncs; half a year of syncs up to now, with
 ten transactions each; failures of several kinds, most of them resolved by a later sync. Rows are
@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Table, text
 
 from app.db.change_feed import sync_payload
-from app.db.engine import Database
-from app.db.migrations import migrate
+from app.db.engine import Database, open_database
 from app.db.sync_rows import ContentValues, sync_row, transaction_rows
 from app.db.tables import (
     changes,
@@ -91,10 +90,10 @@ def company_name(number: int) -> str:
 class Generator:
     """Makes syncs, oldest first; each company sends again what failed before."""
 
-    def __init__(self, database: Database, size: int, seed: int) -> None:
+    def __init__(self, database: Database, size: int) -> None:
         self._classifier = database.classifier
         self._size = size
-        self._rng = random.Random(seed)
+        self._rng = random.Random(1)
         self._until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
         self._companies = [company_id(n) for n in range(max(1, min(COMPANIES, size // 50)))]
         self._to_retry: dict[str, list[str]] = {}
@@ -103,11 +102,11 @@ class Generator:
 
     def companies(self) -> list[dict[str, Any]]:
         """The rows of all companies."""
-        names = [(each, company_name(n)) for n, each in enumerate(self._companies)]
         return [
-            {"company_id": each, "name": name, "name_folded": name.casefold(),
-             "name_as_of": self._until, "platform": "Xero", "connection_state": "Linked"}
-            for each, name in names
+            {"company_id": company, "name": company_name(n),
+             "name_folded": company_name(n).casefold(), "name_as_of": self._until,
+             "platform": "Xero", "connection_state": "Linked"}
+            for n, company in enumerate(self._companies)
         ]  # fmt: skip
 
     def slices(self) -> Iterator[Rows]:
@@ -145,7 +144,7 @@ class Generator:
         while len(ids) < kind.transactions:
             self._transactions_made += 1
             ids.append(guid(3, self._transactions_made))
-        written = [Transaction(each, "Completed", None, "expenses") for each in ids]
+        written = [Transaction(name, "Completed", None, "expenses") for name in ids]
         for n in range(kind.transactions - kind.failed, kind.transactions):
             message = self._rng.choice(_MESSAGES)
             message = message.format(
@@ -226,10 +225,10 @@ def _make_sync(
     return Sync(company, sync_id, first_seen_at=at, **values)
 
 
-def fill(database: Database, size: int, *, seed: int = 1) -> None:
-    """Migrate an empty database and put so many syncs into it."""
-    migrate(database)
-    generator = Generator(database, size, seed)
+def fill(url: str, size: int) -> None:
+    """Put so many syncs into a migrated, empty database."""
+    database = open_database(url)
+    generator = Generator(database, size)
     with database.writing() as connection:
         if not database.is_sqlite:  # a superuser may skip the checks of foreign keys
             connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -246,6 +245,7 @@ def fill(database: Database, size: int, *, seed: int = 1) -> None:
             index.create(connection)
     if not database.is_sqlite:
         _finish_postgresql(database)
+    database.close()
 
 
 def _load(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:

@@ -1,13 +1,13 @@
-"""Faults of a database, as blocks: it is broken inside the block and repaired after it.
+"""Database faults as context managers: the fault lasts as long as the block.
 
-Each is given the service's process and the address of its database.
+They take the service's process and the address of its database.
 """
 
 import os
+import pwd
 import resource
 import signal
 import sqlite3
-import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
+from tests import databases
 from tests.processes import Process
 
 Fault = Callable[[Process, str], AbstractContextManager[None]]
@@ -39,18 +40,9 @@ class _Server:
 
     def control(self, *arguments: str) -> None:
         """Run `pg_ctl` as the user who owns the server's files."""
-        owner = self._data.stat()
-        identity = {} if os.geteuid() else {"user": owner[stat.ST_UID], "group": owner[stat.ST_GID],
-                                            "extra_groups": []}  # fmt: skip
-        subprocess.run(
-            [self._pg_ctl, "-D", self._data, "-w", "-l", self._data.parent / "log", *arguments],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            **identity,  # type: ignore[call-overload]  # the three go together
-        )
+        owner = None if os.geteuid() else pwd.getpwuid(self._data.stat().st_uid)
+        log = self._data.parent / "log"
+        databases.run(owner, self._pg_ctl, "-D", self._data, "-w", "-l", log, *arguments)
 
     def execute(self, *statements: str) -> None:
         """Run statements that each commit by themselves, also on a read-only server."""
@@ -64,9 +56,9 @@ class _Server:
         pid = (self._data / "postmaster.pid").read_text().split()[0]
         command = ["ps", "--ppid", pid, "-o", "pid="]
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for each in (pid, *listed.split()):
+        for process in (pid, *listed.split()):
             with suppress(ProcessLookupError):
-                os.kill(int(each), number)
+                os.kill(int(process), number)
 
 
 @contextmanager

@@ -1,15 +1,15 @@
-"""How fast is the webhook endpoint, beside other receivers, in one run?
+"""Measures the webhook endpoint and other receivers in one run.
 
     python -m bench.endpoint --rounds 5 --plot docs/bench.svg
 
-In every round each receiver has its turn at 64, 16 and 1 connections, so that whatever else the
+In every round every receiver is measured at 64, 16 and 1 connections, so that whatever else the
 machine does affects all of them. Ratios are taken within a round; the tables show medians over the
 rounds. "ours until projected" has a worker beside the endpoint and ends when no event is pending.
 Afterwards every acknowledged event must be in its database; otherwise the exit code is 1.
 """
 
-import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,18 @@ from sqlalchemy import select
 
 from app.db.engine import open_database
 from app.db.tables import webhook_events
-from bench.harness import DURABLE
+from bench.harness import DURABLE, IS_PENDING, make_parser
 from bench.plot import bars
 from bench.receivers import DATABASES, NULL, Receiver, receivers
 from tests import databases
 from tests.processes import ROOT, SECRET
 
 CONNECTIONS = (64, 16, 1)
-FIRST_RATE = 8_000  # expected in a first turn
+FIRST_RATE = 8_000  # expected of a receiver at first
 PROJECTED_WITHIN_S = 120.0
 POLL_S = 0.01
 OLDEST_PENDING = (
-    select(webhook_events.c.received_at)
-    .where(webhook_events.c.processed_at.is_(None))
-    .order_by(webhook_events.c.id)
-    .limit(1)
+    select(webhook_events.c.received_at).where(IS_PENDING).order_by(webhook_events.c.id).limit(1)
 )
 TARGETS = (
     ("ours, PostgreSQL", "insert only, PostgreSQL", 64, 0.85),
@@ -52,8 +50,8 @@ P99_TARGET_MS = 15
 
 
 @dataclass(frozen=True)
-class Turn:
-    """The result of one receiver's turn; `lag_ms` is the longest time that an event was pending."""
+class Figures:
+    """Of one receiver in one round; `lag_ms` is the longest time that an event was pending."""
 
     per_second: float
     accepted_per_second: float
@@ -63,10 +61,10 @@ class Turn:
     lag_ms: float = 0.0
 
 
-Turns = Mapping[tuple[str, int], list[Turn]]
+Rounds = Mapping[tuple[str, int], list[Figures]]
 
 
-def measure(receiver: Receiver, connections: int, seconds: float, expected: float) -> Turn:
+def measure(receiver: Receiver, connections: int, seconds: float, expected: float) -> Figures:
     """Send for some seconds; with a worker, also wait until everything is projected.
 
     Twice as many requests are prepared as the `expected` rate needs.
@@ -77,16 +75,15 @@ def measure(receiver: Receiver, connections: int, seconds: float, expected: floa
     command += [f"--acknowledged={receiver.acknowledged}"]
     if not receiver.database_url:
         command.append("--repeat")
-    receiver.resume_worker()
+    receiver.signal_worker(signal.SIGCONT)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as load:
         projected_at, lag_s = 0.0, 0.0
         if receiver.worker:
             projected_at, lag_s = _wait_until_projected(receiver.database_url, load)
-        output, _ = load.communicate()
-    receiver.pause_worker()
-    result: dict[str, Any] = json.loads(output)
+        result: dict[str, Any] = json.loads(load.communicate()[0])
+    receiver.signal_worker(signal.SIGSTOP)
     took = max(projected_at, result["ended_at"]) - result["began_at"]
-    return Turn(
+    return Figures(
         per_second=result["acknowledged"] / max(took, 1e-9),
         accepted_per_second=result["per_second"],
         p50_ms=result["p50_ms"],
@@ -119,58 +116,58 @@ def _wait_until_projected(url: str, load: subprocess.Popen[str]) -> tuple[float,
 
 def measure_all(
     field: list[Receiver], server: str, rounds: int, seconds: float, at: tuple[int, ...]
-) -> Turns:
+) -> Rounds:
     """All rounds, after one that warms up and is not counted."""
-    turns: dict[tuple[str, int], list[Turn]] = defaultdict(list)
+    figures: dict[tuple[str, int], list[Figures]] = defaultdict(list)
     for number in range(rounds + 1):
         print(f"\rround {number} of {rounds}", end="", file=sys.stderr, flush=True)
         # A new server first creates each log segment; one that has run for a while reuses them.
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute("CHECKPOINT")
-        for connections in at:
-            for receiver in field:
-                if receiver.worker is None or connections == max(at):
-                    found = turns[receiver.name, connections]
-                    expected = found[-1].accepted_per_second if found else FIRST_RATE
-                    found.append(measure(receiver, connections, seconds, expected))
+        for connections, receiver in product(at, field):
+            if receiver.worker is None or connections == max(at):
+                so_far = figures[receiver.name, connections]
+                expected = so_far[-1].accepted_per_second if so_far else FIRST_RATE
+                so_far.append(measure(receiver, connections, seconds, expected))
     print(file=sys.stderr)
-    return {key: found[1:] for key, found in turns.items()}
+    return {key: found[1:] for key, found in figures.items()}
 
 
-def ratio(turns: Turns, name: str, other: str, connections: int) -> float | None:
+def ratio(rounds: Rounds, name: str, other: str, connections: int) -> float | None:
     """The median over the rounds of how many times the other's rate this one has."""
-    found = (turns.get((each, connections), ()) for each in (name, other))
-    ratios = [ours.per_second / theirs.per_second for ours, theirs in zip(*found, strict=False)]
+    pairs = zip(rounds.get((name, connections), ()), rounds.get((other, connections), ()),
+                strict=False)  # fmt: skip
+    ratios = [ours.per_second / theirs.per_second for ours, theirs in pairs]
     return statistics.median(ratios) if ratios else None
 
 
-def median(turns: list[Turn], figure: str) -> float:
+def median(figures: list[Figures], name: str) -> float:
     """The median of one figure over the rounds."""
-    return float(statistics.median(getattr(turn, figure) for turn in turns))
+    return float(statistics.median(getattr(of_round, name) for of_round in figures))
 
 
-def print_tables(turns: Turns) -> None:
+def print_tables(rounds: Rounds) -> None:
     """Print each receiver beside the null app and the afternoon receiver, and the targets."""
     print("| receiver | connections | per second | of null app | × afternoon | p50 ms | p99 ms |"
           " longest lag ms | refused |")  # fmt: skip
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for (name, connections), found in turns.items():
+    for (name, connections), figures in rounds.items():
         kind = DATABASES[1] if name.endswith(DATABASES[1]) else DATABASES[0]
-        of_null = ratio(turns, name, NULL, connections) or 0
-        times = ratio(turns, name, f"afternoon, {kind}", connections) or 0
-        rate, p50, p99 = (median(found, each) for each in ("per_second", "p50_ms", "p99_ms"))
-        lag = max(turn.lag_ms for turn in found)
-        refused = sum(turn.refused for turn in found)
-        print(f"| {name} | {connections} | {rate:,.0f} | {of_null:.2f} | {times:.1f} | {p50:.1f} |"
-              f" {p99:.1f} | {lag:.0f} | {refused or ''} |")  # fmt: skip
+        of_null = ratio(rounds, name, NULL, connections) or 0
+        times = ratio(rounds, name, f"afternoon, {kind}", connections) or 0
+        lag = max(of_round.lag_ms for of_round in figures)
+        refused = sum(of_round.refused for of_round in figures)
+        print(f"| {name} | {connections} | {median(figures, 'per_second'):,.0f} | {of_null:.2f} |"
+              f" {times:.1f} | {median(figures, 'p50_ms'):.1f} | {median(figures, 'p99_ms'):.1f} |"
+              f" {lag:.0f} | {refused or ''} |")  # fmt: skip
     print("\n| target | aim | measured | met |\n| --- | ---: | ---: | --- |")
     for name, other, connections, aim in TARGETS:
-        found_ratio = ratio(turns, name, other, connections)
-        if found_ratio is not None:
-            met = "yes" if found_ratio >= aim else "**no**"
+        measured = ratio(rounds, name, other, connections)
+        if measured is not None:
+            met = "yes" if measured >= aim else "**no**"
             label = f"{name} / {other}, {connections} connections"
-            print(f"| {label} | ≥ {aim:g} | {found_ratio:.2f} | {met} |")
-    if ours := turns.get(("ours, PostgreSQL", 64)):
+            print(f"| {label} | ≥ {aim:g} | {measured:.2f} | {met} |")
+    if ours := rounds.get(("ours, PostgreSQL", 64)):
         p99 = median(ours, "p99_ms")
         met = "yes" if p99 <= P99_TARGET_MS else "**no**"
         print(f"| p99 of ours, PostgreSQL, 64 | ≤ {P99_TARGET_MS} ms | {p99:.1f} ms | {met} |")
@@ -178,7 +175,7 @@ def print_tables(turns: Turns) -> None:
 
 def main() -> int:
     """Measure, print, draw; 1 when an acknowledged event is lost."""
-    parser = argparse.ArgumentParser(prog="python -m bench.endpoint", description=__doc__)
+    parser = make_parser("endpoint", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
@@ -187,12 +184,12 @@ def main() -> int:
     options = parser.parse_args()
     at = tuple(options.connections)
     with databases.server(DURABLE) as server, receivers(server, tuple(options.kinds)) as field:
-        turns = measure_all(field, server, options.rounds, options.seconds, at)
+        rounds = measure_all(field, server, options.rounds, options.seconds, at)
         lost = {receiver.name: receiver.lost() for receiver in field}
-    print_tables(turns)
+    print_tables(rounds)
     print("\nacknowledged and lost:", {name: n for name, n in lost.items() if n} or 0)
     if options.plot:
-        rates = {key: median(found, "per_second") for key, found in turns.items()}
+        rates = {key: median(figures, "per_second") for key, figures in rounds.items()}
         title = "Events per second, relative to the slowest (logarithmic)"
         options.plot.write_text(bars(rates, title))
     return 1 if any(lost.values()) else 0

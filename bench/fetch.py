@@ -1,12 +1,11 @@
-"""What does a fetch of 5,000 transactions cost, beside the bare HTTP requests for the same pages?
+"""Measures a fetch of 5,000 transactions, and the bare HTTP requests for the same pages.
 
     python -m bench.fetch --transactions 5000
 
-Both ask a simulated Codat in turn: HTTP alone, page by page; and the worker's fetcher, which also
+Both call a simulated Codat in turn: HTTP alone, page by page; and the worker's fetcher, which also
 parses, compares and stores. Two of five transactions fail. The target is at most 1.5 times.
 """
 
-import argparse
 import asyncio
 import gc
 import statistics
@@ -24,7 +23,7 @@ from app.db.tables import webhook_events
 from app.settings import load_settings
 from app.worker.fetcher import Fetcher
 from app.worker.projector import Projector
-from bench.harness import add_database_option, chosen_kinds, migrated_stage
+from bench.harness import add_database_option, make_parser, migrated_stage
 from tests.processes import CODAT_KEY, SimulatedCodat, failed_event
 
 TARGET = 1.5
@@ -92,7 +91,7 @@ async def _time_fetch(database: Database, codat: CodatClient, company: str, sync
 
 def main() -> int:
     """Measure and print; 0 only if the target is met."""
-    parser = argparse.ArgumentParser(prog="python -m bench.fetch", description=__doc__)
+    parser = make_parser("fetch", __doc__)
     parser.add_argument("--transactions", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=7)
     add_database_option(parser)
@@ -100,7 +99,7 @@ def main() -> int:
     print(f"| fetch of {options.transactions} transactions / bare requests | ratio | ≤ {TARGET} |")
     print("| --- | ---: | --- |")
     met = True
-    for kind in chosen_kinds(options.database):
+    for kind in options.database:
         with migrated_stage(kind) as stage:
             simulator = SimulatedCodat(stage.simulate())
             url, size = stage.database_url, options.transactions

@@ -4,11 +4,13 @@ import shutil
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
+from app import logging
+from app.db import migrations
 from app.db.engine import open_database
 from app.db.tables import metadata, webhook_events
 from tests import databases
@@ -17,36 +19,27 @@ from tests.processes import Process, Stage, stage
 KINDS = ("sqlite", "postgresql")
 DURABLE = ("max_connections=200",)
 """Settings of a PostgreSQL as it ships, whose commits survive a crash; servers for tests do not."""
-
-
-@contextmanager
-def temporary_database(kind: str, settings: Sequence[str] = databases.FAST) -> Iterator[str]:
-    """The address of a new, empty database of this kind."""
-    if kind == "postgresql":
-        with databases.server(settings) as url:
-            yield url
-        return
-    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-        yield f"sqlite:///{Path(folder) / 'bench.db'}"
+IS_PENDING = webhook_events.c.processed_at.is_(None)
 
 
 @contextmanager
 def migrated_stage(kind: str, settings: Sequence[str] = databases.FAST) -> Iterator[Stage]:
     """A folder and a migrated database of this kind, on which processes can be started."""
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    try:
-        with temporary_database(kind, settings) as url, stage(folder, url) as found:
-            migrate(found)
-            yield found
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        url = f"sqlite:///{folder / 'bench.db'}"
+        if kind == "postgresql":
+            url = stack.enter_context(databases.server(settings))
+        migrate(url)
+        yield stack.enter_context(stage(folder, url))
 
 
-def migrate(stage: Stage) -> None:
-    """Run `python -m app migrate`. Raises RuntimeError when it fails."""
-    done = stage.run("migrate")
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
+def migrate(url: str) -> None:
+    """Create the tables."""
+    database = open_database(url)
+    migrations.migrate(database)
+    database.close()
 
 
 @contextmanager
@@ -69,10 +62,16 @@ def row_counts(url: str) -> dict[str, int]:
         return {name: connection.execute(query).scalar_one() for name, query in counts.items()}
 
 
-def stored_message_ids(url: str) -> list[str]:
+def count_where(url: str, condition: ColumnElement[bool]) -> int:
+    """The number of rows that meet a condition on one table."""
+    with reading(url) as connection:
+        return connection.execute(select(func.count()).where(condition)).scalar_one()
+
+
+def stored_message_ids(url: str) -> set[str]:
     """The message id of every stored webhook event."""
     with reading(url) as connection:
-        return list(connection.execute(select(webhook_events.c.message_id)).scalars())
+        return set(connection.execute(select(webhook_events.c.message_id)).scalars())
 
 
 def resident_mib(process: Process, *, peak: bool = False) -> float:
@@ -82,11 +81,12 @@ def resident_mib(process: Process, *, peak: bool = False) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
+def make_parser(name: str, description: str | None) -> ArgumentParser:
+    """The parser of `python -m bench.NAME`; logs of this process stay out of its figures."""
+    logging.configure("warning", "console")
+    return ArgumentParser(prog=f"python -m bench.{name}", description=description)
+
+
 def add_database_option(parser: ArgumentParser) -> None:
-    """Add `--database`, whose value is read by `chosen_kinds`."""
-    parser.add_argument("--database", choices=(*KINDS, "both"), default="both")
-
-
-def chosen_kinds(option: str) -> tuple[str, ...]:
-    """The kinds of database that `--database` selects."""
-    return KINDS if option == "both" else (option,)
+    """Add `--database`, whose value is a sequence of kinds."""
+    parser.add_argument("--database", choices=KINDS, nargs="+", default=KINDS)

@@ -5,7 +5,6 @@
 The exit code is 1 when one of these does not hold; the seed repeats the run.
 """
 
-import argparse
 import random
 import socket
 import sys
@@ -15,12 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 
-from bench.harness import KINDS, migrated_stage, resident_mib, row_counts
-from bench.hostile_requests import (
-    BODY_LIMIT,
-    HostileRequest,
-    hostile_request,
-)
+from bench.harness import KINDS, make_parser, migrated_stage, resident_mib, row_counts
+from bench.hostile_requests import BODY_LIMIT, HostileRequest, hostile_request
 from tests.processes import Process, deliver, failed_event
 
 THREADS = 4
@@ -54,7 +49,7 @@ def send_all(process: Process, url: str, seed: int, count: int) -> Result:
     host, port = process.address.removeprefix("http://").split(":")
     address = (host, int(port))
 
-    def send_some(numbers: range) -> None:
+    def send_range(numbers: range) -> None:
         with ThreadPoolExecutor(THREADS) as pool:
             statuses = pool.map(lambda n: send(hostile_request(seed, n), address), numbers)
             for number, status in zip(numbers, statuses, strict=True):
@@ -63,9 +58,9 @@ def send_all(process: Process, url: str, seed: int, count: int) -> Result:
                 if is_bad or (status == 0 and hostile_request(seed, number).complete):
                     result.bad.append((number, status))
 
-    send_some(range(count // 5))
+    send_range(range(count // 5))
     early = resident_mib(process)
-    send_some(range(count // 5, count))
+    send_range(range(count // 5, count))
     result.grown_mib = resident_mib(process) - early
     changed = {name: rows - rows_before[name] for name, rows in row_counts(url).items()}
     result.stored = {name: rows for name, rows in changed.items() if rows}
@@ -92,24 +87,18 @@ def send(request: HostileRequest, address: tuple[str, int]) -> int:
             response.close()
 
 
-def play(seed: int, kind: str, count: int) -> Result:
-    """Play one seed against a fresh service on one kind of database."""
-    with migrated_stage(kind) as stage:
-        settings = {"WORKER_IN_WEB": "false", "MAX_BODY_BYTES": str(BODY_LIMIT)}
-        process = stage.serve(LOG_LEVEL="error", **settings)
-        result = send_all(process, stage.database_url, seed, count)
-        result.accepts_valid &= process.stop() == 0
-    return result
-
-
 def main() -> int:
     """Play, print the figures; 1 when something did not hold."""
-    parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
+    parser = make_parser("hostile", __doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--database", choices=KINDS, default="sqlite")
     options = parser.parse_args()
-    r = play(options.seed, options.database, options.requests)
+    settings = {"WORKER_IN_WEB": "false", "MAX_BODY_BYTES": str(BODY_LIMIT), "LOG_LEVEL": "error"}
+    with migrated_stage(options.database) as stage:
+        process = stage.serve(**settings)
+        r = send_all(process, stage.database_url, options.seed, options.requests)
+        r.accepts_valid &= process.stop() == 0
     print(f"seed {options.seed}, {options.requests} requests on {options.database}: answers"
           f" {dict(sorted(r.answers.items()))}; stored {r.stored or 'nothing'}; memory grew by"
           f" {r.grown_mib:.0f} MiB; {'passed' if r.passed else 'FAILED'}")  # fmt: skip

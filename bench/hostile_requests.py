@@ -1,6 +1,6 @@
 """Hostile HTTP requests as bytes, none of which is a delivery that may be stored.
 
-Each is drawn from a seed and its number alone, so that a single one can be made again.
+Each is drawn from a seed and its number alone, so that a single one can be reproduced.
 """
 
 import json
@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from svix.webhooks import Webhook
-
-from tests.processes import API_KEY, SECRET, failed_event
+from tests.processes import API_KEY, SECRET, failed_event, signed
 
 FOREIGN_SECRET = "whsec_" + b64encode(b"f" * 32).decode()
 PATH = b"/webhooks/codat"
@@ -37,23 +35,6 @@ def hostile_request(seed: int, number: int) -> HostileRequest:
     """The request with this number in the run of this seed."""
     rng = random.Random(f"{seed}/{number}")
     return rng.choice(KINDS)(rng)
-
-
-def signed_headers(
-    body: bytes,
-    message_id: str,
-    *,
-    secret: str = SECRET,
-    at: datetime | None = None,
-    family: str = "webhook",
-) -> dict[str, str]:
-    """The complete signature headers of one family; by default valid."""
-    at = at or datetime.now(UTC)
-    return {
-        f"{family}-id": message_id,
-        f"{family}-timestamp": str(int(at.timestamp())),
-        f"{family}-signature": Webhook(secret).sign(message_id, at, body.decode("latin-1")),
-    }
 
 
 def _wire(method: bytes, path: bytes, headers: Headers, body: bytes = b"") -> bytes:
@@ -98,7 +79,7 @@ def _forged_headers(rng: random.Random) -> HostileRequest:
     body = failed_event(f"forged-{rng.randrange(10**9)}")
     headers: Headers = []
     for family in FAMILIES:
-        valid = _encode(signed_headers(body, f"msg_{rng.randrange(10**9)}", family=family))
+        valid = _encode(signed(body, f"msg_{rng.randrange(10**9)}", family=family))
         spoiled = set(rng.sample(range(3), rng.randint(1, 3)))
         for place, (name, value) in enumerate(valid):
             headers += _spoil(rng, name, value) if place in spoiled else [(name, value)]
@@ -121,16 +102,16 @@ def _forged_body(rng: random.Random) -> HostileRequest:
     """A body other than the signed one, or a signature by another secret."""
     body = rng.choice(_BODIES)(rng)
     secret = rng.choice((FOREIGN_SECRET, SECRET))
-    signed = body if secret is FOREIGN_SECRET else body + b" "
+    other = body if secret is FOREIGN_SECRET else body + b" "
     message_id, family = f"msg_{rng.randrange(10**9)}", rng.choice(FAMILIES)
-    headers = _encode(signed_headers(signed, message_id, secret=secret, family=family))
+    headers = _encode(signed(other, message_id, secret, family=family))
     return HostileRequest("body", _post(headers, body, method=rng.choice((b"POST", b"PUT"))))
 
 
 def _stale(rng: random.Random) -> HostileRequest:
     """A valid signature of another time."""
     offset = timedelta(seconds=rng.choice((-1, 1)) * rng.randint(305, 10**8))
-    headers = signed_headers(BODY, "msg_stale", at=datetime.now(UTC) + offset)
+    headers = signed(BODY, "msg_stale", at=datetime.now(UTC) + offset)
     return HostileRequest("stale", _post(_encode(headers), BODY))
 
 

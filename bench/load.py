@@ -6,7 +6,7 @@ r"""The load generator: raw connections over which finished requests are sent, i
 Each connection sends its next request when the last one was answered (closed loop). Requests are
 built and signed before the clock starts, and an answer is compared rather than parsed, so that the
 generator takes little of the machine it shares with what it measures. Every request is a unique
-event of about one kilobyte about a sync of its own; four documented bodies take turns (both
+event of some 800 bytes about a sync of its own; four documented bodies alternate (both
 generations, failed and completed). Prints one line of JSON.
 """
 
@@ -20,15 +20,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import uvloop
-from svix.webhooks import Webhook
+
+from app.codat.webhooks.samples import SampleEvent, Shape, sample_body, sign
 
 ACCEPTED = b"HTTP/1.1 204"
 COMPANIES = 200
 HANGS_AFTER_S = 30.0
+SHAPES: tuple[Shape, ...] = ("legacy", "new")
+EVENTS: tuple[SampleEvent, ...] = ("failed", "completed")
 
 
 class Request(NamedTuple):
@@ -38,67 +42,39 @@ class Request(NamedTuple):
     data: bytes
 
 
-def signed_requests(count: int, secret: str, path: str = "/webhooks/codat") -> list[Request]:
+def signed_requests(count: int, secret: str) -> list[Request]:
     """Build unique deliveries, signed now: they verify for five minutes."""
-    webhook = Webhook(secret)
     now = datetime.now(UTC)
-    return [_signed_request(webhook, number, now, path) for number in range(count)]
+    kinds = cycle(product(EVENTS, SHAPES))
+    return [_signed_request(n, event, shape, now, secret)
+            for n, (event, shape) in zip(range(count), kinds, strict=False)]  # fmt: skip
 
 
-def _signed_request(webhook: Webhook, number: int, now: datetime, path: str) -> Request:
-    message_id = f"msg_{uuid.uuid4().hex}"
-    body = json.dumps(event_body(number, now))
-    head = (
-        f"POST {path} HTTP/1.1\r\n"
-        "host: 127.0.0.1\r\n"
-        "user-agent: Svix-Webhooks/1.90.0 (sender-9YMgn; +https://www.svix.com/http-sender/)\r\n"
-        "accept: */*\r\n"
-        "content-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n"
-        f"webhook-id: {message_id}\r\n"
-        f"webhook-timestamp: {int(now.timestamp())}\r\n"
-        f"webhook-signature: {webhook.sign(message_id, now, body)}\r\n\r\n"
-    )
-    return Request(message_id, (head + body).encode())
-
-
-def event_body(number: int, now: datetime) -> dict[str, Any]:
-    """The body of the event with this number."""
+def _signed_request(
+    number: int, event: SampleEvent, shape: Shape, now: datetime, secret: str
+) -> Request:
     company = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number % COMPANIES)))
-    sync, failed = str(uuid.uuid4()), number % 4 < 2
-    if number % 2:
-        return _new_body(company, sync, now, failed)
-    subject = f"Sync {sync} for company {company} of type Expense"
-    stage = {"FailureStage": "Pushing"} if failed else {}
-    return {
-        "ClientId": "30e0f9d2-52c0-4c9f-a806-bcd98a3bcd7e",
-        "ClientName": "Expense Sync",
-        "CompanyId": company,
-        "RuleId": "289c80dc-2aee-4b71-afff-9acd8d051080",
-        "RuleType": "Sync Failed" if failed else "Sync Completed",
-        "AlertId": str(uuid.uuid4()),
-        "Message": subject + (" has failed at step Pushing." if failed else " completed."),
-        "Data": {"syncId": sync, "syncType": "Expense"} | stage,
+    sync = str(uuid.uuid4())
+    body = sample_body(event, company_id=company, sync_id=sync, now=now, shape=shape)
+    if shape == "new":
+        body["payload"]["transactions"] = _transactions(event)
+    data, headers = sign(body, secret, now)
+    headers |= {
+        "host": "127.0.0.1",
+        "user-agent": "Svix-Webhooks/1.90.0 (sender-9YMgn; +https://www.svix.com/http-sender/)",
+        "accept": "*/*",
+        "content-length": str(len(data)),
     }
+    lines = ["POST /webhooks/codat HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
+    return Request(headers["webhook-id"], "\r\n".join([*lines, "", ""]).encode() + data)
 
 
-def _new_body(company: str, sync: str, now: datetime, failed: bool) -> dict[str, Any]:
-    results = [("Completed", None), ("Failed", "Insufficient funds")][: 1 + failed]
-    transactions = [
+def _transactions(event: SampleEvent) -> list[dict[str, Any]]:
+    results = [("Completed", None), ("Failed", "Insufficient funds")]
+    return [
         {"id": str(uuid.uuid4()), "status": status, "errorMessage": message}
-        for status, message in results
+        for status, message in (results if event == "failed" else results[:1])
     ]
-    name = f"Company {company[:8]}"
-    return {
-        "id": str(uuid.uuid4()),
-        "eventType": "expenses.sync." + ("unsuccessful" if failed else "successful"),
-        "generatedDate": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "payload": {
-            "referenceCompany": {"id": company, "name": name, "description": "Syncing expenses"},
-            "syncId": sync,
-            "transactions": transactions,
-        },
-    }
 
 
 @dataclass

@@ -1,22 +1,19 @@
-"""Does memory stay flat over a backlog of events and an export?
+"""Measures memory over a backlog of events and an export.
 
     python -m bench.memory --events 100000 --syncs 100000
 
 Compares the peak memory of the real process after all of the work with its peak after the first
-tenth: what grows with the work would show. The target is at most a tenth more.
+tenth, to detect what grows with the work. The target is at most a tenth more.
 """
 
-import argparse
 import subprocess
 import sys
 import time
 
 import httpx
 
-from app.db.engine import open_database
 from bench.data import fill
-from bench.harness import KINDS, migrated_stage, resident_mib
-from bench.truth import pending_events
+from bench.harness import IS_PENDING, KINDS, count_where, make_parser, migrated_stage, resident_mib
 from tests.processes import AUTHORIZED, ROOT, SECRET, Process, Stage
 
 TARGET = 1.1
@@ -32,7 +29,7 @@ def store_and_project(kind: str, events: int) -> tuple[float, float]:
         stored = resident_mib(server, peak=True) / early
         worker = stage.start("worker", CODAT_CALLS_PER_MINUTE="10", LOG_LEVEL="warning")
         early = 0.0
-        while left := pending_events(stage.database_url):
+        while left := count_where(stage.database_url, IS_PENDING):
             if not early and left <= 0.9 * events:
                 early = resident_mib(worker, peak=True)
             if worker.popen.poll() is not None:
@@ -51,9 +48,7 @@ def _send(server: Process, stage: Stage, count: int) -> None:
 def export(kind: str, syncs: int) -> float:
     """Read the list of all syncs as CSV."""
     with migrated_stage(kind) as stage:
-        database = open_database(stage.database_url)
-        fill(database, syncs)
-        database.close()
+        fill(stage.database_url, syncs)
         server = stage.serve(WORKER_IN_WEB="false", LOG_LEVEL="warning")
         url, early = f"{server.address}/api/v1/syncs?format=csv", 0.0
         with httpx.stream("GET", url, headers=AUTHORIZED, timeout=None) as answer:
@@ -65,7 +60,7 @@ def export(kind: str, syncs: int) -> float:
 
 def main() -> int:
     """Measure and print; 0 only if the target is met."""
-    parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
+    parser = make_parser("memory", __doc__)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--syncs", type=int, default=100_000)
     parser.add_argument("--database", choices=KINDS, default="postgresql")

@@ -1,29 +1,135 @@
-"""How long does each question take over a million syncs, in terms of reading one of them?
+"""Measures every query over a million syncs, relative to reading one sync.
 
     python -m bench.queries --syncs 1000000 --database postgresql
 
-Fills a database, starts `python -m app serve` on it and asks every question over HTTP. Each is
-judged by the time of `GET /syncs/{id}` over the same database in the same run: none may take more
-than 150 times as long, and nine in ten at most 15 times. The exit code is 1 otherwise.
+Fills a database, starts `python -m app serve` on it and makes every query over HTTP. Each is
+compared with `GET /syncs/{id}` over the same database in the same run: none may take more than 150
+times as long, and nine in ten at most 15 times. The exit code is 1 otherwise.
 """
 
-import argparse
 import statistics
 import sys
 import time
+from datetime import timedelta
+from itertools import product
+from typing import Any
+from urllib.parse import quote
 
 import httpx
+from sqlalchemy import func, select
 
-from app.db.engine import open_database
-from bench.data import fill
-from bench.harness import KINDS, migrate, migrated_stage, row_counts
-from bench.questions import ONE_SYNC, questions
+from app.db.tables import changes, syncs, transactions, webhook_events
+from bench.data import SPAN, company_id, company_name, fill
+from bench.harness import KINDS, make_parser, migrated_stage, reading
 from tests import databases
 from tests.processes import API_KEY, AUTHORIZED, TLS, Stage
 
 LIMIT, USUAL_LIMIT, USUAL_SHARE = 150, 15, 0.9
 SYNCS = {"postgresql": 1_000_000, "sqlite": 300_000}
 SERVER = (*databases.FAST, "shared_buffers=1GB", "maintenance_work_mem=512MB", "max_wal_size=8GB")
+ONE_SYNC = "/api/v1/syncs/{sync}"
+SORTS = ("updated_at", "started_at", "finished_at", "company_id", "status_code")
+FILTERS = """
+    state=failed  state=started  outcome=failed  outcome=unknown  status_code=5130
+    outcome=failed&outcome=partly_failed  status_code=2040  cause=account_inactive
+    cause=unclassified  cause=never_seen  from={day}&to={day}  from={day}&to={week_end}  to={day}
+    from={day}  from={day}&to={day}&state=failed  company_id={large}
+    company_id={large}&state=failed  company_id={large}&outcome=unknown
+    company_id={large}&from={day}&to={day}  company_id={usual}  company_id={usual}&state=failed
+"""
+PUSH_ERROR_FILTERS = """
+    open=true  open=false  cause=account_inactive  cause=account_inactive&open=true
+    cause=never_seen  from={day}&to={day}  from={day}&to={day}&open=true  company_id={large}
+    company_id={large}&open=true  company_id={large}&cause=account_inactive  company_id={usual}
+    company_id={usual}&open=true  format=csv&limit=200  cursor={push_error_cursor}
+"""
+SEARCHES = """
+    {sync}  {large}  {usual}  {usual_name}  harb  {transaction}  {correlation}  never-seen
+"""
+OTHERS = """
+    /api/v1/syncs?limit=200  /api/v1/syncs?format=csv&limit=200
+    /api/v1/syncs/{sync}/transactions  /api/v1/syncs/{sync}/transactions?failed=true
+    /api/v1/syncs/{sync}/transactions?q=account  /api/v1/syncs/{sync}/transactions/{transaction}
+    /api/v1/syncs/{sync}/timeline  /api/v1/push-errors
+    /api/v1/companies  /api/v1/companies?q=harb  /api/v1/companies?q={usual_name}
+    /api/v1/companies?q={large}  /api/v1/companies/{large}/transactions/{transaction}
+    /api/v1/companies/{large}  /api/v1/companies/{large}/syncs/latest
+    /api/v1/companies/{large}/syncs/last-successful  /api/v1/companies/{usual}
+    /api/v1/companies/{usual}/syncs/latest  /api/v1/companies/{usual}/syncs/last-successful
+    /api/v1/causes  /api/v1/causes?from={start}  /api/v1/causes?from={day}&to={day}
+    /api/v1/causes?company_id={large}  /api/v1/causes?company_id={large}&from={start}
+    /api/v1/causes?company_id={usual}  /api/v1/causes/account_inactive
+    /api/v1/causes/account_inactive?from={start}  /api/v1/stats  /api/v1/stats?from={month}
+    /api/v1/stats?from={start}  /api/v1/stats?from={day}&to={day}
+    /api/v1/changes  /api/v1/changes?after={change}  /api/v1/alerts  /metrics
+    /api/v1/events  /api/v1/events?parse_status=unreadable  /api/v1/events?parse_status=ok
+    /api/v1/events/{event}?body=true
+    /codat/companies  /codat/companies?page=2&pageSize=100
+    /codat/companies/{large}/sync/expenses/syncs/list/status
+    /codat/companies/{large}/sync/expenses/syncs/latest/status
+    /codat/companies/{large}/sync/expenses/syncs/lastSuccessful/status
+    /codat/companies/{large}/sync/expenses/syncs/{sync}/status
+    /codat/companies/{large}/sync/expenses/syncs/{sync}/transactions
+    /  /?from={month}  /?from={start}  /?from={month}&outcome=failed  /?q={transaction}
+    /syncs/{sync}?company_id={large}  /companies/{large}/transactions/{transaction}
+    /causes  /causes?from={start}  /companies  /companies/{large}  /companies/{usual}  /events
+"""
+
+
+def questions(client: httpx.Client, url: str) -> dict[str, str]:
+    """The path of each question, by the same path with names for ids and days."""
+    values = _values(url)
+    middle = f"limit=1&to={values['middle']}"
+    values["push_error_cursor"] = _cursor(client, f"/api/v1/push-errors?{middle}")
+    found = [ONE_SYNC]
+    for direction, sort in product(("", "-"), SORTS):
+        path = f"/api/v1/syncs?sort={direction}{sort}"
+        found.append(path)
+        if sort in ("started_at", "updated_at"):
+            name = f"{direction.replace('-', 'descending_')}{sort}_cursor"
+            values[name] = _cursor(client, f"{path}&{middle if direction else 'limit=1'}")
+            found.append(f"{path}&cursor={{{name}}}")
+    for query, sort in product(FILTERS.split(), ("-updated_at", "-started_at")):
+        found.append(f"/api/v1/syncs?{query}&sort={sort}")
+    found += [f"/api/v1/push-errors?{query}" for query in PUSH_ERROR_FILTERS.split()]
+    for query, where in product(SEARCHES.split(), ("syncs", "push-errors")):
+        found.append(f"/api/v1/{where}?q={query}")
+    return {path: path.format_map(values) for path in [*found, *OTHERS.split()]}
+
+
+def _cursor(client: httpx.Client, path: str) -> str:
+    return quote(client.get(path).raise_for_status().json()["next"])
+
+
+def _values(url: str) -> dict[str, Any]:
+    """Ids of the newest failed sync of the largest company and of a usual company, and days."""
+    large = company_id(0)
+    failed = (
+        select(syncs.c.sync_id, transactions.c.transaction_id, transactions.c.correlation_id)
+        .join_from(syncs, transactions, transactions.c.sync_pk == syncs.c.id)
+        .where(syncs.c.company_id == large, syncs.c.failed > 0)
+        .where(transactions.c.correlation_id.is_not(None))
+        .order_by(syncs.c.occurred_at.desc())
+        .limit(1)
+    )
+    event = select(webhook_events.c.message_id).order_by(webhook_events.c.id.desc()).limit(1)
+    with reading(url) as connection:
+        sync, transaction, correlation = connection.execute(failed).one()
+        until = connection.execute(select(func.max(syncs.c.occurred_at))).scalar_one()
+        last_change = connection.execute(select(func.max(changes.c.id))).scalar_one()
+        newest_event = connection.execute(event).scalar_one()
+    days_ago = {"day": 70, "week_end": 64, "month": 30, "middle": 90, "start": 2 * SPAN.days}
+    return {
+        **{name: (until - timedelta(days=days)).date() for name, days in days_ago.items()},
+        "large": large,
+        "usual": company_id(30),
+        "usual_name": quote(company_name(30)),
+        "sync": sync,
+        "transaction": transaction,
+        "correlation": correlation,
+        "event": newest_event,
+        "change": last_change - 100,
+    }
 
 
 def measure(stage: Stage, rounds: int) -> dict[str, list[float]]:
@@ -36,15 +142,15 @@ def measure(stage: Stage, rounds: int) -> dict[str, list[float]]:
         client.post("/sign-in", data={"key": API_KEY})
         paths = questions(client, stage.database_url)
         for name, path in paths.items():
-            _ask(client, name, path)
+            _time(client, name, path)
             for _ in range(rounds):
-                times.setdefault(ONE_SYNC, []).append(_ask(client, ONE_SYNC, paths[ONE_SYNC]))
+                times.setdefault(ONE_SYNC, []).append(_time(client, ONE_SYNC, paths[ONE_SYNC]))
                 if name != ONE_SYNC:
-                    times.setdefault(name, []).append(_ask(client, name, path))
+                    times.setdefault(name, []).append(_time(client, name, path))
     return times
 
 
-def _ask(client: httpx.Client, name: str, path: str) -> float:
+def _time(client: httpx.Client, name: str, path: str) -> float:
     began = time.perf_counter()
     answer = client.get(path)
     if answer.status_code != 200:
@@ -68,29 +174,15 @@ def report(times: dict[str, list[float]]) -> bool:
     return met
 
 
-def fill_if_empty(url: str, size: int) -> None:
-    """Fill a migrated database, unless it has syncs already."""
-    if not row_counts(url)["syncs"]:
-        began = time.monotonic()
-        database = open_database(url)
-        fill(database, size)
-        database.close()
-        print(f"{size} syncs in {time.monotonic() - began:.0f} s", flush=True)
-
-
 def main() -> int:
     """Fill, ask, print; 0 only if the targets are met."""
-    parser = argparse.ArgumentParser(prog="python -m bench.queries", description=__doc__)
+    parser = make_parser("queries", __doc__)
     parser.add_argument("--syncs", type=int, help="1,000,000 on PostgreSQL, 300,000 on SQLite")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--database", choices=KINDS, default="postgresql")
-    parser.add_argument("--url", help="use this database, which stays; it is filled if empty")
     options = parser.parse_args()
-    kind = options.database
-    with migrated_stage("sqlite" if options.url else kind, SERVER) as stage:
-        stage.database_url = options.url or stage.database_url
-        migrate(stage)
-        fill_if_empty(stage.database_url, options.syncs or SYNCS[kind])
+    with migrated_stage(options.database, SERVER) as stage:
+        fill(stage.database_url, options.syncs or SYNCS[options.database])
         return 0 if report(measure(stage, options.rounds)) else 1
 
 

@@ -1,6 +1,5 @@
 """The receivers that `bench.endpoint` measures, each in processes and a database of its own."""
 
-import os
 import re
 import signal
 import socket
@@ -44,15 +43,10 @@ class Receiver:
         engine.dispose()
         return len(lost)
 
-    def pause_worker(self) -> None:
-        """Stop the worker while other receivers are measured."""
+    def signal_worker(self, number: signal.Signals) -> None:
+        """Stop the worker while other receivers are measured, or let it go on."""
         if self.worker:
-            os.kill(self.worker.popen.pid, signal.SIGSTOP)
-
-    def resume_worker(self) -> None:
-        """Let the worker run again."""
-        if self.worker:
-            os.kill(self.worker.popen.pid, signal.SIGCONT)
+            self.worker.popen.send_signal(number)
 
 
 @contextmanager
@@ -71,7 +65,7 @@ def receivers(server: str, kinds: tuple[str, ...] = DATABASES) -> Iterator[list[
             own.mkdir()
             url = _create_database(kind, server, own, name.replace(" ", "_"))
             processes = stack.enter_context(stage(own, url))
-            migrate(processes)
+            migrate(url)
             port = httpx.URL(processes.serve(WORKER_IN_WEB="false").address).port or 0
             worker = processes.start("worker", CODAT_CALLS_PER_MINUTE="10") if with_worker else None
             acknowledged = own / "acknowledged"

@@ -5,29 +5,30 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
 
-from bench.hostile_requests import signed_headers
+from tests.processes import SECRET, TLS, failed_event, holds_within, signed
 
 ANSWER_WITHIN_S = 12.0
 NO_ANSWER_AFTER_S = 30.0
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 RETRY_AFTER_S = 0.2
 
 
 @dataclass
 class RetryingSender:
-    """Threads that deliver events to one URL until the block ends; `body` maps message ids.
+    """Threads that deliver events to these URLs, at random, until the block ends.
 
-    `answers` counts statuses: 0 when the connection failed, -1 when no answer came in time.
+    Each delivery is signed with all `secrets`, as while Codat rotates them. `answers` counts
+    statuses: 0 when the connection failed, -1 when no answer came in time.
     """
 
-    url: str
-    body: Callable[[str], bytes]
+    urls: Sequence[str]
     threads: int = 6
+    secrets: Sequence[str] = (SECRET,)
     answers: Counter[int] = field(default_factory=Counter)
     acknowledged: set[str] = field(default_factory=set)
     sent: set[str] = field(default_factory=set)
@@ -52,12 +53,12 @@ class RetryingSender:
     def drain(self, seconds: float = 60) -> bool:
         """Send nothing new; True when everything sent is acknowledged in time."""
         self._draining.set()
-        return _wait(lambda: self.acknowledged == self.sent, seconds)
+        return holds_within(seconds, lambda: self.acknowledged == self.sent)
 
     def wait_for_more(self, count: int, seconds: float = 30) -> bool:
         """Wait for so many further acknowledgments; False when they do not come in time."""
         wanted = len(self.acknowledged) + count
-        return _wait(lambda: len(self.acknowledged) >= wanted, seconds)
+        return holds_within(seconds, lambda: len(self.acknowledged) >= wanted)
 
     @property
     def unexpected_answers(self) -> dict[int, int]:
@@ -65,7 +66,7 @@ class RetryingSender:
         return {status: n for status, n in self.answers.items() if status not in (0, 204, 503)}
 
     def _work(self) -> None:
-        with httpx.Client(timeout=NO_ANSWER_AFTER_S) as client:
+        with httpx.Client(timeout=NO_ANSWER_AFTER_S, verify=TLS) as client:
             while not self._stopped.is_set():
                 if message_id := self._next_message_id():
                     self._deliver(client, message_id)
@@ -82,11 +83,13 @@ class RetryingSender:
         return message_id
 
     def _deliver(self, client: httpx.Client, message_id: str) -> None:
-        body = self.body(message_id)
+        body = failed_event(message_id)
+        headers = signed(body, message_id, *self.secrets)
         began = time.monotonic()
         try:
-            headers = signed_headers(body, message_id)
-            status = client.post(self.url, content=body, headers=headers).status_code
+            status = client.post(
+                random.choice(self.urls), content=body, headers=headers
+            ).status_code
         except httpx.ReadTimeout:
             status = -1
         except httpx.TransportError:
@@ -99,12 +102,3 @@ class RetryingSender:
             return
         self._retries.append(message_id)
         self._stopped.wait(RETRY_AFTER_S * random.uniform(0.5, 1.5))
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True

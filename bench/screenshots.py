@@ -3,21 +3,21 @@
 Starts the demo, waits until it has enough to show, and writes PNG files.
 """
 
-import argparse
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
-ROOT = Path(__file__).parents[1]
+from bench.harness import make_parser
+from tests.processes import ROOT, wait_for
+
 FOLDER = ROOT / "docs" / "screenshots"
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
@@ -50,22 +50,24 @@ def _read_greeting(process: subprocess.Popen[str]) -> tuple[str, str]:
 def wait_for_data(address: str, key: str) -> dict[str, str]:
     """Wait until there is enough to show; the company and sync ID of a sync that partly failed."""
     headers = {"Authorization": f"Bearer {key}"}
-    deadline = time.monotonic() + MAX_WAIT_S
     with httpx.Client(base_url=f"{address}/api/v1", headers=headers, timeout=10) as api:
-        while time.monotonic() < deadline:
+
+        def smallest() -> Any:
             total = api.get("/stats").raise_for_status().json()["total"]
             failed = api.get("/syncs", params={"outcome": "partly_failed"}).json()["items"]
             fetched = [sync for sync in failed if sync["errors"]["state"] == "fetched"]
-            if total >= MIN_SYNCS and fetched:
-                smallest = min(fetched, key=lambda sync: sync["transactions"]["total"])
-                return {name: smallest[name] for name in ("sync_id", "company_id")}
-            time.sleep(1)
-    raise SystemExit(f"the demo had too few syncs after {MAX_WAIT_S} s")
+            if total < MIN_SYNCS or not fetched:
+                return None
+            return min(fetched, key=lambda sync: sync["transactions"]["total"])
+
+        found: dict[str, str] = wait_for(smallest, MAX_WAIT_S)
+        return found
 
 
-def page_paths(ids: dict[str, str]) -> dict[str, str]:
-    """The path of each page, by the name of its screenshot."""
-    return {
+def take_screenshots(browser: Browser, address: str, key: str, folder: Path) -> None:
+    """Every page in both color schemes, and the first one on a phone."""
+    ids = wait_for_data(address, key)
+    paths = {
         "health": "/",
         "sync": f"/syncs/{ids['sync_id']}",
         "companies": "/companies",
@@ -73,46 +75,33 @@ def page_paths(ids: dict[str, str]) -> dict[str, str]:
         "causes": "/causes",
         "events": "/events",
     }
-
-
-def sign_in(page: Page, address: str, key: str) -> None:
-    """Sign in as a user does."""
-    page.goto(f"{address}/sign-in")
-    page.get_by_label("API key").fill(key)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{address}/")
-
-
-def take_screenshots(
-    browser: Browser, address: str, key: str, folder: Path, *, full_page: bool
-) -> None:
-    """Every page in both color schemes, and the first one on a phone."""
-    paths = page_paths(wait_for_data(address, key))
     folder.mkdir(parents=True, exist_ok=True)
     for scheme in SCHEMES:
         page = browser.new_page(viewport=DESKTOP, color_scheme=scheme, timezone_id="UTC")
-        sign_in(page, address, key)
+        page.goto(f"{address}/sign-in")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{address}/")
         for name, path in paths.items():
             response = page.goto(address + path)
             if not (response and response.ok):
                 raise SystemExit(f"{path} could not be opened")
-            page.screenshot(path=folder / f"{name}-{scheme}.png", full_page=full_page)
+            page.screenshot(path=folder / f"{name}-{scheme}.png")
         page.set_viewport_size(PHONE)
         page.goto(address)
-        page.screenshot(path=folder / f"phone-{scheme}.png", full_page=full_page)
+        page.screenshot(path=folder / f"phone-{scheme}.png")
         page.close()
 
 
 def main() -> None:
     """Take the screenshots."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser("screenshots", __doc__)
     parser.add_argument("--to", type=Path, default=FOLDER, help="folder for the screenshots")
-    parser.add_argument("--full-page", action="store_true", help="whole pages, not one screen")
     options = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with run_demo() as (address, key), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        take_screenshots(browser, address, key, options.to, full_page=options.full_page)
+        take_screenshots(browser, address, key, options.to)
         browser.close()
     print(f"screenshots are in {options.to}")
 

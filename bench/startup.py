@@ -1,13 +1,12 @@
-"""How long each process takes to start, and how much memory it then has.
+"""Measures how long each process takes to start, and its memory afterwards.
 
 python -m bench.startup --rounds 5
 """
 
-import argparse
 import statistics
 import time
 
-from bench.harness import migrated_stage, resident_mib
+from bench.harness import make_parser, migrated_stage, resident_mib
 from tests.processes import Stage, answers, count_workers, wait_for
 
 COMMANDS = ("serve", "worker", "migrate")
@@ -32,14 +31,14 @@ def measure(stage: Stage, command: str) -> tuple[float, float]:
 
 def main() -> None:
     """Measure the commands in turn, round by round, and print medians."""
-    parser = argparse.ArgumentParser(prog="python -m bench.startup", description=__doc__)
+    parser = make_parser("startup", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with migrated_stage("sqlite") as stage:
-        found = [[measure(stage, each) for each in COMMANDS] for _ in range(options.rounds)]
+        found = [[measure(stage, name) for name in COMMANDS] for _ in range(options.rounds)]
     print("| process | s to start | MiB at rest |\n| --- | ---: | ---: |")
     for command, figures in zip(COMMANDS, zip(*found, strict=True), strict=True):
-        seconds, mib = (statistics.median(each) for each in zip(*figures, strict=True))
+        seconds, mib = map(statistics.median, zip(*figures, strict=True))
         print(f"| {command} | {seconds:.2f} | {mib:.0f} |")
 
 

@@ -2,21 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import select, update
 
 from app.db.engine import open_database
 from app.db.queries.transactions import PushErrorFilter, list_push_errors
-from app.db.tables import jobs, syncs, transactions, webhook_events
+from app.db.tables import jobs, syncs, transactions
 from app.domain.status_codes import phase_of
 from app.domain.transactions import is_failed
 from app.errors import DatabaseUnavailable
-from bench.harness import reading, stored_message_ids
+from bench.harness import IS_PENDING, count_where, reading, stored_message_ids
 
 STATES = {"running": "started", "completed": "completed", "failed": "failed"}
-TRIES = 10
 Json = dict[str, Any]
 
 
@@ -119,32 +119,19 @@ def acknowledged_lost(url: str, attempts: list[Json]) -> int:
     return len(acknowledged.difference(stored_message_ids(url)))
 
 
-def pending_events(url: str) -> int:
-    """How many events are not projected yet."""
-    return _count(url, webhook_events.c.processed_at.is_(None))
-
-
-def pending_jobs(url: str) -> int:
-    """How many jobs wait or are in hand."""
-    return _count(url, jobs.c.state == "pending")
-
-
-def _count(url: str, condition: ColumnElement[bool]) -> int:
-    with reading(url) as connection:
-        return connection.execute(select(func.count()).where(condition)).scalar_one()
+def unfinished(url: str) -> int:
+    """How many events are not projected yet, and how many jobs wait or are in hand."""
+    return count_where(url, IS_PENDING) + count_where(url, jobs.c.state == "pending")
 
 
 def skip_backoff(url: str) -> None:
-    """Make every job due now that waits for its next attempt; leases are left to take-over."""
+    """Make every job due now that waits for its next attempt; leases are left to take-over.
+
+    Does nothing while the database is busy: it is called until nothing is left.
+    """
     now = datetime.now(UTC)
     waiting = (jobs.c.state == "pending", jobs.c.lease_token.is_(None), jobs.c.run_at > now)
     database = open_database(url, pool_size=1)
-    for tries_left in reversed(range(TRIES)):
-        try:
-            with database.writing() as connection:
-                connection.execute(update(jobs).where(*waiting).values(run_at=now))
-            break
-        except DatabaseUnavailable:  # SQLite, while a worker writes
-            if not tries_left:
-                raise
+    with suppress(DatabaseUnavailable), database.writing() as connection:  # SQLite may be busy
+        connection.execute(update(jobs).where(*waiting).values(run_at=now))
     database.close()

@@ -1,7 +1,8 @@
 """How Alembic reaches the database: on the connection `app.db.migrations` hands over.
 
 That connection is already inside one transaction that holds the migration lock, so two hosts that
-migrate at once do it one after the other, and a migration is done as a whole or not at all.
+migrate at the same time do so one after the other, and a migration is applied completely or
+not at all.
 """
 
 from typing import Any, Literal

@@ -174,7 +174,7 @@ def _parse_dataset_ids(body: bytes) -> list[str]:
     except ValueError:
         raise ApiError(400) from None
     ids = content.get("datasetIds") if isinstance(content, dict) else None
-    if isinstance(ids, list) and ids and all(isinstance(each, str) for each in ids):
+    if isinstance(ids, list) and ids and all(isinstance(dataset_id, str) for dataset_id in ids):
         return ids
     raise ApiError(400, "At least one dataset id is required.", EXPENSES_SERVICE)
 
@@ -185,12 +185,12 @@ def list_webhook_consumers(call: Call) -> Any:
     return {
         "results": [
             {
-                "id": each.subscription_id,
-                "url": each.url,
-                "eventTypes": list(each.event_types),
+                "id": subscription.subscription_id,
+                "url": subscription.url,
+                "eventTypes": list(subscription.event_types),
                 "disabled": False,
             }
-            for each in call.simulation.sender.subscriptions
+            for subscription in call.simulation.sender.subscriptions
         ]
     }
 

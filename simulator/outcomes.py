@@ -92,7 +92,7 @@ def make_transactions(outcome: str, ids: list[str], rng: random.Random) -> list[
     if outcome == "validation_error":
         return _mix(ids, rng, (_validation_error,))
     make = _MAKERS.get(outcome)
-    return [row for each in ids for row in make(rng, each)] if make else []
+    return [row for transaction_id in ids for row in make(rng, transaction_id)] if make else []
 
 
 def sync_error_message(

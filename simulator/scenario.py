@@ -137,7 +137,7 @@ class Scenario:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self._companies = [simulation.state.add_company(*each) for each in COMPANIES]
+        self._companies = [simulation.state.add_company(*company) for company in COMPANIES]
         self._named: dict[str, Sync] = {}
 
     async def run(self, step: Step) -> None:
@@ -178,7 +178,7 @@ class Scenario:
 
 
 async def _wait_for_receivers(simulation: Simulation) -> None:
-    urls = {httpx.URL(each.url) for each in simulation.sender.subscriptions}
+    urls = {httpx.URL(target.url) for target in simulation.sender.subscriptions}
     try:
         async with asyncio.timeout(WAIT_FOR_RECEIVERS):
             for url in urls:

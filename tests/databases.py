@@ -77,15 +77,15 @@ def server(settings: Sequence[str] = FAST) -> Iterator[str]:
         run_as = _ordinary_user(folder)
         bin_dir = _readable_binaries(binaries(), folder, run_as)
         port = free_port()
-        _run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
+        run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
              "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
         options = f"-p {port} -h 127.0.0.1 -k {folder} " + " ".join(f"-c {s}" for s in settings)
         start = ("-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
-        _run(run_as, bin_dir / "pg_ctl", *start)
+        run(run_as, bin_dir / "pg_ctl", *start)
         try:
             yield f"postgresql://test@127.0.0.1:{port}/postgres"
         finally:
-            _run(run_as, bin_dir / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
+            run(run_as, bin_dir / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -140,7 +140,8 @@ def _may_enter(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents))
 
 
-def _run(run_as: pwd.struct_passwd | None, *command: object) -> None:
+def run(run_as: pwd.struct_passwd | None, *command: object) -> None:
+    """Run a command as this user, or as ourselves. Raises NoPostgreSQL when it fails."""
     identity = {"user": run_as.pw_uid, "group": run_as.pw_gid, "extra_groups": []} if run_as else {}
     # the server inherits the output of pg_ctl, so a pipe would never end
     with tempfile.TemporaryFile() as output:

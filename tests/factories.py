@@ -144,7 +144,7 @@ def timeline(database: Database, sync_id: str = "s1") -> list[tuple[str, str]]:
     """Kind and reason of each entry of a sync's timeline, oldest first."""
     with database.reading() as connection:
         pk = connection.execute(select(syncs.c.id).where(syncs.c.sync_id == sync_id)).scalar_one()
-        return [(each.kind, each.reason) for each in events.timeline(connection, pk).items]
+        return [(entry.kind, entry.reason) for entry in events.timeline(connection, pk).items]
 
 
 def count_rows(database: Database, table: str) -> int:

@@ -1,7 +1,8 @@
 """The service with planted errors or a crash: `python -m tests.planted POINT[:N] VERB …`.
 
-The N-th time the point is reached, the process kills itself with SIGKILL. The points are in our own
-code, which knows nothing of this file, so that a death lands exactly there:
+The N-th time the point is reached, the process kills itself with SIGKILL, unless its working
+directory has a file DISARMED by then. The points are in our own code, which does not import this
+file, so that a death lands exactly there:
 
     store-begin, store-after-commit      around the commit of a batch of webhook events
     answer-before                        the event is stored, the 204 is not sent yet
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -50,6 +52,7 @@ ERRORS: dict[str, Sequence[tuple[Any, str]]] = {
     "raise-worker": [(jobs, "is_due")],
 }
 POISON = b"poison"
+DISARMED = "disarmed"
 AnyFunction = Callable[..., Any]
 
 
@@ -68,7 +71,9 @@ class Crash:
 
     def reach(self, point: str) -> None:
         """Kill this process if this is the point and the time."""
-        if point == self.point and next(self._reached) == self._number:
+        if point != self.point or next(self._reached) != self._number:
+            return
+        if not Path(DISARMED).exists():
             os.kill(os.getpid(), signal.SIGKILL)
 
     def in_transaction(self, kind: str, original: AnyFunction) -> AnyFunction:
@@ -85,9 +90,9 @@ class Crash:
         """`Database.writing` with the moments around its commit."""
 
         @contextmanager
-        def writing(database: Database) -> Iterator[Connection]:
+        def writing(database: Database, **options: Any) -> Iterator[Connection]:
             self._current.kind = None
-            with original(database) as connection:
+            with original(database, **options) as connection:
                 yield connection
                 self.reach(f"{self._current.kind}-before-commit")
             self.reach(f"{self._current.kind}-after-commit")

@@ -9,7 +9,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,6 +69,13 @@ def wait_for(condition: Callable[[], T | None], seconds: float = 60) -> T:
             return found
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s")
+
+
+def holds_within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """True when the condition holds in time."""
+    with suppress(AssertionError):
+        return wait_for(condition, seconds)
+    return False
 
 
 @dataclass
@@ -194,13 +201,24 @@ def count_workers(stage: Stage) -> int:
     return count
 
 
-def signed(body: bytes, message_id: str, secret: str = SECRET) -> dict[str, str]:
-    """The headers of one delivery, signed now."""
-    now = datetime.now(UTC)
+def signed(
+    body: bytes,
+    message_id: str,
+    *secrets: str,
+    at: datetime | None = None,
+    family: str = "webhook",
+) -> dict[str, str]:
+    """The headers of one delivery, signed now and with our secret unless others are passed.
+
+    A body that is not UTF-8 gets a signature of something else.
+    """
+    at = at or datetime.now(UTC)
+    text = body.decode(errors="replace")
+    signatures = [Webhook(secret).sign(message_id, at, text) for secret in secrets or (SECRET,)]
     return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(secret).sign(message_id, now, body.decode()),
+        f"{family}-id": message_id,
+        f"{family}-timestamp": str(int(at.timestamp())),
+        f"{family}-signature": " ".join(signatures),
     }
 
 

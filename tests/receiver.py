@@ -40,7 +40,7 @@ class Receiver:
 
     def types(self, path: str = "/in") -> list[str]:
         """The types of the messages to this path."""
-        return [each.body["type"] for each in self.received if each.path == path]
+        return [request.body["type"] for request in self.received if request.path == path]
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from sqlalchemy import make_url
 from app.bootstrap import create_app, make_codat, utc_now
 from app.codat.webhooks.signature import Verifier
 from app.settings import load_settings
-from bench.hostile_requests import FOREIGN_SECRET, signed_headers
+from bench.hostile_requests import FOREIGN_SECRET
 from tests import processes
-from tests.processes import TLS, Process, Stage, failed_event, wait_for, wait_until_live
+from tests.processes import TLS, Process, Stage, failed_event, signed, wait_for, wait_until_live
 
 RAW = b"canary-signing-secret-of-codat-1"
 CANARIES = {
@@ -89,9 +89,9 @@ def use(process: Process) -> str:
     plain = failed_event("s1")
     with_word = json.dumps(json.loads(plain) | {"note": WORD_IN_BODY}).encode()
     for body, headers in (
-        (plain, signed_headers(plain, "m-valid", secret=SECRET)),
-        (plain, signed_headers(plain, "m-forged", secret=FOREIGN_SECRET)),
-        (with_word, signed_headers(with_word, "m-body", secret=SECRET)),
+        (plain, signed(plain, "m-valid", SECRET)),
+        (plain, signed(plain, "m-forged", FOREIGN_SECRET)),
+        (with_word, signed(with_word, "m-body", SECRET)),
         (b"\xff", {}),
     ):
         request("POST", "/webhooks/codat", headers, body)
@@ -109,9 +109,7 @@ def use(process: Process) -> str:
 WAYS = [
     ("sqlite", "", "json"),
     ("sqlite", "raise-fetch,raise-api", "console"),
-    ("sqlite", "raise-store,raise-worker", "json"),
-    ("postgresql", "raise-store,raise-api", "console"),
-    ("postgresql", "raise-fetch", "json"),
+    ("postgresql", "raise-store,raise-worker", "json"),
 ]
 
 
@@ -142,24 +140,19 @@ def test_a_broken_database_shows_no_secret(stage: Stage) -> None:
     assert_hides_secrets(process.logged(), "the log")
 
 
+# What settings alone refuse is in test_settings.
 WRONG = (
     {"CODAT_WEBHOOK_SECRETS": f"whsec_!{PASSWORD}"},
     {"CODAT_WEBHOOK_SECRETS": f"{CANARIES['CODAT_WEBHOOK_SECRETS']},whsec_{PASSWORD}"},
-    {"CODAT_WEBHOOK_SECRETS": PASSWORD},
     {"API_KEYS": PASSWORD[:10]},
-    {"API_KEYS": f"{CANARIES['API_KEYS']},{PASSWORD[-8:]}"},
     {"DATABASE_URL": f"postgresql://u:{PASSWORD}@127.0.0.1:1/x"},
     {"DATABASE_URL": f"postgresql://u:{PASSWORD}@[nonsense/x"},
     {"DATABASE_URL": f"postgresql://u:{PASSWORD}@127.0.0.1:port/x"},
     {"DATABASE_URL": f"postgresql://u:{PASSWORD}@127.0.0.1:1/x?nonsense={PASSWORD}"},
-    {"DATABASE_URL": f"mysql://u:{PASSWORD}@127.0.0.1/x"},
     {"DATABASE_URL": "sqlite:////dev/null/nowhere/x.db"},
-    {"DATABASE_URL": f"postgresql+{PASSWORD}://u@127.0.0.1/x"},
-    {"CODAT_API_KEY": "", "PORT": PASSWORD},
-    {"CODAT_BASE_URL": f"ftp://u:{PASSWORD}@codat"},
 )
 VERBS = ("serve", "worker", "migrate", "reconcile", "redrive --all-dead", "send SyncFailed")
-# each wrong setting with one verb, and each verb with one wrong setting
+# all wrong settings with one verb, and all verbs with one wrong setting
 REFUSALS = [*zip(WRONG, cycle(VERBS), strict=False)]
 
 
@@ -185,11 +178,11 @@ def test_nothing_that_can_be_printed_shows_a_secret(stage: Stage) -> None:
     client = make_codat(settings, state.database, utc_now)
     engine = state.database.engine
     verifier = Verifier([SECRET])
-    things = (settings, app, vars(app), state, state.database, engine, engine.url, verifier,
-              vars(verifier), client, vars(client), settings.api_keys,
-              settings.codat_webhook_secrets, settings.codat_api_key)  # fmt: skip
-    for thing in things:
-        assert_hides_secrets(f"{thing} {thing!r} {thing!s}", type(thing).__name__)
+    objects = (settings, app, vars(app), state, state.database, engine, engine.url, verifier,
+               vars(verifier), client, vars(client), settings.api_keys,
+               settings.codat_webhook_secrets, settings.codat_api_key)  # fmt: skip
+    for value in objects:
+        assert_hides_secrets(f"{value} {value!r} {value!s}", type(value).__name__)
     state.database.close()
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from app.__main__ import cli
 from app.bootstrap import create_app
+from app.codat.client import CallResult
 from app.codat.webhooks import payloads
 from app.db.alerts import FAILURE_PREFIX
 from app.db.change_feed import sync_payload
@@ -32,7 +33,8 @@ from app.domain.sync_state import Sync
 from app.domain.webhook_loss import AlertCause
 from app.settings import Settings, load_settings
 from app.web.api import schemas
-from app.web.metrics import Metrics
+from app.web.metrics import DELIVERY_RESULTS, Metrics
+from app.worker.job_pool import AttemptResult
 from app.worker.tasks.failure_alerts import UNDELIVERED
 from tests.web.store import T0, Store, completed_row, failed_row
 
@@ -212,7 +214,7 @@ def test_every_variable_in_a_shell_block_is_a_setting_or_used() -> None:
     code = "\n".join(code for _, _, code in blocks("sh"))
     names = re.findall(r"^([A-Z_]+)=", code, re.MULTILINE)
     known = {name.upper() for name in Settings.model_fields}
-    assert [each for each in names if each not in known and f"${each}" not in code] == []
+    assert [name for name in names if name not in known and f"${name}" not in code] == []
 
 
 # --- the API --------------------------------------------------------------------------------------
@@ -281,7 +283,7 @@ def test_every_call_exists_with_its_parameters_and_every_path_has_an_example() -
             assert found, f"{document.name}: {call}"
             template, described = found
             parameters = described.get("parameters", ())
-            known = {each["name"] for each in parameters if each["in"] == "query"}
+            known = {item["name"] for item in parameters if item["in"] == "query"}
             assert call.parameters <= known, f"{document.name}: {call.parameters - known}"
             shown.add((call.method, template))
     described_calls = {
@@ -294,7 +296,10 @@ def test_every_call_exists_with_its_parameters_and_every_path_has_an_example() -
 
 
 class FakeCodat:
-    """Has a configuration for every company."""
+    """Has a configuration for every company, and starts every sync."""
+
+    async def start(self, _company_id: str, _dataset_ids: Sequence[str]) -> str:
+        return "started"
 
     async def get_config(self, company_id: str) -> dict[str, Any]:
         return {"companyId": company_id}
@@ -318,7 +323,7 @@ def client(sqlite_template: Path, tmp_path: Path) -> Iterator[TestClient]:
     path = tmp_path / "syncs.db"
     shutil.copy(sqlite_template, path)
     application = create_app(settings(f"sqlite:///{path}"))
-    application.state.codat = FakeCodat()
+    application.state.codat = application.state.sync_starter = FakeCodat()
     database = open_database(f"sqlite:///{path}")
     store = Store(database)
     store.company(IDS["COMPANY"], "Toft stores")
@@ -335,13 +340,13 @@ def test_every_call_works(client: TestClient) -> None:
     made = 0
     for document in DOCUMENTS:
         for call in calls(document):
-            if "event-stream" in str(call.headers) or call.body:
-                continue  # the one stays open, the other starts a sync at Codat
+            if "event-stream" in str(call.headers):
+                continue  # it stays open; tests/web/api/test_changes.py
             url = re.sub(r"\$([A-Z]+)", lambda name: IDS[name[1]], call.url)
             headers = {name: IDS["ETAG"] if "$" in v else v for name, v in call.headers.items()}
             headers["Authorization"] = f"Bearer {API_KEY}"
-            response = client.request(call.method, url, headers=headers)
-            expected = EXPECTED.get(call.path.rpartition("/")[2], 200)
+            response = client.request(call.method, url, headers=headers, content=call.body)
+            expected = 202 if call.body else EXPECTED.get(call.path.rpartition("/")[2], 200)
             assert response.status_code == expected, f"{document.name}: {call}: {response.text}"
             made += 1
     assert made > 30
@@ -387,8 +392,8 @@ def test_causes_in_examples_are_those_of_the_classifier() -> None:
                 yield value
             value = list(value.values())
         if isinstance(value, list):
-            for each in value:
-                yield from causes(each)
+            for member in value:
+                yield from causes(member)
 
     known = load_builtin().causes
     found = [cause for _, _, code in blocks("json") for cause in causes(json.loads(code))]
@@ -402,7 +407,9 @@ def test_the_incoming_webhooks_are_understood() -> None:
     text = section(read("docs/webhooks.md"), "Payloads")
     bodies = [code for _, language, code in _FENCE.findall(text) if language == "json"]
     parsed = [payloads.parse(body.encode()) for body in bodies]
-    assert [(each.parse_status, each.event_type) for each in parsed] == [("ok", "sync.failed")] * 2
+    assert [(event.parse_status, event.event_type) for event in parsed] == [
+        ("ok", "sync.failed")
+    ] * 2
 
 
 def test_the_outgoing_messages_have_the_fields_of_the_real_ones() -> None:
@@ -455,8 +462,24 @@ def test_every_metric_is_documented() -> None:
     Metrics(registry, secrets=1, version="0")
     suffix = {"counter": "_total"}
     exposed = {family.name + suffix.get(family.type, "") for family in registry.collect()}
-    documented = first_cells(section(read("docs/operations.md"), "Metrics"))
-    assert {name.partition("{")[0] for name in documented} == exposed
+    text = section(read("docs/operations.md"), "Metrics")
+    assert {name.partition("{")[0] for name in first_cells(text)} == exposed
+    for name, results in (
+        ("job_attempts_total", get_args(AttemptResult)),
+        ("codat_call_seconds", get_args(CallResult)),
+        ("webhook_deliveries_total", DELIVERY_RESULTS),
+    ):
+        row = re.search(rf"^\| `{name}.+$", text, re.MULTILINE)
+        assert row
+        assert set(results) <= set(re.findall(r"`(\w+)`", row[0])), name
+
+
+def test_every_warning_in_the_log_is_documented() -> None:
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "app").rglob("*.py"))
+    logged = set(re.findall(r'log(?:ger)?\.(?:warning|error|exception)\(\s*"([^"]+)"', source))
+    documented = first_cells(section(read("docs/operations.md"), "Logs"))
+    assert logged - documented == set()
+    assert [event for event in documented if f'"{event}"' not in source] == []
 
 
 def test_every_doctor_finding_is_documented() -> None:

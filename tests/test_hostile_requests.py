@@ -1,4 +1,4 @@
-"""Hostile requests against the real process, a few of each kind: `make hostile` sends many."""
+"""Hostile requests against the real process, a few of each kind: `make fuzz` sends many."""
 
 import itertools
 import json
@@ -15,9 +15,9 @@ import pytest
 
 from bench.harness import resident_mib, stored_message_ids
 from bench.hostile import send_all
-from bench.hostile_requests import BODY_LIMIT, signed_headers
+from bench.hostile_requests import BODY_LIMIT
 from tests.conftest import NewDatabase
-from tests.processes import TLS, Process, Stage, failed_event, get, stage
+from tests.processes import TLS, Process, Stage, failed_event, get, signed, stage, wait_for
 
 BODY = failed_event("s1")
 PARTS = ("id", "timestamp", "signature")
@@ -51,7 +51,7 @@ def connect(process: Process) -> socket.socket:
 def test_hostile_requests_store_nothing_and_break_nothing(stage: Stage) -> None:
     """No 5xx but 503, no row, no memory, no error in the log; then a valid event is stored."""
     process = stage.serve(WORKER_IN_WEB="false", LOG_LEVEL="error", MAX_BODY_BYTES=str(BODY_LIMIT))
-    result = send_all(process, stage.database_url, seed=11, count=2000)
+    result = send_all(process, stage.database_url, seed=11, count=1000)
     assert (result.bad, result.stored, result.log) == ([], {}, "")
     assert result.passed
     assert result.answers[401] > 300
@@ -65,8 +65,8 @@ def mixed_headers() -> Iterator[tuple[dict[str, str], str | None]]:
         headers: dict[str, str] = {}
         by_family = dict(zip(("webhook", "svix"), (states[:3], states[3:]), strict=True))
         for family, its in by_family.items():
-            valid = signed_headers(BODY, ids[family], family=family)
-            invalid = signed_headers(b"{}", f"x{ids[family]}", family=family) | {
+            valid = signed(BODY, ids[family], family=family)
+            invalid = signed(b"{}", f"x{ids[family]}", family=family) | {
                 f"{family}-timestamp": "1700000000"
             }
             for part, state in zip(PARTS, its, strict=True):
@@ -82,7 +82,7 @@ def mixed_headers() -> Iterator[tuple[dict[str, str], str | None]]:
 def test_mixed_header_families(server: tuple[Process, str]) -> None:
     """Stored is what one complete family proves, under the id of that family."""
     process, url = server
-    before = set(stored_message_ids(url))
+    before = stored_message_ids(url)
     expected = set()
     with httpx.Client(base_url=process.address, verify=TLS) as client:
         for headers, message_id in mixed_headers():
@@ -90,19 +90,19 @@ def test_mixed_header_families(server: tuple[Process, str]) -> None:
             assert answer.status_code == (204 if message_id else 401), headers
             expected |= {message_id} if message_id else set()
     assert len(expected) == 2 * (27 - 8)
-    assert set(stored_message_ids(url)) - before == expected
+    assert stored_message_ids(url) - before == expected
 
 
 def test_two_complete_families_must_agree(server: tuple[Process, str]) -> None:
     process, url = server
-    one = signed_headers(BODY, "msg_agree")
-    same = signed_headers(BODY, "msg_agree", family="svix")
+    one = signed(BODY, "msg_agree")
+    same = signed(BODY, "msg_agree", family="svix")
     same["svix-timestamp"] = one["webhook-timestamp"]
     same["svix-signature"] = one["webhook-signature"]
-    other = signed_headers(BODY, "msg_other", family="svix")
+    other = signed(BODY, "msg_other", family="svix")
     assert post(process, BODY, one | other) == 401
     assert post(process, BODY, one | same) == 204
-    assert {"msg_agree", "msg_other"} & set(stored_message_ids(url)) == {"msg_agree"}
+    assert {"msg_agree", "msg_other"} & stored_message_ids(url) == {"msg_agree"}
 
 
 def test_timestamps_may_differ_by_five_minutes(server: tuple[Process, str]) -> None:
@@ -112,9 +112,9 @@ def test_timestamps_may_differ_by_five_minutes(server: tuple[Process, str]) -> N
         [(-290, 204), (-303, 401), (290, 204), (310, 401), (0, 204), (-(10**8), 401)]
     ):
         at = datetime.now(UTC) + timedelta(seconds=seconds)
-        headers = signed_headers(BODY, f"msg_time_{n}", at=at)
+        headers = signed(BODY, f"msg_time_{n}", at=at)
         assert post(process, BODY, headers) == status, seconds
-    valid = signed_headers(BODY, "msg_time")
+    valid = signed(BODY, "msg_time")
     stamp = valid["webhook-timestamp"]
     for odd in (
         *(f"+{stamp}", f"-{stamp}", f"{stamp}.0", f"{stamp}e0", f"{stamp[:5]}_{stamp[5:]}"),
@@ -152,14 +152,11 @@ def test_deep_and_huge_bodies_are_stored_and_shown(stage: Stage) -> None:
         assert len(body) <= 1_048_576
         message_id = "msg_" + name.replace(" ", "_")
         began = time.monotonic()
-        assert post(process, body, signed_headers(body, message_id)) == 204, name
+        assert post(process, body, signed(body, message_id)) == 204, name
         assert time.monotonic() - began < ANSWER_WITHIN_S, name
         shown = get(process, f"/events/{message_id}", body="true")
         assert shown["body"].encode() == body
-    end = time.monotonic() + 60
-    while any(event["processed_at"] is None for event in get(process, "/events")["items"]):
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    wait_for(lambda: all(event["processed_at"] for event in get(process, "/events")["items"]))
     assert [event["projection_error"] for event in get(process, "/events")["items"]] == (
         [None] * len(DEEP_AND_HUGE)
     )
@@ -187,14 +184,14 @@ def test_slow_and_half_open_connections_do_not_delay_others(server: tuple[Proces
             slow[-1].sendall(HALF_OPEN[n % len(HALF_OPEN)])
         slowest = 0.0
         for n in range(40):
-            for each in slow[n::40]:
-                trickle(each)
+            for connection in slow[n::40]:
+                trickle(connection)
             body = failed_event(f"s{n}")
             began = time.monotonic()
-            assert post(process, body, signed_headers(body, f"msg_slow_{n}")) == 204
+            assert post(process, body, signed(body, f"msg_slow_{n}")) == 204
             slowest = max(slowest, time.monotonic() - began)
     assert slowest < ANSWER_WITHIN_S
-    assert sum(each.startswith("msg_slow_") for each in stored_message_ids(url)) == 40
+    assert sum(name.startswith("msg_slow_") for name in stored_message_ids(url)) == 40
 
 
 def trickle(connection: socket.socket) -> None:
@@ -205,14 +202,14 @@ def trickle(connection: socket.socket) -> None:
 
 
 def test_endless_headers_cost_no_memory(server: tuple[Process, str]) -> None:
-    """Many at the same time, for seconds: each is cut off, and what it sent is not retained."""
+    """Many at the same time: all are cut off, and what they sent is not retained."""
     process, _ = server
-    assert post(process, BODY, signed_headers(BODY, "msg_before")) == 204
+    assert post(process, BODY, signed(BODY, "msg_before")) == 204
     before = resident_mib(process)
     cut_off = []
 
     def pour() -> None:
-        end = time.monotonic() + 3
+        end = time.monotonic() + 30
         with connect(process) as connection:
             try:
                 connection.sendall(b"GET / HTTP/1.1\r\n")
@@ -228,4 +225,4 @@ def test_endless_headers_cost_no_memory(server: tuple[Process, str]) -> None:
         thread.join()
     assert len(cut_off) == 40
     assert resident_mib(process) - before < 30
-    assert post(process, BODY, signed_headers(BODY, "msg_after")) == 204
+    assert post(process, BODY, signed(BODY, "msg_after")) == 204

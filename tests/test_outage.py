@@ -1,4 +1,4 @@
-"""Outages of the database under load, short: `make outage` runs longer. SIGKILL is in test_chaos.
+"""Outages of the database under load, short: `make breakage` runs longer. SIGKILL is in test_chaos.
 
 Every delivery is answered with 204 or 503 in time, and what was acknowledged is stored afterwards.
 """
@@ -19,8 +19,9 @@ ALL_FAULTS = [(kind, name) for kind, faults in FAULTS.items() for name in faults
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine, as long as Codat waits for an answer."""
+    """On a busy machine, as long as Codat waits for an answer, and longer than the shutdown."""
     monkeypatch.setattr(outage, "ANSWER_WITHIN_S", 15.0)
+    monkeypatch.setattr(outage, "STOPS_WITHIN_S", 15.0)
 
 
 @pytest.fixture(scope="module")

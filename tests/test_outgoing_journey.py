@@ -82,7 +82,7 @@ def test_messages_are_delivered_although_the_service_was_killed(stage: Stage) ->
         assert receiving.received == []
         worker = stage.start("worker", **settings)
         wait_for(lambda: len(receiving.received) >= 3)
-        by_path = {each.path.rstrip("/"): each for each in receiving.received}
+        by_path = {message.path.rstrip("/"): message for message in receiving.received}
         assert set(by_path) == {"/retry", "/in", "/people"}
         assert by_path["/retry"].message_id == requested.json()["message_id"]
         retry = by_path["/retry"].body

@@ -97,13 +97,17 @@ def simulated_codat(settings: Settings) -> Iterator[None]:
             *("--to", endpoint, "--scenario", "morning"),
         ],
         cwd=ROOT,
-        stdin=subprocess.PIPE,  # its end tells the simulator that this process is gone
+        stdin=subprocess.PIPE,  # closed when this process ends, which stops the simulator
         stdout=subprocess.DEVNULL,
         # not as options: every user of the machine can read a command line
         env={**os.environ, "SIMULATOR_KEY": key, "SIMULATOR_SECRETS": secret},
     )
     try:
-        _wait_for_simulator(process, int(port))
+        end = time.monotonic() + SIMULATOR_STARTS_WITHIN_S
+        while not _is_listening(int(port)):
+            if time.monotonic() > end or process.poll() is not None:
+                raise ServiceError("The simulated Codat did not start.")
+            time.sleep(0.05)
         yield
     finally:
         process.terminate()
@@ -111,15 +115,6 @@ def simulated_codat(settings: Settings) -> Iterator[None]:
             process.wait(5)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _wait_for_simulator(process: "subprocess.Popen[bytes]", port: int) -> None:
-    end = time.monotonic() + SIMULATOR_STARTS_WITHIN_S
-    while time.monotonic() < end and process.poll() is None:
-        if _is_listening(port):
-            return
-        time.sleep(0.05)
-    raise ServiceError("The simulated Codat did not start.")
 
 
 @contextmanager

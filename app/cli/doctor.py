@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from app.domain.checks import Misconfiguration
 
 MOUNTS = Path("/proc/mounts")
-# Findings after which the database is not asked whether calls to Codat pause
-_NO_DATABASE = frozenset(
-    {"setting_wrong", "database_missing", "database_unreachable", "schema_outdated"}
-)
+# Findings after which the rate-limit pause cannot be read from the database
+_NO_DATABASE = frozenset({"database_missing", "database_unreachable", "schema_outdated"})
 
 
 def doctor(
@@ -47,13 +45,14 @@ async def _check_all() -> "list[Misconfiguration]":
     from app.worker.doctor import check_settings
 
     settings, problems = _usable_settings()
-    names = {name for problem in problems for name in setting_names(problem)}
+    unusable = setting_names(problems)
     findings = list(check_settings(settings, problems))
-    if "database_url" not in names:
-        findings += await asyncio.to_thread(_check_database, settings)
-    if settings.codat_api_key and "codat_base_url" not in names:
-        failed = _NO_DATABASE.intersection(finding.name for finding in findings)
-        has_database = "database_url" not in names and not failed
+    has_database = "database_url" not in unusable
+    if has_database:
+        found = await asyncio.to_thread(_check_database, settings)
+        has_database = not any(finding.name in _NO_DATABASE for finding in found)
+        findings += found
+    if settings.codat_api_key and "codat_base_url" not in unusable:
         with open_database(settings) if has_database else nullcontext() as database:
             findings += await _check_codat(settings, database)
     return findings
@@ -64,31 +63,28 @@ def _usable_settings() -> tuple[Settings, list[str]]:
     import httpx
 
     from app.bootstrap import make_channels
+    from app.db.engine import sqlite_file
     from app.worker.tasks.reclassify import load_classifier
 
+    uses: dict[str, Callable[[Settings], object]] = {
+        "database_url": lambda settings: sqlite_file(settings.database_url),
+        "causes_file": lambda settings: load_classifier(settings.causes_file),
+        "notify_urls": lambda settings: make_channels(settings, httpx.AsyncClient()),
+    }
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
     problems: list[str] = []
     try:
         settings = load_settings()
     except SettingsError as error:
         problems += error.problems
-        settings = _with_defaults(error.problems)
-    try:
-        load_classifier(settings.causes_file)
-    except SettingsError as error:
-        problems += error.problems
-        settings = settings.model_copy(update={"causes_file": None})
-    try:
-        make_channels(settings, httpx.AsyncClient())
-    except SettingsError as error:
-        problems += error.problems
-        settings = settings.model_copy(update={"notify_urls": ()})
+        settings = load_settings(**{name: defaults[name] for name in setting_names(problems)})
+    for name, use in uses.items():
+        try:
+            use(settings)
+        except SettingsError as error:
+            problems += error.problems
+            settings = settings.model_copy(update={name: defaults[name]})
     return settings, problems
-
-
-def _with_defaults(problems: Sequence[str]) -> Settings:
-    """The settings, without those that the problems name."""
-    names = {name for problem in problems for name in setting_names(problem)}
-    return load_settings(**{name: Settings.model_fields[name].default for name in names})
 
 
 def _check_database(settings: Settings) -> "list[Misconfiguration]":
@@ -97,11 +93,9 @@ def _check_database(settings: Settings) -> "list[Misconfiguration]":
     from app.domain.checks import Misconfiguration, check_sqlite_location
     from app.worker.doctor import check_database
 
-    try:
-        file = sqlite_file(settings.database_url)
-    except SettingsError as error:
-        return [Misconfiguration("setting_wrong", str(error), "Correct it; see .env.example.")]
-    location = check_sqlite_location(str(file), _mounts()) if file else None
+    file = sqlite_file(settings.database_url)
+    mounts = MOUNTS.read_text(errors="replace") if MOUNTS.exists() else ""
+    location = check_sqlite_location(str(file), mounts) if file else None
     findings = [location] if location else []
     if file and not file.exists():
         text = "The SQLite file of DATABASE_URL does not exist."
@@ -111,15 +105,8 @@ def _check_database(settings: Settings) -> "list[Misconfiguration]":
         return [*findings, *check_database(database, utc_now())]
 
 
-def _mounts() -> str:
-    """The mounted file systems; empty on systems without /proc."""
-    with suppress(OSError):
-        return MOUNTS.read_text(errors="replace")
-    return ""
-
-
 async def _check_codat(settings: Settings, database: "Database | None") -> "list[Misconfiguration]":
-    """Call Codat once, unless the database says that all calls pause."""
+    """Call Codat once, unless calls are paused by the rate limit."""
     from app.bootstrap import make_codat, utc_now
     from app.worker.doctor import DOCTOR_TIMEOUT, check_codat
 

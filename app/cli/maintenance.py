@@ -16,7 +16,6 @@ from app.cli.terminal import (
 )
 from app.domain.causes.classifier import UNCLASSIFIED
 from app.errors import ServiceError
-from app.settings import Settings
 
 
 def migrate() -> None:
@@ -39,33 +38,22 @@ def reconcile(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count differences only.")] = False,
 ) -> None:
     """Compare with Codat and queue what is missing or different. The worker then fetches it."""
-    with one_line_errors():
-        asyncio.run(_reconcile(read_settings(), company, since, dry_run))
-
-
-async def _reconcile(
-    settings: Settings, company: str | None, since: datetime | None, dry_run: bool
-) -> None:
     from app.bootstrap import make_codat, utc_now
-    from app.worker.tasks.reconcile import Reconciler
+    from app.worker.tasks.reconcile import Reconciler, ReconcileReport
 
-    with open_current_database(settings) as database:
-        async with make_codat(settings, database, utc_now) as codat:
-            reconciler = Reconciler(
-                database,
-                codat,
-                utc_now,
-                stuck_after=timedelta(minutes=settings.stuck_after_minutes),
-                report=report_progress,
-            )
-            report = await reconciler.run(
-                company_id=company,
-                since=since.replace(tzinfo=since.tzinfo or UTC) if since else None,
-                dry_run=dry_run,
-            )
-    typer.echo(f"Dry run, nothing was changed: {report}" if dry_run else str(report))
-    if report.skipped:
-        raise ServiceError("Some companies could not be read. Run the command again.")
+    since = since.replace(tzinfo=since.tzinfo or UTC) if since else None
+    with one_line_errors(), open_current_database(settings := read_settings()) as database:
+        stuck_after = timedelta(minutes=settings.stuck_after_minutes)
+
+        async def run() -> ReconcileReport:
+            async with make_codat(settings, database, utc_now) as codat:
+                reconciler = Reconciler(database, codat, utc_now, stuck_after, report_progress)
+                return await reconciler.run(company_id=company, since=since, dry_run=dry_run)
+
+        report = asyncio.run(run())
+        typer.echo(f"Dry run, nothing was changed: {report}" if dry_run else str(report))
+        if report.skipped:
+            raise ServiceError("Some companies could not be read. Run the command again.")
 
 
 def redrive(

@@ -8,7 +8,7 @@ import typer
 from app.cli.terminal import one_line_errors
 from app.codat.webhooks import samples
 from app.errors import ServiceError
-from app.settings import Settings, load_settings, require
+from app.settings import load_settings, require
 
 TIMEOUT_S = 20
 EVENT_HELP = ", ".join(samples.EVENT_NAMES)
@@ -25,6 +25,8 @@ def send(
     shape: Annotated[samples.Shape | None, typer.Option(help="Generation of the body.")] = None,
 ) -> None:
     """Post one signed sample event, as Codat would."""
+    import httpx
+
     from app.bootstrap import utc_now
 
     kind = samples.sync_event_of(event)
@@ -49,21 +51,13 @@ def send(
             raise ServiceError(
                 "The secret is invalid. Expected whsec_… as shown in the Codat Portal."
             ) from None
-        status = _post(to or _own_endpoint(settings), content, headers)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = to or f"http://{host}:{settings.port}/webhooks/codat"
+        try:
+            answer = httpx.post(url, content=content, headers=headers, timeout=TIMEOUT_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServiceError(f"Cannot reach {url}: {error}") from None
+        status = answer.status_code
         typer.echo(f"{status} company={company_id} sync={sync_id} {headers['webhook-id']}")
         if not 200 <= status < 300:
             raise ServiceError(f"The endpoint answered {status}.")
-
-
-def _own_endpoint(settings: Settings) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}/webhooks/codat"
-
-
-def _post(url: str, content: bytes, headers: dict[str, str]) -> int:
-    import httpx
-
-    try:
-        return httpx.post(url, content=content, headers=headers, timeout=TIMEOUT_S).status_code
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ServiceError(f"Cannot reach {url}: {error}") from None

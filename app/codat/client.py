@@ -35,7 +35,7 @@ from app.codat.responses import (
     resolve_doubt,
 )
 from app.codat.webhooks.payloads import identifier, read_status
-from app.domain.models import Company, SyncStatus, Transaction
+from app.domain.models import Company, SyncStatus
 from app.domain.webhook_loss import Endpoint
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 
@@ -69,7 +69,6 @@ class CodatClient:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         transport: httpx.AsyncBaseTransport | None = None,
         timeout: httpx.Timeout = TIMEOUT,
-        call_timeout_s: float = CALL_TIMEOUT_S,
         limits: CallLimits | None = None,
         before_call: Callable[[], Awaitable[None]] | None = None,
         on_call: Callable[[CallResult, float], None] | None = None,
@@ -81,12 +80,11 @@ class CodatClient:
         result and its seconds; `on_quota` the calls that are left today (`X-Rate-Limit-Remaining`).
         """
         self.clock_skew: timedelta | None = None
+        self.limits = limits or CallLimits()
         self._clock = clock
         self._before_call = before_call
         self._on_call = on_call or (lambda _result, _seconds: None)
         self._on_quota = on_quota or (lambda _remaining: None)
-        self._call_timeout_s = call_timeout_s
-        self._limits = limits or CallLimits()
         self._http = httpx.AsyncClient(
             base_url=base_url,
             headers={
@@ -110,18 +108,14 @@ class CodatClient:
         """Close the connections."""
         await self._http.aclose()
 
-    def share_limits(self, processes: int) -> None:
-        """Use only this process's part of Codat's limits, of so many processes that call it."""
-        self._limits.share(processes)
-
     async def get_status(self, company_id: str, sync_id: str) -> SyncStatus:
         """One sync's status (Codat API, "Get sync status")."""
-        answer = await self._get(_sync_path(company_id, sync_id, "status"), company_id)
+        answer = await self._call(_sync_path(company_id, sync_id, "status"), company_id)
         return read_status(require_object(answer, "sync status"))
 
     async def list_statuses(self, company_id: str) -> list[SyncStatus]:
         """All syncs of a company (Codat API, "List sync statuses"): a bare array, no pages."""
-        answer = await self._get(_expenses_path(company_id, "syncs/list/status"), company_id)
+        answer = await self._call(_path(company_id, "syncs/list/status"), company_id)
         rows = require_array(answer, "list of sync statuses")
         return [read_status(row) for row in rows if isinstance(row, dict)]
 
@@ -133,6 +127,7 @@ class CodatClient:
         Without Codat's count the list ends at a page that is not full. A list that has a row on two
         pages is read a second time.
         """
+        path = _sync_path(company_id, sync_id, "transactions")
 
         async def read(size: int) -> TransactionList:
             async with aclosing(self._pages(path, size, company_id, ahead=PAGES_AHEAD)) as pages:
@@ -140,31 +135,23 @@ class CodatClient:
                     [replace(page, rows=read_transactions(page.rows)) async for page in pages]
                 )
 
-        path = _sync_path(company_id, sync_id, "transactions")
         found = await read(page_size)
         return resolve_doubt(found, await read(page_size - 1 or 2)) if found.doubtful else found
 
-    async def get_transaction(
-        self, company_id: str, sync_id: str, transaction_id: str
-    ) -> list[Transaction]:
-        """The rows of one transaction in a sync (Codat API, "Get sync transaction")."""
-        path = _sync_path(company_id, sync_id, "transactions", transaction_id)
-        return list(read_transactions(await self._get(path, company_id)))
-
-    async def list_companies(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[Company]:
+    async def list_companies(self) -> AsyncIterator[Company]:
         """All our companies with their connections (Codat API, "List companies")."""
-        async for page in self._pages("/companies", page_size, None):
+        async for page in self._pages("/companies", PAGE_SIZE, None):
             for company in filter(None, map(read_company, page.rows)):
                 yield company
 
     async def get_config(self, company_id: str) -> dict[str, Any]:
         """A company's sync configuration, unchanged (Codat API, "Get configuration")."""
-        answer = await self._get(_expenses_path(company_id, "config"), company_id)
+        answer = await self._call(_path(company_id, "config"), company_id)
         return require_object(answer, "configuration")
 
     async def list_consumers(self) -> list[Endpoint]:
         """Our webhook endpoints (Codat API, "List webhook consumers"): at most 50, no pages."""
-        return read_endpoints(await self._get("/webhooks", None))
+        return read_endpoints(await self._call("/webhooks", None))
 
     async def initiate_sync(
         self, company_id: str, dataset_ids: Sequence[str], *, idempotency_key: str
@@ -174,15 +161,15 @@ class CodatClient:
         The key, a UUID, makes a repetition harmless for 90 minutes (Codat docs, "Idempotency").
         """
         answer = await self._call(
-            "POST",
-            _expenses_path(company_id, "syncs"),
+            _path(company_id, "syncs"),
             company_id,
+            method="POST",
             json={"datasetIds": list(dataset_ids)},
             headers={"idempotency-key": idempotency_key},
         )
         sync_id = identifier(require_object(answer, "started sync").get("syncId"))
         if sync_id is None:
-            raise CodatUnavailable("Codat's answer has no sync id")
+            raise CodatUnavailable("Codat's answer has no sync ID")
         return sync_id
 
     async def _pages(
@@ -197,7 +184,7 @@ class CodatClient:
 
         async def request(number: int) -> Page:
             query = {"page": number, "pageSize": page_size}
-            return read_page(await self._get(path, company_id, query), page_size)
+            return read_page(await self._call(path, company_id, params=query), page_size)
 
         previous: Page | None = None
         requested: list[asyncio.Task[Page]] = []
@@ -217,17 +204,14 @@ class CodatClient:
                 task.cancel()
             await asyncio.gather(*requested, return_exceptions=True)
 
-    async def _get(
-        self, path: str, company_id: str | None, query: dict[str, int] | None = None
+    async def _call(
+        self, path: str, company_id: str | None, *, method: str = "GET", **options: Any
     ) -> Any:
-        return await self._call("GET", path, company_id, params=query)
-
-    async def _call(self, method: str, path: str, company_id: str | None, **options: Any) -> Any:
         """The decoded JSON of a success; everything else raises a CodatError."""
-        async with self._limits.slot(company_id):
+        async with self.limits.slot(company_id):
             if self._before_call:
                 await self._before_call()
-            self._limits.check()
+            self.limits.check()
             started = time.monotonic()
             try:
                 body = await self._exchange(method, path, options)
@@ -241,15 +225,14 @@ class CodatClient:
         """One HTTP exchange, bounded in total time and size."""
         try:
             async with (
-                asyncio.timeout(self._call_timeout_s),
+                asyncio.timeout(CALL_TIMEOUT_S),
                 self._http.stream(method, path, **options) as response,
             ):
                 body = await _read_json(response)
         except TimeoutError as error:
             raise CodatUnavailable("Codat's answer took too long") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            kind = type(error).__name__
-            raise CodatUnavailable(f"Cannot connect to Codat ({kind})") from error
+            raise CodatUnavailable(f"Cannot connect to Codat ({_reason(error)})") from error
         status, headers, now = response.status_code, response.headers, self._clock()
         if date := read_date(headers.get("date", "")):
             self.clock_skew = now - date
@@ -257,12 +240,22 @@ class CodatClient:
         if remaining is not None:
             self._on_quota(remaining)
         if status == 429:
-            self._limits.pause()
+            self.limits.pause()
         if not response.is_success:
             raise error_for(status, headers, body, now)
         if body is None:
             raise CodatUnavailable("Codat's answer cannot be read", status=status)
         return body
+
+
+def _reason(error: Exception) -> str:
+    """Why no answer came, for operators: "connection refused", or what the HTTP library says."""
+    cause: BaseException = error
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused"
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def authorization(api_key: str) -> str:
@@ -278,18 +271,18 @@ def authorization(api_key: str) -> str:
 def _segment(part: str) -> str:
     """One segment of a path. Raises CodatRefused for dots: they would name another resource."""
     if part in (".", ".."):
-        raise CodatRefused(f"{part!r} is not a valid id")
+        raise CodatRefused(f"{part!r} is not a valid ID")
     return quote(part, safe="")
 
 
-def _expenses_path(company_id: str, tail: str) -> str:
+def _path(company_id: str, tail: str) -> str:
     return f"/companies/{_segment(company_id)}/sync/expenses/{tail}"
 
 
-def _sync_path(company_id: str, sync_id: str, *parts: str) -> str:
+def _sync_path(company_id: str, sync_id: str, part: str) -> str:
     if sync_id in RESERVED_SYNC_IDS:
-        raise CodatRefused(f"{sync_id!r} is not a valid sync id")
-    return _expenses_path(company_id, "/".join(["syncs", *map(_segment, (sync_id, *parts))]))
+        raise CodatRefused(f"{sync_id!r} is not a valid sync ID")
+    return _path(company_id, f"syncs/{_segment(sync_id)}/{part}")
 
 
 async def _read_json(response: httpx.Response) -> Any:

@@ -120,9 +120,7 @@ def read_page(answer: object, page_size: int) -> Page:
 
 
 def _row_count(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    return None
+    return value if type(value) is int and value >= 0 else None
 
 
 def _list(value: object) -> list[Any]:
@@ -178,23 +176,21 @@ def error_for(status: int, headers: Mapping[str, str], body: object, now: dateti
         message[:MAX_ERROR],
         status=status,
         correlation_id=text(fields.get("correlationId"), 100),
-        retry_after=_retry_after(headers, now, rate_limited=status == 429),
+        retry_after=_retry_after(status, headers, now),
     )
 
 
-def _retry_after(
-    headers: Mapping[str, str], now: datetime, *, rate_limited: bool
-) -> timedelta | None:
-    """How long Codat asks to wait: `Retry-After` in seconds or as a date.
+def _retry_after(status: int, headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """How long to wait: `Retry-After` in seconds or as a date.
 
-    When rate limited, `X-Rate-Limit-Reset` is used where that is missing or unreadable.
+    After a 429, `X-Rate-Limit-Reset` is used where that is missing or unreadable.
     """
     value = headers.get("retry-after", "").strip()
     seconds = read_number(value)
     if seconds is not None:
         return timedelta(seconds=seconds)
     moment = read_date(value)
-    if moment is None and rate_limited:
+    if moment is None and status == 429:
         moment = read_date(headers.get("x-rate-limit-reset", ""))
     return max(moment - now, timedelta()) if moment else None
 

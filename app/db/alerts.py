@@ -1,11 +1,11 @@
-"""Alerts: what somebody has to look at. One is open per cause and company; it resolves itself."""
+"""Alerts: what needs attention. At most one is open per cause and company."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, RowMapping, delete, func, select, update
 
 from app.db import outgoing
 from app.db.pagination import Order, Page, read_page
@@ -37,7 +37,7 @@ def sync_alerts(
     mine = select(alerts).where(_IS_OPEN, alerts.c.cause.in_(sorted(causes)))
     rows = connection.execute(mine.order_by(alerts.c.id).with_for_update()).mappings()
     stored = {(row["cause"], row["company_id"]): row for row in rows}
-    found = {(each.cause, each.company_id): each for each in findings}
+    found = {(finding.cause, finding.company_id): finding for finding in findings}
     for key in found.keys() & stored.keys():
         if found[key].text != stored[key]["text"]:
             same = alerts.c.id == stored[key]["id"]
@@ -54,7 +54,9 @@ def sync_alerts(
     return AlertChanges(opened, len(over))
 
 
-def open_alerts(connection: Connection, *, cursor: str | None = None, limit: int = 50) -> Page:
+def open_alerts(
+    connection: Connection, *, cursor: str | None = None, limit: int = 50
+) -> Page[RowMapping]:
     """One page of the open alerts, newest first. Raises BadRequest naming `cursor`."""
     order = Order("alerts", (alerts.c.id,), descending=True)
     return read_page(connection, select(alerts).where(_IS_OPEN), order, cursor=cursor, limit=limit)
@@ -106,8 +108,8 @@ def _begins_with(prefix: str) -> ColumnElement[bool]:
 def prune(connection: Connection, before: datetime, limit: int) -> int:
     """Remove up to `limit` alerts that were resolved before a time; returns how many."""
     old = select(alerts.c.id).where(alerts.c.resolved_at < before)
-    some = old.order_by(alerts.c.resolved_at).limit(limit)
-    return connection.execute(delete(alerts).where(alerts.c.id.in_(some))).rowcount
+    oldest = old.order_by(alerts.c.resolved_at).limit(limit)
+    return connection.execute(delete(alerts).where(alerts.c.id.in_(oldest))).rowcount
 
 
 def open_failures(connection: Connection, since: datetime) -> Sequence[Row[str, str]]:

@@ -17,8 +17,10 @@ from sqlalchemy import Connection, delete, func, select, text
 
 from app.db.engine import insert
 from app.db.many_rows import insert_many
+from app.db.pagination import Page
 from app.db.tables import change_feed_horizon, changes
 from app.domain.status_codes import status_text, visible_failure_stage
+from app.domain.sync_state import STATUS_FIELDS
 from app.errors import BadRequest, Gone
 
 ChangeKind = Literal["sync", "transaction"]
@@ -27,14 +29,14 @@ LOCK = 0x0C0DA8  # any number that only the change feed uses
 _MAX_ID = 2**63 - 1
 _SYNC_FIELDS = (
     *("state", "outcome", "started_at", "finished_at", "first_seen_at", "cause_key"),
-    *("status_code", "error_message", "exception_message", "data_pushed"),
+    *(name for name in STATUS_FIELDS if name not in ("status", "sync_utc")),
 )
 _TRANSACTION_FIELDS = ("integration_type", "status", "message", "failed", "correlation_id")
 _COUNTS = ("total", "completed", "failed", "pending", "other", "expected")
 
 
 class Change(NamedTuple):
-    """What a sync, or a transaction in this sync, is from now on; `payload` as JSON."""
+    """The new state of a sync, or of a transaction in it; `payload` is JSON."""
 
     kind: ChangeKind
     company_id: str
@@ -57,16 +59,8 @@ class StoredChange:
     payload: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ChangePage:
-    """Changes, oldest first; `next` is the cursor to read on from, also when there are none."""
-
-    items: list[StoredChange]
-    next: str | None
-
-
 def sync_payload(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a consumer sees of a row of `syncs`. It changes only when Codat's or our facts do."""
+    """What consumers see of a row of `syncs`. Equal payloads mean that nothing visible changed."""
     return {
         **{name: row[name] for name in _SYNC_FIELDS},
         "failure_stage": visible_failure_stage(row["state"], row["failure_stage"]),
@@ -76,7 +70,7 @@ def sync_payload(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sync_change(row: Mapping[str, Any], at: datetime) -> Change:
-    """What a sync is from now on, by its row."""
+    """The change to the state in this row of `syncs`."""
     payload = to_json(sync_payload(row))
     return Change("sync", row["company_id"], row["sync_id"], None, at, payload)
 
@@ -98,11 +92,12 @@ def append(connection: Connection, new: Sequence[Change]) -> None:
     insert_many(connection, changes, (change._asdict() for change in new))
 
 
-def read(connection: Connection, after: str | None, limit: int) -> ChangePage:
+def read(connection: Connection, after: str | None, limit: int) -> Page[StoredChange]:
     """Up to `limit` changes after a cursor; from the oldest stored one without a cursor.
 
-    Raises BadRequest naming `after` for a value that is no cursor of this feed, and Gone when
-    retention has removed changes after it.
+    `next` is the cursor to read on from, also when there are no changes. Raises BadRequest naming
+    `after` for a value that is no cursor of this feed, and Gone when retention has removed changes
+    after it.
     """
     if after is not None and not (after.isascii() and after.isdigit() and len(after) <= 19):
         raise BadRequest("after", "is not a cursor of this feed")
@@ -118,16 +113,16 @@ def read(connection: Connection, after: str | None, limit: int) -> ChangePage:
     if after is not None:
         # Read after the changes: if they are pruned in between, the horizon shows it.
         _check_cursor(connection, start, is_last=not items)
-    return ChangePage(items, items[-1].cursor if items else after)
+    return Page(items, items[-1].cursor if items else after)
 
 
 def _check_cursor(connection: Connection, start: int, *, is_last: bool) -> None:
     horizon = connection.execute(select(change_feed_horizon.c.pruned_through)).scalar()
     if start < (horizon or 0):
-        raise Gone("changes after this cursor were removed by retention; read again without it")
+        raise Gone("Retention has removed changes after this cursor. Read the feed without it.")
     if not is_last:
         return
-    # The highest id that was ever given, also to a change that has been removed.
+    # The highest id ever assigned, also of a change that has been removed.
     if connection.dialect.name == "sqlite":
         last_id = text("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
     else:

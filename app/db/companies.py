@@ -1,9 +1,9 @@
 """Companies: their names, their connections to platforms, and when they were reconciled.
 
-Each value has the time at which Codat's clock has it as true, and the latest one wins; so events
-and lists may arrive in any order and any number of times. A company may have several connections.
-The one that is shown is the one a sync writes into: the accounting software's, unless it was
-deleted; else the one that was reported last.
+Each value is stored with the time, by Codat's clock, at which it was true. The latest one wins, so
+events and lists may arrive in any order and any number of times. Of several connections of a
+company, the one that a sync writes into is shown: the accounting software's, unless it was deleted;
+else the one that was reported last.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, ScalarSelect, and_, case, func, or_, select, update
 
-from app.db.engine import chunked, insert
+from app.db.many_rows import Insert, insert_many, insert_statement, is_any_of
 from app.db.sync_writer import lock_companies
 from app.db.tables import companies, connections
 from app.domain.models import Company, PlatformConnection, WebhookEvent
@@ -36,7 +36,7 @@ def record_events(connection: Connection, events: Sequence[WebhookEvent]) -> Non
         as_of = payload.generated_at or event.received_at
         names.append((payload.company_id, payload.company_name, as_of))
         if payload.connection:
-            # Codat's own example of a deletion still says `Linked`: the event decides.
+            # Codat's own example of a deletion still has `Linked`: the event decides.
             is_deleted = payload.event_type == _DELETED_EVENT
             link = replace(payload.connection, status=DELETED) if is_deleted else payload.connection
             rows += _connection_rows(payload.company_id, [link], as_of)
@@ -52,10 +52,11 @@ def record_listed(connection: Connection, listed: Iterable[Company], *, as_of: d
     """
     by_id = {company.company_id: company for company in listed}
     lock_companies(connection, by_id)
-    _record_names(connection, [(each.company_id, each.name, as_of) for each in by_id.values()])
+    names = [(company.company_id, company.name, as_of) for company in by_id.values()]
+    _record_names(connection, names)
     rows = []
-    for each in by_id.values():
-        rows += _connection_rows(each.company_id, each.connections, as_of)
+    for company in by_id.values():
+        rows += _connection_rows(company.company_id, company.connections, as_of)
     _record_connections(connection, rows, listed_at=as_of)
 
 
@@ -71,9 +72,10 @@ def _record_names(
         {"company_id": key, "name": name, "name_folded": name.casefold(), "name_as_of": as_of}
         for key, (as_of, name) in sorted(latest.items())
     ]
-    if not rows:
-        return
-    statement = insert(connection, companies)
+    insert_many(connection, companies, rows, _or_replace_name)
+
+
+def _or_replace_name(statement: Insert) -> Insert:
     new = statement.excluded
     is_later = or_(
         companies.c.name_as_of.is_(None),
@@ -81,10 +83,9 @@ def _record_names(
         and_(companies.c.name_as_of == new.name_as_of, companies.c.name < new.name),
     )
     changed = {name: new[name] for name in ("name", "name_folded", "name_as_of")}
-    upsert = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=["company_id"], set_=changed, where=is_later
     )
-    connection.execute(upsert, rows)
 
 
 def _connection_rows(
@@ -93,14 +94,14 @@ def _connection_rows(
     return [
         {
             "company_id": company_id,
-            "connection_id": each.connection_id,
-            "platform": each.platform_name,
-            "source_type": each.source_type,
-            "state": each.status,
+            "connection_id": link.connection_id,
+            "platform": link.platform_name,
+            "source_type": link.source_type,
+            "state": link.status,
             "as_of": as_of,
         }
-        for each in listed
-        if each.connection_id
+        for link in listed
+        if link.connection_id
     ]
 
 
@@ -114,7 +115,20 @@ def _record_connections(
     """
     if not rows:
         return
-    statement = insert(connection, connections)
+    # one row at a time: a connection may be in several of them
+    upsert = insert_statement(connection, connections, _or_replace_state)
+    in_order = sorted(rows, key=lambda row: (row["company_id"], row["connection_id"]))
+    connection.execute(upsert, in_order)
+    company_ids = {row["company_id"] for row in rows}
+    if listed_at is not None:  # what was listed is now as old as the list, or younger
+        mine = is_any_of(connection, connections.c.company_id, company_ids)
+        unlisted = update(connections).where(mine, connections.c.as_of < listed_at)
+        connection.execute(unlisted.values(state=DELETED, as_of=listed_at))
+    these = is_any_of(connection, companies.c.company_id, company_ids)
+    connection.execute(update(companies).where(these).values(_SHOWN))
+
+
+def _or_replace_state(statement: Insert) -> Insert:
     new = statement.excluded
     is_newer = or_(
         connections.c.as_of < new.as_of,
@@ -126,20 +140,7 @@ def _record_connections(
     for name in ("platform", "source_type"):
         changed[name] = func.coalesce(connections.c[name], new[name])
     key = ["company_id", "connection_id"]
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=key, set_=changed),
-        sorted(rows, key=lambda row: (row["company_id"], row["connection_id"])),
-    )
-    for some in chunked(sorted({row["company_id"] for row in rows})):
-        if listed_at is not None:  # what was listed is now as old as the list, or younger
-            unlisted = connections.c.company_id.in_(some), connections.c.as_of < listed_at
-            deleted = {"state": DELETED, "as_of": listed_at}
-            connection.execute(update(connections).where(*unlisted).values(deleted))
-        shown = {
-            "platform": _shown(connections.c.platform),
-            "connection_state": _shown(connections.c.state),
-        }
-        connection.execute(update(companies).where(companies.c.company_id.in_(some)).values(shown))
+    return statement.on_conflict_do_update(index_elements=key, set_=changed)
 
 
 def _shown(column: Column[str | None]) -> ScalarSelect[Any]:
@@ -158,6 +159,12 @@ def _shown(column: Column[str | None]) -> ScalarSelect[Any]:
     )
 
 
+_SHOWN = {
+    "platform": _shown(connections.c.platform),
+    "connection_state": _shown(connections.c.state),
+}
+
+
 def reconciled_at(connection: Connection) -> dict[str, datetime]:
     """When each company was reconciled last; those that never were are left out."""
     found = select(companies.c.company_id, companies.c.reconciled_at)
@@ -166,7 +173,6 @@ def reconciled_at(connection: Connection) -> dict[str, datetime]:
 
 
 def mark_reconciled(connection: Connection, company_id: str, now: datetime) -> None:
-    """Record that a company was compared with Codat's list of its syncs."""
-    row = {"company_id": company_id, "reconciled_at": now}
-    upsert = insert(connection, companies).values(row)
-    connection.execute(upsert.on_conflict_do_update(index_elements=["company_id"], set_=row))
+    """Record that a company was compared with Codat's list of its syncs, unless it was erased."""
+    mine = update(companies).where(companies.c.company_id == company_id)
+    connection.execute(mine.values(reconciled_at=now))

@@ -16,13 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    ProgrammingError,
-)
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -55,6 +49,7 @@ _SESSION = (
 # queries choose their indexes themselves; and statistics of a small table mislead when it grows.
 _PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "wal_autocheckpoint=8000")
 _REJECTIONS = (DataError, IntegrityError, ProgrammingError)
+_UNREACHABLE = ("connection ", "unable to open")  # how the drivers' texts begin
 _LIMIT_EXCEEDED = "54"  # SQLSTATE class: a value exceeds a limit, such as that of an index row
 # SQLSTATE class 40, deadlock and serialization, and a lock that is held: it may succeed now
 _CONFLICT = ("40", "55P03")
@@ -91,8 +86,8 @@ class Database:
         self.classifier = classifier
         self.recipients = recipients
         self._reserved = reserved or engine
-        for each in (engine, self._reserved):
-            each.update_execution_options(classifier=classifier, recipients=recipients)
+        for connections in (engine, self._reserved):
+            connections.update_execution_options(classifier=classifier, recipients=recipients)
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._sqlite_writer = _SqliteWriterLock()
 
@@ -119,7 +114,7 @@ class Database:
         return self._reserved if priority else self.engine
 
     def autocommit_async_engine(self) -> AsyncEngine:
-        """An asyncio engine on the same PostgreSQL, in which each execution commits by itself.
+        """An asyncio engine on the same PostgreSQL, in autocommit mode.
 
         Without a pool: its one user holds a connection, and closes it when it hangs.
         """
@@ -144,49 +139,39 @@ class _SqliteWriterLock:
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
-        self._is_held = False
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+        self._holder: object = None
         self._pause_until = 0.0
 
     @contextmanager
     def hold(self, *, priority: bool) -> Iterator[None]:
         """Hold the lock; with `priority`, be the next to get it. Raises DatabaseDown."""
-        if not self._acquire(priority):
-            raise DatabaseDown("the database is busy: another writer does not finish")
+        turn = object()
+        with self._changed:
+            if priority:
+                self._waiting.appendleft(turn)
+            else:
+                self._waiting.append(turn)
+            self._pass_on()
+            if not self._changed.wait_for(lambda: self._holder is turn, BUSY_TIMEOUT_S):
+                self._waiting.remove(turn)
+                raise DatabaseDown("The database is busy: another writer does not finish")
         try:
             if not priority:
                 time.sleep(max(0.0, self._pause_until - time.monotonic()))
             yield
         finally:
             self._pause_until = time.monotonic() + SQLITE_PAUSE_S
-            self._release()
+            with self._changed:
+                self._holder = None
+                self._pass_on()
 
-    def _acquire(self, priority: bool) -> bool:
-        with self._mutex:
-            if not self._is_held:
-                self._is_held = True
-                return True
-            turn = threading.Lock()
-            turn.acquire()
-            if priority:
-                self._waiting.appendleft(turn)
-            else:
-                self._waiting.append(turn)
-        if turn.acquire(timeout=BUSY_TIMEOUT_S):
-            return True
-        with self._mutex:
-            if turn not in self._waiting:  # its turn has come at this very moment
-                return True
-            self._waiting.remove(turn)
-            return False
-
-    def _release(self) -> None:
-        with self._mutex:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._is_held = False
+    def _pass_on(self) -> None:
+        """Give a free lock to the first in line: a writer that comes back does not overtake it."""
+        if self._holder is None and self._waiting:
+            self._holder = self._waiting.popleft()
+            self._changed.notify_all()
 
 
 @contextmanager
@@ -197,7 +182,9 @@ def translate_errors() -> Iterator[None]:
     except (DBAPIError, PoolTimeout, sqlite3.OperationalError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise _error_type(error)(f"the database is unavailable: {first_line}") from error
+        is_unreachable = first_line.startswith(_UNREACHABLE)
+        problem = "Cannot connect to the database" if is_unreachable else "The database failed"
+        raise _error_type(error)(f"{problem}: {first_line}") from error
 
 
 def _error_type(error: Exception) -> type[DatabaseUnavailable]:
@@ -286,7 +273,12 @@ def _postgresql_options() -> dict[str, Any]:
 
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:
     if address.database and address.database != ":memory:":
-        _make_folder(Path(address.database).parent)
+        try:
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseUnavailable(
+                f"DATABASE_URL: its folder cannot be made: {error.strerror}"
+            ) from error
     engine = create_engine(
         address,
         pool_size=pool_size,
@@ -300,63 +292,43 @@ def _sqlite_engine(address: URL, pool_size: int) -> Engine:
     return engine
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatabaseUnavailable(
-            f"DATABASE_URL: its folder cannot be made: {error.strerror}"
-        ) from error
-
-
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # BEGIN is explicit, see _begin_sqlite
-    _use_write_ahead_log(connection)
+    # Once per file; while another process does so, SQLite says "locked" without waiting.
+    if _execute_when_free(connection, "PRAGMA journal_mode").fetchone()[0] != "wal":
+        _execute_when_free(connection, "PRAGMA journal_mode=WAL")
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _use_write_ahead_log(connection: Any) -> None:
-    """Switch once per file; while another process does so, SQLite says "locked" without waiting."""
-    end = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
-
-
 def _begin_sqlite(connection: Connection) -> None:
-    if connection.get_execution_options().get("writes", False):
-        _lock_sqlite(connection.connection.driver_connection)
-    else:
-        connection.exec_driver_sql("BEGIN")
-
-
-def _lock_sqlite(connection: Any) -> None:
-    """Begin a transaction that writes.
+    """Begin a transaction, with the write lock if it is to write.
 
     While another process writes, SQLite itself tries again after up to 100 ms; a process that
     writes all the time lets it in for moments only. So this tries every millisecond.
     """
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    connection.execute("PRAGMA busy_timeout=0")
+    driver: Any = connection.connection.driver_connection
+    if not connection.get_execution_options().get("writes", False):
+        driver.execute("BEGIN")
+        return
+    driver.execute("PRAGMA busy_timeout=0")
     try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or time.monotonic() > deadline:
-                    raise
-            time.sleep(SQLITE_RETRY_S)
+        _execute_when_free(driver, "BEGIN IMMEDIATE")
     finally:
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+        driver.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+
+
+def _execute_when_free(connection: Any, statement: str) -> Any:
+    """Execute a statement, again and again while another process holds the lock."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline:
+                raise
+        time.sleep(SQLITE_RETRY_S)
 
 
 def insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:

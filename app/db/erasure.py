@@ -1,9 +1,9 @@
 """Erasure of a company: every row of every table that is about it, in small steps.
 
-Which tables those are is derived from the tables themselves: those with a company id and those that
-refer to a sync, so a table that is added later is covered. Events go first, so that neither the
-projector nor a rebuild, which lock the events that they apply, brings back what was erased. Jobs
-have no reference to what they are for and go with it. Rows are locked in the order of all writers
+The tables are derived from the metadata: those with a company id and those that refer to a sync, so
+a table that is added later is covered. Events are erased first, so that neither the projector nor a
+rebuild, which lock the events that they apply, restores what was erased. Jobs have no foreign key
+and are erased with their sync or message. Rows are locked in the order of all writers
 (`sync_writer`): the company, its syncs, jobs, outgoing messages.
 """
 
@@ -65,7 +65,7 @@ def is_known(connection: Connection, company_id: str) -> bool:
 
 
 def erase(connection: Connection, step: str, company_id: str) -> Counter[str]:
-    """Erase some rows of a table of STEPS, and what depends on them; rows by table, or none."""
+    """Erase a few rows of a table of STEPS, and what depends on them; rows by table, or none."""
     if connection.dialect.name == "sqlite":
         # SQLite leaves deleted content in its file unless it is set to overwrite it.
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
@@ -74,15 +74,16 @@ def erase(connection: Connection, step: str, company_id: str) -> Counter[str]:
     table = metadata.tables[step]
     about = _is_about(connection, table, company_id)
     keys = list(table.primary_key)
-    some: Select[Any] = select(*keys).where(about).order_by(*keys).limit(ROWS_PER_STEP)
-    erased: Counter[str] = Counter()
+    first: Select[Any] = select(*keys).where(about).order_by(*keys).limit(ROWS_PER_STEP)
     if table is outgoing_messages:
-        return _erase_messages(connection, connection.execute(some).scalars().all())
-    found = connection.execute(some.with_for_update()).all()
-    if found:
-        mine = tuple_(*keys).in_([tuple(row) for row in found])
-        erased[table.name] = connection.execute(delete(table).where(mine)).rowcount
-    return erased
+        return _erase_messages(connection, connection.execute(first).scalars().all())
+    found = connection.execute(first.with_for_update()).all()
+    if not found:
+        return Counter()
+    erase_these = delete(table).where(tuple_(*keys).in_([tuple(row) for row in found]))
+    if table is companies:  # the row stays as the lock of a sync that was written meanwhile
+        erase_these = erase_these.where(~exists().where(syncs.c.company_id == company_id))
+    return +Counter({table.name: connection.execute(erase_these).rowcount})
 
 
 def _erase_messages(connection: Connection, pks: Sequence[int]) -> Counter[str]:
@@ -99,8 +100,8 @@ def _erase_syncs(connection: Connection, company_id: str) -> Counter[str]:
     """Locks the company first, as every writer of syncs does."""
     mine = select(companies.c.company_id).where(companies.c.company_id == company_id)
     connection.execute(mine.with_for_update()).all()
-    some = select(syncs.c.id).where(syncs.c.company_id == company_id).order_by(syncs.c.id)
-    pks = connection.execute(some.limit(SYNCS_PER_STEP).with_for_update()).scalars().all()
+    first = select(syncs.c.id).where(syncs.c.company_id == company_id).order_by(syncs.c.id)
+    pks = connection.execute(first.limit(SYNCS_PER_STEP).with_for_update()).scalars().all()
     erased: Counter[str] = Counter()
     if not pks:
         return erased

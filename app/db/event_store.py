@@ -1,7 +1,7 @@
 """The event store: raw webhook events, inserted for many requests in one commit.
 
 Group commit without a timer: a batch is whatever arrived while the last one was written. A request
-is answered only after the commit that holds its event. What an event means is worked out later, by
+is answered only after the commit that holds its event. Events are parsed and applied later, by
 the projector (`app.worker.projector`).
 """
 
@@ -107,7 +107,7 @@ class EventStore:
         """
         size = self._waiting_bytes + len(event.body)
         if len(self._waiting) >= MAX_WAITING or size > MAX_WAITING_BYTES:
-            raise DatabaseUnavailable("too many deliveries are waiting for the database")
+            raise DatabaseUnavailable("Too many deliveries are waiting for the database")
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[bool] = loop.create_future()
         self._waiting.append(_Waiting(event, stored))
@@ -142,7 +142,7 @@ class EventStore:
             finally:
                 deadline.cancel()
             if self._committing is not asyncio.current_task():
-                return  # it was given up
+                return  # it was abandoned
             for waiting, result in zip(batch, results, strict=True):
                 _resolve(waiting.stored, result)
             self._after_batch(results, time.perf_counter() - started)
@@ -158,7 +158,7 @@ class EventStore:
     def _give_up(self, reason: str) -> None:
         """Answer all requests. The write is cancelled, and not waited for.
 
-        psycopg asks the server to cancel, and waits up to 10 s for one that hangs.
+        psycopg sends a cancel request, and waits up to 10 s for a server that hangs.
         """
         error = DatabaseDown(reason)
         for waiting in self._in_hand:
@@ -172,7 +172,7 @@ class EventStore:
             task.add_done_callback(self._abandoned.discard)
 
     async def _gather(self) -> None:
-        """Let in what the sockets already hold, or the first of a burst would be a batch alone."""
+        """Wait for what the sockets already hold; else a burst would begin with a batch of one."""
         seen = quiet = 0
         while quiet < QUIET_TURNS and len(self._waiting) < MAX_BATCH:
             quiet = quiet + 1 if len(self._waiting) == seen else 0
@@ -213,12 +213,12 @@ class EventStore:
         return await self._store_one_by_one(events)
 
     async def _store_one_by_one(self, events: Sequence[ReceivedEvent]) -> Sequence[Result]:
-        """One commit each, so that a bad event hurts only itself."""
+        """One commit each, so that a bad event affects only itself."""
         results: list[Result] = []
         failures = 0
         for event in events:
             if failures >= DOWN_AFTER:
-                results.append(DatabaseDown("the database is unavailable"))
+                results.append(DatabaseDown("The database is unavailable"))
                 continue
             try:
                 results += await self._writer.write([event])
@@ -395,9 +395,9 @@ def mark_pending(connection: Connection, message_id: str) -> None:
         select(webhook_events.c.body.is_not(None)).where(webhook_events.c.message_id == message_id)
     ).first()
     if found is None:
-        raise NotFound("no such event")
+        raise NotFound("Webhook event not found")
     if not found[0]:
-        raise Gone("retention has removed the body of this event")
+        raise Gone("Retention has removed the body of this webhook event.")
     connection.execute(
         update(webhook_events)
         .where(webhook_events.c.message_id == message_id)

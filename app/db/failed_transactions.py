@@ -1,12 +1,12 @@
 """`failed_transactions`: one row per transaction that ever failed, with its latest failure.
 
-It answers every question about causes by itself. It is worked out from the rows of the transaction
+Queries about causes read no other table. A row is recomputed from the rows of its transaction
 whenever a sync that contains it is written; the caller holds the companies' rows
 (`sync_writer.lock_companies`), so that two syncs of a company do not overwrite each other's
 result. A row that names no transaction gets a key of sync and position; nothing resolves it.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -60,14 +60,6 @@ class ResolvedTransaction:
     resolved_by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Recomputed:
-    """What a recomputation found: how many rows differed, and which are resolved now."""
-
-    changed: int
-    resolved: list[ResolvedTransaction]
-
-
 def load(connection: Connection, keys: Collection[TransactionKey]) -> dict[TransactionKey, Row]:
     """The rows of these transactions; those that never failed have none."""
     if not keys:
@@ -89,8 +81,8 @@ def recompute(
     *,
     stored: Mapping[TransactionKey, Row] | None = None,
     latest: Mapping[TransactionKey, Sequence[Attempt]] = MappingProxyType({}),
-) -> Recomputed:
-    """Bring the rows of these transactions up to date.
+) -> tuple[int, list[ResolvedTransaction]]:
+    """Bring the rows of these transactions up to date; how many differed, and which are resolved.
 
     `stored` are their rows, if they are loaded already. `latest` has what the latest sync of the
     company did to some of them, where no other sync has changed and the stored row is not about
@@ -101,42 +93,43 @@ def recompute(
         key: latest_failure(attempts, _failure(before[key]) if key in before else None)
         for key, attempts in latest.items()
     }
-    after = _rows(failures) | _rows_by_history(connection, keys - latest.keys())
+    failures |= _latest_failures(connection, keys - latest.keys())
+    after = _rows(failures)
     changed = _write(connection, before, after)
     resolved = [
         ResolvedTransaction(*key, row["resolved_by"])
         for key, row in sorted(after.items())
         if row["resolved_by"] and not (key in before and before[key]["resolved_by"])
     ]
-    return Recomputed(changed, resolved)
+    return changed, resolved
 
 
 def is_current(connection: Connection, keys: Set[TransactionKey]) -> bool:
     """True when `recompute` would change nothing."""
-    return load(connection, keys) == _rows_by_history(connection, keys)
-
-
-def _rows_by_history(
-    connection: Connection, keys: Set[TransactionKey]
-) -> dict[TransactionKey, Row]:
-    histories = _histories(connection, keys)
-    return _rows({key: latest_failure(attempts) for key, attempts in histories})
+    return load(connection, keys) == _rows(_latest_failures(connection, keys))
 
 
 def _rows(failures: Mapping[TransactionKey, LatestFailure | None]) -> dict[TransactionKey, Row]:
-    return {key: _row(*key, key[1], each) for key, each in failures.items() if each}
+    return {key: _row(*key, key[1], failure) for key, failure in failures.items() if failure}
 
 
-def _histories(
+def _latest_failures(
+    connection: Connection, keys: Set[TransactionKey]
+) -> dict[TransactionKey, LatestFailure | None]:
+    return {key: latest_failure(attempts) for key, attempts in histories(connection, keys)}
+
+
+def histories(
     connection: Connection, keys: Set[TransactionKey]
 ) -> Iterator[tuple[TransactionKey, list[Attempt]]]:
-    """What all syncs of their companies did to these transactions.
+    """What all syncs of their companies did to these transactions, in any order.
 
-    Other companies use the same transaction ids, so the company narrows it down, too.
+    A few at a time, because their histories may be long. Other companies use the same transaction
+    ids, so the company narrows it down, too.
     """
-    for some in chunked(sorted(keys)):
-        found: dict[TransactionKey, list[Attempt]] = {key: [] for key in some}
-        company_ids, transaction_ids = map(set, zip(*some, strict=True))
+    for chunk in chunked(sorted(keys)):
+        found: dict[TransactionKey, list[Attempt]] = {key: [] for key in chunk}
+        company_ids, transaction_ids = map(set, zip(*chunk, strict=True))
         rows = connection.execute(
             _ATTEMPT.where(
                 is_any_of(connection, syncs.c.company_id, company_ids),
@@ -150,24 +143,42 @@ def _histories(
         yield from found.items()
 
 
-def recompute_unnamed(
-    connection: Connection, company_id: str, sync_pk: int, attempts: Iterable[Attempt]
-) -> int:
-    """Replace the rows of a sync's failures that name no transaction; returns how many differed."""
+def recompute_unnamed(connection: Connection, sync_pks: Collection[int]) -> int:
+    """Bring these syncs' failures that name no transaction up to date; how many rows differed."""
+    return _write(connection, *_unnamed(connection, sync_pks))
+
+
+def is_unnamed_current(connection: Connection, sync_pks: Collection[int]) -> bool:
+    """True when `recompute_unnamed` would change nothing."""
+    stored, expected = _unnamed(connection, sync_pks)
+    return stored == expected
+
+
+def _unnamed(
+    connection: Connection, sync_pks: Collection[int]
+) -> tuple[dict[TransactionKey, Row], dict[TransactionKey, Row]]:
+    """The rows of failures that name no transaction: as stored, and as they should be."""
     stored = connection.execute(
         select(failed_transactions).where(
-            failed_transactions.c.sync_pk == sync_pk,
+            is_any_of(connection, failed_transactions.c.sync_pk, sync_pks),
             failed_transactions.c.transaction_id.is_(None),
         )
     ).mappings()
-    before = {(company_id, row["transaction_key"]): dict(row) for row in stored}
-    after = {}
-    for attempt in attempts:
-        key = f"{attempt.sync_id}\n{attempt.position}"  # no id contains a line break
-        after[company_id, key] = _row(
-            company_id, key, None, LatestFailure(attempt, attempt.at, None)
+    attempts = connection.execute(
+        _ATTEMPT.where(
+            is_any_of(connection, transactions.c.sync_pk, sync_pks),
+            # in a form for which no index is used: rows without an id may be many
+            (transactions.c.transaction_id + "").is_(None),
+            transactions.c.failed.is_(True),
         )
-    return _write(connection, before, after)
+    )
+    expected = {}
+    for company_id, _, *columns in attempts:
+        attempt = Attempt(*columns)
+        key = f"{attempt.sync_id}\n{attempt.position}"  # no id contains a line break
+        failure = LatestFailure(attempt, attempt.at, None)
+        expected[company_id, key] = _row(company_id, key, None, failure)
+    return {(row["company_id"], row["transaction_key"]): dict(row) for row in stored}, expected
 
 
 def _row(company_id: str, key: str, transaction_id: str | None, failure: LatestFailure) -> Row:
@@ -188,16 +199,9 @@ def _row(company_id: str, key: str, transaction_id: str | None, failure: LatestF
 
 
 def _failure(row: Row) -> LatestFailure:
-    """The inverse of `_row`, without the sync's id, which nothing asks for."""
-    attempt = Attempt(
-        row["last_failed_at"],
-        row["sync_pk"],
-        "",
-        row["position"],
-        None,
-        row["cause_key"],
-        row["fingerprint"],
-    )
+    """The inverse of `_row`, without the sync's id, which is not needed."""
+    at, position = row["last_failed_at"], row["position"]
+    attempt = Attempt(at, row["sync_pk"], "", position, None, row["cause_key"], row["fingerprint"])
     return LatestFailure(attempt, row["first_failed_at"], row["resolved_by"])
 
 

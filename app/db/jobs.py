@@ -1,10 +1,10 @@
 """The queue: fetches from Codat and deliveries of outgoing messages.
 
-A job is `pending` until it is `done` or `dead` (given up, until somebody revives it). A worker
-claims a due job for the time of a lease and counts the attempt; a lease that has expired, or whose
-worker has died (`workers.take_over`), is up for grabs. Every later write is fenced by the lease's
-token: the worker that lost it changes nothing. `generation` counts how often the job was enqueued:
-a job that was enqueued while it was in hand ends up due again.
+A job is `pending` until it is `done` or `dead` (abandoned until it is revived). A worker claims a
+due job for the time of a lease and counts the attempt. A job whose lease has expired, or whose
+worker has died (`workers.take_over`), can be claimed by others. Every later write is fenced by the
+lease's token: the worker that lost it changes nothing. `generation` counts how often the job was
+enqueued: a job that was enqueued while a worker held it is due again afterwards.
 
 Jobs are locked by kind and key in ascending order, after the rows of `syncs`.
 """
@@ -32,8 +32,7 @@ from sqlalchemy import (
 )
 
 from app.db import rate_limit
-from app.db.engine import chunked
-from app.db.many_rows import Insert, insert_many
+from app.db.many_rows import Insert, insert_many, is_any_of
 from app.db.tables import jobs, rate_limit_pauses
 
 Kind = Literal["fetch", "message"]
@@ -64,7 +63,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class JobStats:
-    """How many jobs are due (at most 100,000 are counted), since when, and how many are dead."""
+    """How many jobs are due, since when, and how many are dead; up to MAX_COUNTED of each."""
 
     due: int
     oldest_run_at: datetime | None
@@ -95,66 +94,60 @@ def _or_enqueue_again(statement: Insert) -> Insert:
     )
 
 
-def restart(connection: Connection, kind: Kind, keys: Iterable[int], *, now: datetime) -> int:
+def restart(connection: Connection, kind: Kind, keys: Collection[int], *, now: datetime) -> int:
     """Start again the jobs that wait for their time or are dead; returns how many."""
     waits = or_(IS_DEAD, and_(IS_PENDING, ~_is_in_hand(now)))
-    return _make_due(connection, _lock(connection, kind, keys, waits), now)
+    return len(_update(connection, _lock(connection, kind, keys, waits), **_due_again(now)))
 
 
 def revive_dead(
-    connection: Connection, kind: Kind, keys: Iterable[int] | None, *, now: datetime
+    connection: Connection, kind: Kind, keys: Collection[int] | None, *, now: datetime
 ) -> int:
-    """Put dead jobs back to work, those with these keys or all; returns how many."""
-    return _make_due(connection, _lock(connection, kind, keys, IS_DEAD), now)
+    """Make dead jobs due again, those with these keys or all; returns how many."""
+    return len(_update(connection, _lock(connection, kind, keys, IS_DEAD), **_due_again(now)))
 
 
-def _make_due(connection: Connection, ids: Collection[int], now: datetime) -> int:
+def _due_again(now: datetime) -> dict[str, Any]:
     generation = jobs.c.generation + 1
-    due = {"state": "pending", "run_at": now, "attempts": 0, "generation": generation, **NO_LEASE}
-    _update(connection, ids, due)
-    return len(ids)
+    return {"state": "pending", "run_at": now, "attempts": 0, "generation": generation, **NO_LEASE}
 
 
 def bury_waiting(
-    connection: Connection, kind: Kind, keys: Iterable[int], reason: str, *, now: datetime
+    connection: Connection, kind: Kind, keys: Collection[int], reason: str, *, now: datetime
 ) -> list[int]:
-    """Give up those of these jobs that nobody has in hand; returns their keys."""
+    """Abandon those of these jobs that no worker holds; returns their keys."""
     found = _lock(connection, kind, keys, IS_PENDING, ~_is_in_hand(now))
-    _update(connection, found, {"state": "dead", "last_error": reason, **NO_LEASE})
-    return list(found.values())
+    return _update(connection, found, state="dead", last_error=reason, **NO_LEASE)
 
 
-def _update(connection: Connection, ids: Iterable[int], values: Mapping[str, Any]) -> None:
-    for some in chunked(list(ids)):
-        connection.execute(update(jobs).where(jobs.c.id.in_(some)).values(values))
+def _update(connection: Connection, locked: Mapping[int, int], **values: Any) -> list[int]:
+    these = is_any_of(connection, jobs.c.id, locked)
+    connection.execute(update(jobs).where(these).values(values))
+    return list(locked.values())
 
 
 def remove(
-    connection: Connection, kind: Kind, keys: Iterable[int], *, unless_pending: bool = False
+    connection: Connection, kind: Kind, keys: Collection[int], *, unless_pending: bool = False
 ) -> int:
     """Delete the jobs with these keys, or those that are not pending; returns how many."""
     conditions = [jobs.c.state != "pending"] if unless_pending else []
     found = _lock(connection, kind, keys, *conditions)
-    for some in chunked(list(found)):
-        connection.execute(delete(jobs).where(jobs.c.id.in_(some)))
+    connection.execute(delete(jobs).where(is_any_of(connection, jobs.c.id, found)))
     return len(found)
 
 
 def _lock(
     connection: Connection,
     kind: Kind,
-    keys: Iterable[int] | None,
+    keys: Collection[int] | None,
     *conditions: ColumnElement[bool],
 ) -> dict[int, int]:
     """Lock jobs, of all keys if None, in the order in which every writer does; keys by id."""
-    found: dict[int, int] = {}
-    for some in [None] if keys is None else chunked(sorted(set(keys))):
-        which = select(jobs.c.id, jobs.c.key).where(jobs.c.kind == kind, *conditions)
-        if some is not None:
-            which = which.where(jobs.c.key.in_(some))
-        locked = connection.execute(which.order_by(jobs.c.key).with_for_update())
-        found |= {row.id: row.key for row in locked}
-    return found
+    found = select(jobs.c.id, jobs.c.key).where(jobs.c.kind == kind, *conditions)
+    if keys is not None:
+        found = found.where(is_any_of(connection, jobs.c.key, keys))
+    locked = connection.execute(found.order_by(jobs.c.key).with_for_update())
+    return {row.id: row.key for row in locked}
 
 
 def _is_in_hand(now: datetime | ColumnElement[Any]) -> ColumnElement[bool]:
@@ -176,7 +169,7 @@ def claim(
     """Take up to `limit` due jobs, those due longest first. The worker must have a heartbeat.
 
     `in_hand` says how many jobs of each group the caller has already: it gets no more than
-    `per_group` of one, so that a slow group does not keep the others waiting. With `groups`, only
+    `per_group` of one, so that a slow group does not delay the others. With `groups`, only
     jobs of these are claimed. No fetch is claimed while calls to Codat are paused.
     """
     counts = in_hand or {}
@@ -232,10 +225,10 @@ def is_due(
     connection: Connection, kind: Kind, now: datetime, *, groups: Collection[str] | None = None
 ) -> bool:
     """True when a claim would find a job. A read, which spares idle workers the write."""
-    some = select(jobs.c.id).where(_is_claimable(kind, now)).limit(1)
+    due = select(jobs.c.id).where(_is_claimable(kind, now)).limit(1)
     if groups is not None:
-        some = some.where(jobs.c.group_key.in_(sorted(groups)))
-    return connection.execute(some).first() is not None
+        due = due.where(jobs.c.group_key.in_(sorted(groups)))
+    return connection.execute(due).first() is not None
 
 
 def renew(connection: Connection, claim: Claim, until: datetime) -> bool:
@@ -265,7 +258,7 @@ def reschedule(
     unchanged = jobs.c.generation == claim.generation
     tried = claim.attempts - 1 if refund_attempt else claim.attempts
     attempts = case((unchanged, tried), else_=0)
-    due = case((unchanged, _time(run_at)), else_=_time(claim.claimed_at))
+    due = case((unchanged, run_at), else_=claim.claimed_at)
     return _write(connection, claim, run_at=due, attempts=attempts, last_error=error, **NO_LEASE)
 
 
@@ -281,7 +274,7 @@ def complete(connection: Connection, claim: Claim) -> bool:
         connection,
         claim,
         state=case((unchanged, "done"), else_="pending"),
-        run_at=case((unchanged, jobs.c.run_at), else_=_time(claim.claimed_at)),
+        run_at=case((unchanged, jobs.c.run_at), else_=claim.claimed_at),
         attempts=case((unchanged, claim.attempts), else_=0),
         last_error=None,
         refused_at=None,
@@ -292,7 +285,7 @@ def complete(connection: Connection, claim: Claim) -> bool:
 def bury(
     connection: Connection, claim: Claim, reason: str, *, refused_at: datetime | None = None
 ) -> bool:
-    """Give the job up, visibly, until it is revived, restarted or enqueued.
+    """Mark the job as dead until it is revived, restarted or enqueued.
 
     False when the lease was lost, or the job was enqueued meanwhile: then it is due now.
     `refused_at` is when the other side's refusal was final.
@@ -315,10 +308,6 @@ def discard(connection: Connection, claim: Claim) -> None:
     connection.execute(delete(jobs).where(_is_mine(claim), unchanged))
 
 
-def _time(moment: datetime) -> ColumnElement[Any]:
-    return literal(moment, jobs.c.run_at.type)
-
-
 def _is_mine(claim: Claim) -> ColumnElement[bool]:
     return and_(jobs.c.id == claim.job_id, jobs.c.lease_token == claim.token)
 
@@ -331,10 +320,18 @@ def _write(
 
 
 def stats(connection: Connection, kind: Kind, now: datetime) -> JobStats:
-    """Count the jobs that are due and nobody has in hand, and the dead ones."""
+    """Count the due jobs that no worker holds, and the dead ones."""
     due = select(jobs.c.run_at).where(_is_due(kind, now)).order_by(jobs.c.run_at)
     first = due.limit(MAX_COUNTED).subquery("due")
     counted = select(func.count(), func.min(first.c.run_at)).select_from(first)
     count, oldest = connection.execute(counted).one()
-    dead = select(func.count()).select_from(jobs).where(jobs.c.kind == kind, IS_DEAD)
-    return JobStats(count, oldest, connection.execute(dead).scalar_one())
+    dead = select(jobs.c.group_key).where(jobs.c.kind == kind, IS_DEAD).limit(MAX_COUNTED)
+    counted_dead = select(func.count()).select_from(dead.subquery("dead"))
+    return JobStats(count, oldest, connection.execute(counted_dead).scalar_one())
+
+
+def count_retried(connection: Connection, kind: Kind, min_attempts: int) -> int:
+    """Count the pending jobs that have failed this many times or more."""
+    retried = select(func.count()).select_from(jobs)
+    retried = retried.where(IS_PENDING, jobs.c.kind == kind, jobs.c.attempts >= min_attempts)
+    return connection.execute(retried).scalar_one()

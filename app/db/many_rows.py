@@ -7,7 +7,7 @@ fetch take 170 ms), and the projector needs a third less processor time per even
 plain SQLAlchemy Core and run through the engine. SQLite has no round trips to save.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
@@ -50,34 +50,45 @@ def insert_many(
 ) -> None:
     """Insert rows that all have the same columns.
 
-    `complete` (a function of a module, because its result is cached) may add ON CONFLICT; then no
-    two rows may have the same key.
+    `complete` (a function of a module, because the statement that it makes is cached) may add ON
+    CONFLICT; then no two rows may have the same key.
     """
-    for some in _chunks(rows):
-        names = tuple(some[0])
+    left = iter(rows)
+    while batch := list(islice(left, MAX_ROWS)):
         if connection.dialect.name == "sqlite":
-            connection.execute(complete(sqlite.insert(table)), some)
+            connection.execute(insert_statement(connection, table, complete), batch)
         else:
-            _execute_json(connection, _json_insert(table, names, complete), some)
+            _execute_json(connection, _json_insert(table, tuple(batch[0]), complete), batch)
 
 
 def update_many(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
     """Update rows by their `id`; all set the same columns."""
-    for some in _chunks(rows):
-        names = tuple(some[0])
-        if connection.dialect.name == "sqlite":
-            values: Row = {name: bindparam(name) for name in names if name != "id"}
-            statement = update(table).where(table.c.id == bindparam("pk")).values(values)
-            # SQLAlchemy keeps a parameter `id` of an UPDATE for SET
-            connection.execute(statement, [row | {"pk": row["id"]} for row in some])
-        else:
-            _execute_json(connection, _json_update(table, names), some)
-
-
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     left = iter(rows)
-    while some := list(islice(left, MAX_ROWS)):
-        yield some
+    while batch := list(islice(left, MAX_ROWS)):
+        names = tuple(batch[0])
+        if connection.dialect.name == "sqlite":
+            # SQLAlchemy reserves a parameter `id` of an UPDATE for SET
+            connection.execute(_update(table, names), [row | {"pk": row["id"]} for row in batch])
+        else:
+            _execute_json(connection, _json_update(table, names), batch)
+
+
+def insert_statement(
+    connection: Connection, table: Table, complete: Callable[[Insert], Insert]
+) -> Insert:
+    """An INSERT of rows as parameters, with what `complete` adds to it; built once."""
+    return _insert(connection.dialect.name, table, complete)
+
+
+@lru_cache
+def _insert(dialect: str, table: Table, complete: Callable[[Insert], Insert]) -> Insert:
+    return complete((sqlite if dialect == "sqlite" else postgresql).insert(table))
+
+
+@lru_cache
+def _update(table: Table, names: tuple[str, ...]) -> Executable:
+    values: Row = {name: bindparam(name) for name in names if name != "id"}
+    return update(table).where(table.c.id == bindparam("pk")).values(values)
 
 
 def _execute_json(connection: Connection, statement: Executable, rows: list[Row]) -> None:

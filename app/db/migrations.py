@@ -5,15 +5,11 @@ the version that this code needs, so only the command that migrates loads Alembi
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
 from app.db.engine import Database
 from app.errors import SchemaError
-
-if TYPE_CHECKING:
-    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 LOCK = 0x0C0DA7  # any number that only this service's migrations use
@@ -26,32 +22,29 @@ def migrate(database: Database) -> tuple[str | None, str | None]:
     nothing to do. Raises DatabaseUnavailable when the database is down.
     """
     from alembic import command
+    from alembic.config import Config
 
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
     with database.writing() as connection:
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         before = _version(connection)
-        command.upgrade(_config(connection), "head")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
         return before, _version(connection)
-
-
-def _config(connection: Connection) -> "Config":
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["connection"] = connection
-    return config
 
 
 def check(connection: Connection) -> None:
     """Raise SchemaError, naming the remedy, unless the schema is the one this code needs."""
     found, needed = _version(connection), head()
+    if found is None:
+        raise SchemaError("The database is empty. Run `python -m app migrate` first.")
     if found != needed:
         raise SchemaError(
-            f"the database schema is at version {found or 'none'}, this code needs {needed}: "
-            "run `python -m app migrate`"
+            f"The database schema is {found}; this version needs {needed}. "
+            "Run `python -m app migrate` first."
         )
 
 

@@ -1,9 +1,9 @@
-"""Outgoing messages: what other systems are sent, and when.
+"""Outgoing messages to other systems.
 
-A message is written in the transaction that makes it true, one row per recipient, each with a job
-of its own; so a recipient that is down delays nobody else. A sync that ended is announced once
-Codat itself has answered, never because of a webhook alone, and again only when its outcome or its
-failed transactions have changed. Without recipients nothing is written.
+A message is written in the transaction of the change that it reports: one row per recipient, each
+with its own job, so a recipient that is down does not delay the others. The end of a sync is
+announced once Codat's API has answered, never because of a webhook alone, and again only when its
+outcome or its failed transactions have changed. Without recipients nothing is written.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, func, select, update
 
 from app.db import change_feed, jobs
-from app.db.engine import chunked, classifier_of, recipients_of
+from app.db.engine import classifier_of, recipients_of
 from app.db.failed_transactions import ResolvedTransaction
 from app.db.jobs import Claim
+from app.db.many_rows import is_any_of
 from app.db.queries import transactions as queries
 from app.db.queries.transactions import TransactionFilter, TransactionRecord
 from app.db.sync_rows import StoredSync, sync_row
@@ -52,7 +53,7 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """A request to retry failed transactions; `already_requested` means just before, and once."""
+    """A request to retry failed transactions; `already_requested`: within the last minute."""
 
     message_id: str
     transactions: int
@@ -89,18 +90,17 @@ def _send(
     ]
     if rows:
         connection.execute(messages.insert(), rows)
-        inserted = select(messages.c.id, messages.c.recipient)
-        for some in chunked(ids):
-            found = connection.execute(inserted.where(messages.c.message_id.in_(some)))
-            jobs.enqueue(connection, "message", found.all(), now=at)
+        inserted = is_any_of(connection, messages.c.message_id, ids)
+        entries = connection.execute(select(messages.c.id, messages.c.recipient).where(inserted))
+        jobs.enqueue(connection, "message", entries.all(), now=at)
     return ids
 
 
 def sync_ended(connection: Connection, stored: StoredSync, job: JobState, at: datetime) -> None:
     """Announce how a sync ended, when it is known and was not announced yet.
 
-    `job` is the state of its fetch job. Nothing is announced while Codat must still be asked; a
-    failure is announced when its fetch is given up.
+    `job` is the state of its fetch job. Nothing is announced while a fetch is still due; a
+    failure is announced when its fetch is abandoned.
     """
     sync, recipients = stored.sync, recipients_of(connection).webhooks
     errors = errors_state(sync, job)
@@ -109,7 +109,7 @@ def sync_ended(connection: Connection, stored: StoredSync, job: JobState, at: da
     if not recipients or not (has_failed or has_completed):
         return
     kind: MessageKind = "sync.failed" if has_failed else "sync.completed"
-    failed: list[TransactionRecord] = []
+    failed: Sequence[TransactionRecord] = []
     if has_failed:
         page = queries.list_transactions(connection, stored.pk, _FAILED, limit=MAX_FAILED)
         failed = page.items
@@ -131,7 +131,7 @@ def _sync_data(connection: Connection, sync: Sync, at: datetime) -> dict[str, An
 
 
 def _cause(connection: Connection, key: str | None) -> dict[str, Any] | None:
-    """A cause as callers see it; one that the rules no longer know has only its key."""
+    """A cause as callers see it; one that is no longer defined has only its key."""
     if key is None:
         return None
     known = classifier_of(connection).causes.get(key)
@@ -152,7 +152,7 @@ def _fields(record: TransactionRecord, *names: str) -> dict[str, Any]:
 
 
 def _digest(facts: Sequence[Any], failed: Iterable[TransactionRecord]) -> str:
-    content = [*facts, *(_fields(each, *_ROW[:4]) for each in failed)]
+    content = [*facts, *(_fields(record, *_ROW[:4]) for record in failed)]
     return hashlib.sha256(to_json(content).encode()).hexdigest()
 
 
@@ -164,8 +164,9 @@ def transactions_resolved(
     if not recipients or not resolved:
         return
     by_company: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for each in resolved:
-        by_company[each.company_id][each.transaction_id] = each.resolved_by
+    for transaction in resolved:
+        resolvers = by_company[transaction.company_id]
+        resolvers[transaction.transaction_id] = transaction.resolved_by
     drafts = [
         draft
         for company_id, resolvers in sorted(by_company.items())
@@ -178,11 +179,13 @@ def _resolved_drafts(
     connection: Connection, company_id: str, resolvers: Mapping[str, str]
 ) -> Iterator[_Draft]:
     """One message per transaction; `resolvers` are the syncs that completed them, by its id."""
-    mine = select(syncs.c.sync_id, syncs.c.id).where(syncs.c.company_id == company_id)
-    pks: dict[str, int] = {}
-    for some in chunked(sorted(set(resolvers.values()))):
-        found = connection.execute(mine.where(syncs.c.sync_id.in_(some)))
-        pks |= {row.sync_id: row.id for row in found}
+    found = connection.execute(
+        select(syncs.c.sync_id, syncs.c.id).where(
+            syncs.c.company_id == company_id,
+            is_any_of(connection, syncs.c.sync_id, set(resolvers.values())),
+        )
+    )
+    pks = {row.sync_id: row.id for row in found}
     failed_in: defaultdict[str | None, list[dict[str, Any]]] = defaultdict(list)
     for record in queries.failed_rows(connection, company_id, sorted(resolvers)):
         if record.resolved_by == resolvers[record.transaction_id or ""]:
@@ -209,7 +212,7 @@ def request_retry(
     """
     locked = select(syncs.c.id).where(syncs.c.id == sync_pk).with_for_update(key_share=True)
     connection.execute(locked).all()
-    failed = [each for each in _all_failed(connection, sync_pk) if not each.resolved_by]
+    failed = [record for record in _all_failed(connection, sync_pk) if not record.resolved_by]
     if not failed and sync.counts and sync.counts.failed:
         raise Conflict("All items of this sync have been recorded since.")
     if not failed:
@@ -259,9 +262,9 @@ def load(connection: Connection, message_pk: int) -> OutgoingMessage | None:
 
 
 def end(connection: Connection, claim: Claim, now: datetime, *, failure: str | None = None) -> bool:
-    """Record that a claimed message was delivered, or is given up because of a failure.
+    """Record that a claimed message was delivered, or is abandoned because of a failure.
 
-    False when the lease was lost. One that was given up can be redriven.
+    False when the lease was lost. An abandoned message can be redriven.
     """
     if failure is None:
         is_ours = jobs.complete(connection, claim)
@@ -272,15 +275,15 @@ def end(connection: Connection, claim: Claim, now: datetime, *, failure: str | N
     return is_ours
 
 
-def _set_ended(connection: Connection, pks: Sequence[int], at: datetime) -> None:
-    for some in chunked(pks):
-        connection.execute(update(messages).where(messages.c.id.in_(some)).values(ended_at=at))
+def _set_ended(connection: Connection, pks: Collection[int], at: datetime) -> None:
+    these = is_any_of(connection, messages.c.id, pks)
+    connection.execute(update(messages).where(these).values(ended_at=at))
 
 
 def abandon(
     connection: Connection, known: Collection[str], *, before: datetime, now: datetime
 ) -> int:
-    """Give up old messages to addresses that are no longer set; returns how many.
+    """Abandon old messages to addresses that are no longer set; returns how many.
 
     `known` are the recipients that are set; `before` is when the messages were created.
     """
@@ -298,7 +301,7 @@ def abandon(
 
 
 def redrive(connection: Connection, *, now: datetime) -> int:
-    """Put messages that were given up back to work; returns how many."""
+    """Enqueue abandoned messages again; returns how many."""
     revived = jobs.revive_dead(connection, "message", None, now=now)
     pending = select(job_table.c.key).where(_IS_MESSAGE, jobs.IS_PENDING)
     connection.execute(
@@ -310,7 +313,7 @@ def redrive(connection: Connection, *, now: datetime) -> int:
 
 
 def dead_by_recipient(connection: Connection) -> dict[str, int]:
-    """How many messages were given up, by recipient."""
+    """How many messages were abandoned, by recipient."""
     recipient = job_table.c.group_key
     counted = select(recipient, func.count()).where(_IS_MESSAGE, jobs.IS_DEAD).group_by(recipient)
     return dict(connection.execute(counted.order_by(recipient)).all())

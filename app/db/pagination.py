@@ -10,7 +10,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -25,6 +25,8 @@ from sqlalchemy import (
 
 from app.db.types import UtcTime
 from app.errors import BadRequest
+
+Item = TypeVar("Item", covariant=True)
 
 MAX_CURSOR_LENGTH = 4000
 _KEY_LABEL = "_key_{}"
@@ -45,11 +47,11 @@ class Order:
     nulls_last: ColumnElement[Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Rows, and the cursor of the next page (None on the last page)."""
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """A page of a list, and the cursor of the next one (None on the last page)."""
 
-    rows: list[RowMapping]
+    items: Sequence[Item]
     next: str | None
 
 
@@ -60,7 +62,7 @@ def read_page(
     *,
     cursor: str | None,
     limit: int,
-) -> Page:
+) -> Page[RowMapping]:
     """Read up to `limit` rows of the statement after the cursor.
 
     Raises BadRequest naming `cursor` when it was not made for this list and sort order.
@@ -69,48 +71,41 @@ def read_page(
     statement = statement.add_columns(
         *(key.label(_KEY_LABEL.format(n)) for n, key in enumerate(order.keys))
     )
-    if order.nulls_last is None:
-        rows = _read(connection, statement, order.keys, after, limit + 1, order.descending)
-    else:
-        rows = _read_nulls_last(connection, statement, order, order.nulls_last, after, limit + 1)
+    rows = _read_rows(connection, statement, order, after, limit + 1)
     has_more = len(rows) > limit
     return Page(rows[:limit], _encode(order, rows[limit - 1]) if has_more else None)
 
 
-def _read_nulls_last(
+def _read_rows(
     connection: Connection,
     statement: Select[Any],
     order: Order,
-    column: ColumnElement[Any],
     after: Sequence[Any] | None,
     limit: int,
 ) -> list[RowMapping]:
+    def read(
+        found: Select[Any],
+        keys: Sequence[ColumnElement[Any]],
+        after: Sequence[Any] | None,
+        limit: int,
+    ) -> list[RowMapping]:
+        if after is not None:
+            found = found.where(_is_after(keys, after, order.descending))
+        directed = [key.desc() if order.descending else key.asc() for key in keys]
+        return list(connection.execute(found.order_by(*directed).limit(limit)).mappings())
+
+    column = order.nulls_last
+    if column is None:
+        return read(statement, order.keys, after, limit)
     rows: list[RowMapping] = []
     in_nulls = after is not None and after[0] is None
     if not in_nulls:
-        present = statement.where(column.is_not(None))
-        rows = _read(connection, present, order.keys, after, limit, order.descending)
+        rows = read(statement.where(column.is_not(None)), order.keys, after, limit)
     if len(rows) < limit:
         missing = statement.where(column.is_(None)).add_columns(column.label("_is_null"))
         rest = after[1:] if after and in_nulls else None
-        rows += _read(
-            connection, missing, order.keys[1:], rest, limit - len(rows), order.descending
-        )
+        rows += read(missing, order.keys[1:], rest, limit - len(rows))
     return rows
-
-
-def _read(
-    connection: Connection,
-    statement: Select[Any],
-    keys: Sequence[ColumnElement[Any]],
-    after: Sequence[Any] | None,
-    limit: int,
-    descending: bool,
-) -> list[RowMapping]:
-    if after is not None:
-        statement = statement.where(_is_after(keys, after, descending))
-    directed = [key.desc() if descending else key.asc() for key in keys]
-    return list(connection.execute(statement.order_by(*directed).limit(limit)).mappings())
 
 
 def _is_after(

@@ -62,7 +62,7 @@ class PendingEvent:
 
     @property
     def event(self) -> WebhookEvent:
-        """The event as the domain knows it."""
+        """The event as a value of `app.domain`."""
         return WebhookEvent(self.message_id, self.received_at, self.payload)
 
 
@@ -157,8 +157,8 @@ def apply(connection: Connection, events: Sequence[PendingEvent], *, now: dateti
         for event in of_sync:
             _apply_to_sync(write, event, now)
         writes.append(write)
-    for each in understood:
-        rate_limit.apply_event(connection, each)
+    for reported in understood:
+        rate_limit.apply_event(connection, reported)
     write_syncs(connection, writes, now=now)
 
 
@@ -188,7 +188,7 @@ def _log_entries(event: PendingEvent, now: datetime) -> list[LogEntry]:
 
 
 def reported_as(event_type: str, raw_type: str | None) -> str:
-    """What an event about a sync says, for its timeline."""
+    """The text of an event in the timeline of its sync."""
     kind = event_type.removeprefix("sync.")
     return f"Codat reported: {kind} ({raw_type})" if raw_type else f"Codat reported: {kind}"
 

@@ -1,12 +1,13 @@
-"""Reads and comparisons for `rebuild`, which works out again everything that is derived."""
+"""Reads and comparisons for `rebuild`, which recomputes all derived data."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, func, select, tuple_, update
 
-from app.db.engine import chunked, classifier_of
+from app.db.engine import classifier_of
 from app.db.pending_events import PARSED_COLUMNS, body_size, first_within
 from app.db.sync_rows import ContentValues, StoredSync, sync_row, to_stored, transaction_rows
 from app.db.sync_writer import SyncKey
@@ -17,6 +18,7 @@ from app.domain.sync_state import Sync
 _IS_PROCESSED = webhook_events.c.parse_status.is_not(None)
 _EVENT_KEY = tuple_(webhook_events.c.company_id, webhook_events.c.sync_id)
 _SYNC_KEY = tuple_(syncs.c.company_id, syncs.c.sync_id)
+_HAS_JOB = exists().where(jobs.c.kind == "fetch", jobs.c.key == syncs.c.id).label("has_job")
 
 
 class StoredEvent(NamedTuple):
@@ -30,7 +32,10 @@ class StoredEvent(NamedTuple):
 
 
 class LoadedSync(NamedTuple):
-    """A sync, the columns of its row and of its transactions' rows, which may be wrong."""
+    """A sync, the columns of its row and of its transactions' rows, which may be wrong.
+
+    The row has one column more: `has_job`, whether it has a fetch job in whatever state.
+    """
 
     stored: StoredSync
     row: RowMapping
@@ -84,25 +89,16 @@ def events_of(
     return found
 
 
-def event_ids_of(connection: Connection, keys: Collection[SyncKey]) -> set[int]:
-    """The ids of the processed events of these syncs."""
-    ids = select(webhook_events.c.id).where(_EVENT_KEY.in_(sorted(keys)), _IS_PROCESSED)
-    return set(connection.execute(ids).scalars())
-
-
 def _events(connection: Connection, condition: ColumnElement[bool]) -> list[StoredEvent]:
     rows = connection.execute(
         select(webhook_events).where(condition, _IS_PROCESSED).order_by(webhook_events.c.id)
     )
     return [
         StoredEvent(
-            row["id"],
-            row["message_id"],
-            row["received_at"],
-            row["body"],
-            {name: row[name] for name in PARSED_COLUMNS},
+            *(row.id, row.message_id, row.received_at, row.body),
+            parsed={name: getattr(row, name) for name in PARSED_COLUMNS},
         )
-        for row in rows.mappings()
+        for row in rows
     ]
 
 
@@ -143,42 +139,34 @@ def sync_keys_after(
     )
     size_of = {(company_id, sync_id): size for company_id, sync_id, size in sizes}
     fitting = first_within(totals.items(), max_rows)
-    return first_within(((each, size_of.get(each[1], 0)) for each in fitting), max_bytes)
+    return first_within(((sync, size_of.get(sync[1], 0)) for sync in fitting), max_bytes)
 
 
 def missing_keys(connection: Connection, keys: Collection[SyncKey]) -> set[SyncKey]:
-    """Those of these syncs that have no row."""
-    missing = set(keys)
-    for some in chunked(sorted(keys)):
-        rows = connection.execute(
-            select(syncs.c.company_id, syncs.c.sync_id).where(_SYNC_KEY.in_(some))
-        )
-        missing -= {(row.company_id, row.sync_id) for row in rows}
-    return missing
+    """Those of these syncs that have no row. At most 500 keys."""
+    stored = select(syncs.c.company_id, syncs.c.sync_id).where(_SYNC_KEY.in_(sorted(keys)))
+    return set(keys) - {(row.company_id, row.sync_id) for row in connection.execute(stored)}
 
 
 def load_syncs(
     connection: Connection, keys: Collection[SyncKey], *, lock: bool
 ) -> dict[SyncKey, LoadedSync]:
     """These syncs with all columns; `lock` them until the transaction ends. At most 500 keys."""
-    these = select(syncs).where(_SYNC_KEY.in_(sorted(keys))).order_by(syncs.c.id)
-    found = connection.execute(these.with_for_update(key_share=True) if lock else these)
-    loaded = {
-        row["id"]: LoadedSync(to_stored(row), row, transaction_rows=[]) for row in found.mappings()
-    }
+    these = select(syncs, _HAS_JOB).where(_SYNC_KEY.in_(sorted(keys))).order_by(syncs.c.id)
+    if lock:
+        these = these.with_for_update(key_share=True)
+    found = connection.execute(these).mappings().all()
     rows = connection.execute(
         select(transactions)
-        .where(transactions.c.sync_pk.in_(loaded))
+        .where(transactions.c.sync_pk.in_([row["id"] for row in found]))
         .order_by(transactions.c.sync_pk, transactions.c.position)
     )
-    lists: dict[int, list[RowMapping]] = {}
+    lists: defaultdict[int, list[RowMapping]] = defaultdict(list)
     for row in rows.mappings():
-        lists.setdefault(row["sync_pk"], []).append(row)
+        lists[row["sync_pk"]].append(row)
     return {
-        (each.row["company_id"], each.row["sync_id"]): each._replace(
-            transaction_rows=lists.get(pk, [])
-        )
-        for pk, each in loaded.items()
+        (row["company_id"], row["sync_id"]): LoadedSync(to_stored(row), row, lists[row["id"]])
+        for row in found
     }
 
 
@@ -205,38 +193,11 @@ def list_differs(
     )
 
 
-def syncs_with_job(connection: Connection, sync_pks: Collection[int]) -> set[int]:
-    """Those of these syncs that have a fetch job, whatever its state."""
-    found = select(jobs.c.key).where(jobs.c.kind == "fetch", jobs.c.key.in_(sync_pks))
-    return set(connection.execute(found).scalars())
-
-
-def syncs_with_unnamed_failures(connection: Connection, sync_pks: Collection[int]) -> set[int]:
-    """Those of these syncs with failures that name no transaction, in either table."""
-    failed = select(transactions.c.sync_pk).where(
-        transactions.c.sync_pk.in_(sync_pks),
-        transactions.c.failed.is_(True),
-        transactions.c.transaction_id.is_(None),
-    )
-    stored = select(failed_transactions.c.sync_pk).where(
-        failed_transactions.c.sync_pk.in_(sync_pks),
-        failed_transactions.c.transaction_id.is_(None),
-    )
-    return set(connection.execute(failed.union(stored)).scalars())
-
-
 def companies_after(connection: Connection, last: str, limit: int) -> list[str]:
     """Companies with syncs or failed transactions, by id."""
-    found = (
-        select(syncs.c.company_id)
-        .where(syncs.c.company_id > last)
-        .union(
-            select(failed_transactions.c.company_id).where(failed_transactions.c.company_id > last)
-        )
-        .order_by("company_id")
-        .limit(limit)
-    )
-    return list(connection.execute(found).scalars())
+    stored, failed = syncs.c.company_id, failed_transactions.c.company_id
+    both = select(stored).where(stored > last).union(select(failed).where(failed > last))
+    return list(connection.execute(both.order_by("company_id").limit(limit)).scalars())
 
 
 def failed_ids_after(connection: Connection, company_id: str, last: str, limit: int) -> list[str]:

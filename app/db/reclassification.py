@@ -1,10 +1,10 @@
-"""Stored causes that other rules than today's have decided: found, and decided again.
+"""Finds stored causes that were decided by other rules than the current ones, and updates them.
 
 Each cause is stored with the version of the rules. After a release, or after a team has changed its
-rules, rows with another version are decided again, in small steps.
+rules, rows with another version are reclassified, in small steps.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -17,7 +17,6 @@ from app.db.many_rows import update_many
 from app.db.sync_rows import ContentValues, StoredSync, sync_row
 from app.db.sync_writer import load_sync, lock_companies
 from app.db.tables import syncs, transactions
-from app.db.transaction_lists import recompute_unnamed
 
 MAX_SYNCS = 20
 MAX_ROWS = 5000
@@ -25,7 +24,7 @@ _CAUSE_COLUMNS = ("cause_key", "fingerprint", "rules_version")
 
 
 class OutdatedSyncs(NamedTuple):
-    """Some syncs of one company with outdated causes, to be reclassified in one transaction."""
+    """Syncs of one company with outdated causes, to be reclassified in one transaction."""
 
     company_id: str
     sync_pks: list[int]
@@ -42,13 +41,13 @@ def list_outdated(connection: Connection, limit: int) -> list[OutdatedSyncs]:
     for differs in _differs(transactions, version):
         rows = select(transactions.c.sync_pk).where(differs)
         ordered = rows.order_by(transactions.c.rules_version, transactions.c.id)
-        some = ordered.limit(limit).subquery()
-        statements.append(sync.join_from(some, syncs, syncs.c.id == some.c.sync_pk).distinct())
+        first = ordered.limit(limit).subquery()
+        statements.append(sync.join_from(first, syncs, syncs.c.id == first.c.sync_pk).distinct())
     statements += [
         sync.where(syncs.c.cause_key.is_not(None), differs).limit(limit)
         for differs in _differs(syncs, version)
     ]
-    outdated = {tuple(row) for each in statements for row in connection.execute(each)}
+    outdated = {tuple(row) for statement in statements for row in connection.execute(statement)}
     return list(_in_steps(sorted(outdated)))
 
 
@@ -74,57 +73,47 @@ def _in_steps(outdated: Iterable[tuple[str, int, int | None]]) -> Iterator[Outda
 def reclassify(
     connection: Connection, company_id: str, sync_pks: Collection[int], *, now: datetime
 ) -> int:
-    """Work out again why these syncs of one company, and their transactions, failed.
+    """Reclassify these syncs of one company and their transactions.
 
-    Returns in how many a cause that a caller sees has changed; only their `updated_at` moves.
+    Returns how many have another visible cause now; only their `updated_at` changes.
     """
-    lock_companies(connection, [company_id])
-    changes: list[Change] = []
-    changed = 0
+    lock_companies(connection, [company_id], insert_missing=False)
+    stored = {}
     for sync_pk in sorted(sync_pks):
-        stored = load_sync(connection, sync_pk)
-        if stored is not None:
-            changed += _reclassify_sync(connection, stored, now, changes)
+        found = load_sync(connection, sync_pk)
+        if found is not None:
+            stored[sync_pk] = found
+    visible = _reclassify_transactions(connection, stored)
+    changes: list[Change] = []
+    causes = select(syncs.c.id, syncs.c.cause_key).where(syncs.c.id.in_(stored))
+    for pk, cause_before in connection.execute(causes).all():
+        sync, updated_at = stored[pk].sync, stored[pk].updated_at
+        row = sync_row(sync, updated_at=now, classifier=classifier_of(connection))
+        if row["cause_key"] != cause_before:
+            changes.append(change_feed.sync_change(row, now))
+            visible.add(pk)
+        values = {name: row[name] for name in _CAUSE_COLUMNS}
+        values["updated_at"] = now if pk in visible else updated_at
+        connection.execute(update(syncs).where(syncs.c.id == pk).values(values))
     change_feed.append(connection, changes)
-    return changed
+    return len(visible)
 
 
-def _reclassify_sync(
-    connection: Connection, stored: StoredSync, now: datetime, changes: list[Change]
-) -> bool:
-    sync = stored.sync
-    row = sync_row(sync, updated_at=now, classifier=classifier_of(connection))
-    cause_before = select(syncs.c.cause_key).where(syncs.c.id == stored.pk)
-    is_changed = connection.execute(cause_before).scalar() != row["cause_key"]
-    is_visible = _reclassify_transactions(connection, stored) or is_changed
-    values = {name: row[name] for name in _CAUSE_COLUMNS}
-    if is_visible:
-        values["updated_at"] = now
-    connection.execute(update(syncs).where(syncs.c.id == stored.pk).values(values))
-    if is_changed:
-        changes.append(change_feed.sync_change(row, now))
-    return is_visible
-
-
-def _reclassify_transactions(connection: Connection, stored: StoredSync) -> bool:
-    """True when the cause of a failed transaction has changed."""
-    of_sync = select(transactions).where(transactions.c.sync_pk == stored.pk)
-    failed = connection.execute(of_sync.where(transactions.c.failed.is_(True))).all()
-    values = ContentValues(stored.sync.status_code, classifier_of(connection))
-    new = [
-        {"id": row.id}
-        | {
-            name: values[row.status, row.message, row.integration_type][name]
-            for name in _CAUSE_COLUMNS
-        }
-        for row in failed
-    ]
-    update_many(connection, transactions, new)
-    ids = {row.transaction_id for row in failed}
-    named = {(stored.sync.company_id, each) for each in ids if each is not None}
+def _reclassify_transactions(connection: Connection, stored: Mapping[int, StoredSync]) -> set[int]:
+    """Returns the syncs in which the cause of a failed transaction has changed."""
+    classifier = classifier_of(connection)
+    values = {pk: ContentValues(found.sync.status_code, classifier) for pk, found in stored.items()}
+    of_syncs = select(transactions).where(transactions.c.sync_pk.in_(stored))
+    failed = connection.execute(of_syncs.where(transactions.c.failed.is_(True))).all()
+    visible, rows, named = set(), [], set()
+    for row in failed:
+        content = values[row.sync_pk][row.status, row.message, row.integration_type]
+        rows.append({"id": row.id, **{name: content[name] for name in _CAUSE_COLUMNS}})
+        if row.cause_key != content["cause_key"]:
+            visible.add(row.sync_pk)
+        if row.transaction_id is not None:
+            named.add((stored[row.sync_pk].sync.company_id, row.transaction_id))
+    update_many(connection, transactions, rows)
     failed_transactions.recompute(connection, named)
-    if None in ids:
-        recompute_unnamed(connection, stored.pk, stored.sync)
-    return any(
-        row.cause_key != causes["cause_key"] for row, causes in zip(failed, new, strict=True)
-    )
+    failed_transactions.recompute_unnamed(connection, stored)
+    return visible

@@ -1,13 +1,13 @@
 """Compares what Codat lists with what is stored, and enqueues a fetch for each difference."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, and_, or_, select
 
-from app.db.engine import chunked
+from app.db.many_rows import is_any_of
 from app.db.sync_rows import to_sync
 from app.db.sync_writer import LogEntry, SyncWrite, load_syncs, lock_companies, write_syncs
 from app.db.tables import jobs, sync_log, syncs
@@ -15,7 +15,7 @@ from app.domain.models import SyncStatus
 from app.domain.status_codes import phase_of
 from app.domain.sync_state import Sync, apply_status
 
-ASK_AGAIN_AFTER = timedelta(days=1)  # where asking again may not change anything
+ASK_AGAIN_AFTER = timedelta(days=1)  # where another fetch may not change anything
 LOG_KIND = "reconcile"
 
 DifferenceKind = Literal["never_announced", "disagrees", "given_up", "incomplete", "stuck"]
@@ -64,21 +64,22 @@ def differences(
 
 
 def _load(connection: Connection, company_id: str, sync_ids: Sequence[str]) -> dict[str, _Known]:
-    known: dict[str, _Known] = {}
     is_fetch = and_(jobs.c.kind == "fetch", jobs.c.key == syncs.c.id)
-    mine = select(syncs, jobs.c.state.label("job"), jobs.c.refused_at).outerjoin(jobs, is_fetch)
-    for some in chunked(sync_ids):
-        of_company = mine.where(syncs.c.company_id == company_id, syncs.c.sync_id.in_(some))
-        for row in connection.execute(of_company).mappings():
-            ours = _Known(row["id"], to_sync(row), row["job"], row["refused_at"])
-            known[row["sync_id"]] = ours
-    return known
+    rows = connection.execute(
+        select(syncs, jobs.c.state.label("job"), jobs.c.refused_at)
+        .outerjoin(jobs, is_fetch)
+        .where(syncs.c.company_id == company_id, is_any_of(connection, syncs.c.sync_id, sync_ids))
+    ).mappings()
+    return {
+        row["sync_id"]: _Known(row["id"], to_sync(row), row["job"], row["refused_at"])
+        for row in rows
+    }
 
 
 def _compare(
     known: _Known | None, status: SyncStatus, now: datetime, stuck_after: timedelta
 ) -> _Found:
-    """None when both agree, or Codat is being asked already."""
+    """None when both agree, or a fetch is already queued."""
     listed = f"Codat lists it with {status.status_code}"
     phase = phase_of(status.status_code)
     if known is None:
@@ -89,10 +90,10 @@ def _compare(
         return _compare_running(known.sync, status.status_code, now - stuck_after)
     if known.job == "dead":
         is_refused = _was_refused_lately(known, status, now)
-        return None if is_refused else ("given_up", f"{listed}, and fetching it was given up")
+        return None if is_refused else ("given_up", f"{listed}, and its fetch was abandoned")
     if known.sync.verified_at is None or _facts(known.sync) != _facts(status):
         stored = known.sync.status_code or known.sync.state
-        return "disagrees", f"{listed}, stored was {stored}"
+        return "disagrees", f"{listed}; stored here: {stored}"
     if phase and not known.sync.transactions_complete:  # of an unknown code no list is read
         return "incomplete", f"{listed}, and its transaction list was never read completely"
     return None
@@ -107,7 +108,7 @@ def _was_refused_lately(known: _Known, status: SyncStatus, now: datetime) -> boo
 
 def _compare_running(sync: Sync, code: int | None, stuck_before: datetime) -> _Found:
     if sync.state != "started":
-        return "disagrees", f"Codat lists it with {code}, stored was {sync.state}"
+        return "disagrees", f"Codat lists it with {code}; stored here: {sync.state}"
     since = sync.started_at or sync.first_seen_at
     last_verified = sync.verified_at or since
     if since and last_verified and since < stuck_before and last_verified < stuck_before:
@@ -116,16 +117,16 @@ def _compare_running(sync: Sync, code: int | None, stuck_before: datetime) -> _F
 
 
 def _facts(source: Sync | SyncStatus) -> tuple[object, ...]:
-    """What must agree at once; texts are compared with more patience."""
+    """What must agree; texts are compared separately (`_has_other_texts`)."""
     return (source.status_code, source.data_pushed, source.sync_utc)
 
 
 def _has_other_texts(
     connection: Connection, known: _Known, status: SyncStatus, now: datetime
 ) -> bool:
-    """Codat's list has other texts than its status had, and it was not asked lately because of it.
+    """Whether Codat's list has other texts than its status had, and no recent fetch was due to it.
 
-    A retry in the Portal changes the texts; but list and status may word them differently forever.
+    A retry in the Portal changes the texts, but list and status may also differ permanently.
     """
     texts = (known.sync.error_message, known.sync.exception_message)
     if known.job != "done" or texts == (status.error_message, status.exception_message):
@@ -139,14 +140,15 @@ def _has_other_texts(
 
 
 def correct(
-    connection: Connection, company_id: str, found: Iterable[Difference], *, now: datetime
+    connection: Connection, company_id: str, found: Sequence[Difference], *, now: datetime
 ) -> None:
     """Store the syncs that only Codat lists, enqueue a fetch for each difference, and log why.
 
-    Give it some at a time (`engine.chunked`).
+    Give it a chunk at a time (`engine.chunked`).
     """
-    by_key = {(company_id, each.sync_id): each for each in found}
-    lock_companies(connection, [company_id])
+    by_key = {(company_id, difference.sync_id): difference for difference in found}
+    is_news = any(difference.kind == "never_announced" for difference in found)
+    lock_companies(connection, [company_id], insert_missing=is_news)
     stored = load_syncs(connection, by_key.keys())
     writes = []
     for key, difference in sorted(by_key.items()):
@@ -157,7 +159,7 @@ def correct(
             after = before.sync
         else:  # what Codat's line says; the fetch completes it
             blank = Sync(*key, first_seen_at=now)
-            after = apply_status(blank, difference.status, asked_at=now, has_newer_events=False)
+            after = apply_status(blank, difference.status, requested_at=now, has_newer_events=False)
         log = [LogEntry(now, LOG_KIND, difference.reason)]
         writes.append(SyncWrite(before, after, log=log, fetch="enqueue"))
     write_syncs(connection, writes, now=now)
@@ -168,7 +170,7 @@ def enqueue_stuck(
 ) -> int:
     """Enqueue a fetch for syncs in progress since before a time; returns how many.
 
-    Left out are those whose fetch waits or was given up, and those that were verified since.
+    Left out are those whose fetch waits or was abandoned, and those that were verified since.
     """
     unasked = or_(syncs.c.verified_at.is_(None), syncs.c.verified_at < before)
     has_job = and_(jobs.c.kind == "fetch", jobs.c.key == syncs.c.id, jobs.c.state != "done")
@@ -181,8 +183,8 @@ def enqueue_stuck(
         .order_by(syncs.c.updated_at)
     )
     keys = set(connection.execute(candidates.limit(limit)).all())
-    lock_companies(connection, [company_id for company_id, _ in keys])
-    entry = LogEntry(now, "stuck", "in progress for long: Codat is asked again")
+    lock_companies(connection, [company_id for company_id, _ in keys], insert_missing=False)
+    entry = LogEntry(now, "stuck", "In progress for a long time; checked with Codat")
     writes = [
         SyncWrite(stored, stored.sync, log=[entry], fetch="enqueue")
         for _, stored in sorted(load_syncs(connection, keys).items())

@@ -18,9 +18,9 @@ def acquire(
 ) -> str | None:
     """Lock a company for one caller, at the longest until a time; None while another holds it.
 
-    Returns the idempotency key for the start, which also identifies the lock. When nobody knows
-    what became of the last start, the next request of the same content gets its key again, for as
-    long as Codat remembers keys.
+    Returns the idempotency key for the start, which also identifies the lock. If the
+    outcome of the last start is unknown, the next request of the same content gets its key again,
+    for as long as Codat remembers keys.
     """
     statement = insert(connection, start_locks)
     new = statement.excluded
@@ -51,7 +51,7 @@ def release(
     now: datetime,
     is_outcome_known: bool,
 ) -> None:
-    """Let the next caller in; the key is remembered unless it is known what became of the start."""
+    """Release the lock; its key can be used again unless the outcome of the start is known."""
     mine = (start_locks.c.company_id == company_id) & (
         start_locks.c.idempotency_key == idempotency_key
     )

@@ -1,4 +1,4 @@
-"""Syncs and transactions as rows, and rows as syncs. The one place that knows both shapes."""
+"""Converts syncs and transactions to rows, and rows to syncs. No other module does."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""The one place that writes what is known about syncs.
+"""Writes syncs and everything derived from them; no other module does.
 
 Projector, fetcher, refresh, reconciliation and rebuild end here. For each sync it takes the state
 before and after, and the new transaction list if there is one, and writes, in the caller's
@@ -10,7 +10,7 @@ locked in this order everywhere: webhook events, companies, syncs, rate-limit pa
 messages, change feed; within a table by key. So writers wait for each other and do not deadlock.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -18,9 +18,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, select
 
 from app.db import change_feed, jobs, outgoing
-from app.db.change_feed import Change
 from app.db.engine import classifier_of, insert, recipients_of
-from app.db.failed_transactions import ResolvedTransaction
 from app.db.jobs import Claim
 from app.db.many_rows import insert_many, is_any_of, update_many
 from app.db.sync_rows import StoredSync, sync_row, to_stored
@@ -64,10 +62,10 @@ class LogEntry(NamedTuple):
 
 @dataclass(slots=True)
 class SyncWrite:
-    """What becomes of one sync.
+    """A sync to write.
 
     `before` is None for a new one. `transactions` is the whole new list, None where the list stays.
-    `fetch` says what becomes of its fetch job: `enqueue` it, or `restart` it if it is unfinished or
+    `fetch` is for its fetch job: `enqueue` it, or `restart` it if it is unfinished or
     dead. `rewrite` writes the row and the list even where they are the same: what is derived is
     wrong.
     """
@@ -101,13 +99,13 @@ class SyncWrite:
 
 @dataclass(frozen=True, slots=True)
 class CodatAnswer:
-    """What Codat's API answered about one sync, asked for at `asked_at`.
+    """What Codat's API answered about one sync to a request made at `requested_at`.
 
     `transactions` is None when the list was not requested (the sync is still running) or refused.
     """
 
     status: SyncStatus
-    asked_at: datetime
+    requested_at: datetime
     transactions: tuple[Transaction, ...] | None = None
     expected: int | None = None
     steady: bool = True
@@ -115,31 +113,38 @@ class CodatAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """What an answer made of a sync; `has_newer_events`: events arrived while Codat was asked."""
+    """What an answer made of a sync; `has_newer_events`: events arrived during the request."""
 
     before: Sync
     after: Sync
     has_newer_events: bool
 
 
-def lock_companies(connection: Connection, company_ids: Iterable[str]) -> None:
-    """Lock these companies' rows until the transaction ends, and insert those that are missing.
+def lock_companies(
+    connection: Connection, company_ids: Iterable[str], *, insert_missing: bool = True
+) -> set[str]:
+    """Lock these companies' rows until the transaction ends; returns those that are stored.
 
-    Inserts come first: a transaction that waits for another's insert holds no locked row. A row
-    that an erasure deletes meanwhile is inserted once more.
+    Rows that are missing are inserted, also one that an erasure deletes meanwhile. A caller that
+    only works with stored data sets `insert_missing` to False: where the row is missing, nothing
+    else is stored (`erasure` deletes it last), and no row may be added.
+    Inserts come first: a transaction that waits for another's insert holds no locked row.
     """
+    locked: set[str] = set()
     ids = sorted(set(company_ids))
     while ids:
         these = select(companies.c.company_id).where(
             is_any_of(connection, companies.c.company_id, ids)
         )
-        stored = set(connection.execute(these).scalars())
-        missing = [{"company_id": company_id} for company_id in ids if company_id not in stored]
-        if missing:
-            connection.execute(insert(connection, companies).on_conflict_do_nothing(), missing)
+        if insert_missing:
+            stored = set(connection.execute(these).scalars())
+            missing = [{"company_id": company_id} for company_id in ids if company_id not in stored]
+            if missing:
+                connection.execute(insert(connection, companies).on_conflict_do_nothing(), missing)
         in_order = these.order_by(companies.c.company_id).with_for_update(key_share=True)
-        locked = set(connection.execute(in_order).scalars())
-        ids = [company_id for company_id in ids if company_id not in locked]
+        locked |= set(connection.execute(in_order).scalars())
+        ids = [company_id for company_id in ids if insert_missing and company_id not in locked]
+    return locked
 
 
 def load_syncs(connection: Connection, keys: Collection[SyncKey]) -> dict[SyncKey, StoredSync]:
@@ -162,13 +167,8 @@ def load_syncs(connection: Connection, keys: Collection[SyncKey]) -> dict[SyncKe
 
 def load_sync(connection: Connection, sync_pk: int) -> StoredSync | None:
     """One sync by its key, locked until the transaction ends."""
-    row = (
-        connection.execute(
-            select(syncs).where(syncs.c.id == sync_pk).with_for_update(key_share=True)
-        )
-        .mappings()
-        .first()
-    )
+    mine = select(syncs).where(syncs.c.id == sync_pk).with_for_update(key_share=True)
+    row = connection.execute(mine).mappings().first()
     return to_stored(row) if row else None
 
 
@@ -183,12 +183,20 @@ def write_syncs(connection: Connection, writes: Sequence[SyncWrite], *, now: dat
         return []
     rows_before, rows = _rows(connection, writes, now)
     pks = _write_rows(connection, writes, rows)
-    changes = _sync_changes(rows_before, rows, now)
+    payload = change_feed.sync_payload
+    changes = [
+        change_feed.sync_change(row, now)
+        for before, row in zip(rows_before, rows, strict=True)
+        if before is None or payload(before) != payload(row)
+    ]
     list_changes, resolved = write_lists(connection, _list_writes(connection, writes, pks), now)
-    _write_jobs(connection, writes, pks, now)
-    _write_log(connection, writes, pks)
+    _write_jobs_and_log(connection, writes, pks, now)
     if recipients_of(connection).webhooks:
-        _send_messages(connection, writes, pks, resolved, now)
+        for write, pk in zip(writes, pks, strict=True):
+            digest = write.before.announced_digest if write.before else None
+            stored = StoredSync(pk, write.after, now, digest)
+            outgoing.sync_ended(connection, stored, "pending", now)
+        outgoing.transactions_resolved(connection, resolved, now)
     change_feed.append(connection, changes + list_changes)
     return pks
 
@@ -206,15 +214,11 @@ def _rows(
         if write.before is not None:
             updated_at = write.before.updated_at
             row_before = sync_row(write.before.sync, updated_at=updated_at, classifier=classifier)
-            if not _visibly_differs(row_before, row):
+            if all(row_before[name] == row[name] for name in row.keys() - _INTERNAL):
                 row["updated_at"] = updated_at
         rows_before.append(row_before)
         rows.append(row)
     return rows_before, rows
-
-
-def _visibly_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    return any(before[name] != after[name] for name in after.keys() - _INTERNAL)
 
 
 def _write_rows(
@@ -242,19 +246,6 @@ def _write_rows(
     ]
 
 
-def _sync_changes(
-    rows_before: Sequence[Mapping[str, Any] | None],
-    rows: Sequence[Mapping[str, Any]],
-    now: datetime,
-) -> list[Change]:
-    payload = change_feed.sync_payload
-    return [
-        change_feed.sync_change(row, now)
-        for before, row in zip(rows_before, rows, strict=True)
-        if before is None or payload(before) != payload(row)
-    ]
-
-
 def _list_writes(
     connection: Connection, writes: Sequence[SyncWrite], pks: Sequence[int]
 ) -> list[ListWrite]:
@@ -273,39 +264,20 @@ def _list_writes(
     return lists
 
 
-def _write_jobs(
+def _write_jobs_and_log(
     connection: Connection, writes: Sequence[SyncWrite], pks: Sequence[int], now: datetime
 ) -> None:
-    enqueue, restart = [], []
+    enqueue, restart, log = [], [], []
     for write, pk in zip(writes, pks, strict=True):
         if write.fetch == "enqueue":
             enqueue.append((pk, write.after.company_id))
         elif write.fetch == "restart":
             restart.append(pk)
-    if enqueue:
-        jobs.enqueue(connection, "fetch", enqueue, now=now)
+        log += [_log_row(pk, entry) for entry in write.log]
+    jobs.enqueue(connection, "fetch", enqueue, now=now)
     if restart:
         jobs.restart(connection, "fetch", restart, now=now)
-
-
-def _send_messages(
-    connection: Connection,
-    writes: Sequence[SyncWrite],
-    pks: Sequence[int],
-    resolved: Sequence[ResolvedTransaction],
-    now: datetime,
-) -> None:
-    for write, pk in zip(writes, pks, strict=True):
-        digest = write.before.announced_digest if write.before else None
-        outgoing.sync_ended(connection, StoredSync(pk, write.after, now, digest), "pending", now)
-    outgoing.transactions_resolved(connection, resolved, now)
-
-
-def _write_log(connection: Connection, writes: Sequence[SyncWrite], pks: Sequence[int]) -> None:
-    rows = [
-        _log_row(pk, entry) for write, pk in zip(writes, pks, strict=True) for entry in write.log
-    ]
-    insert_many(connection, sync_log, rows)
+    insert_many(connection, sync_log, log)
 
 
 def _log_row(pk: int, entry: LogEntry) -> dict[str, Any]:
@@ -325,21 +297,21 @@ def record_answer(
     now: datetime,
     settle: Callable[[RecordedAnswer], Sequence[LogEntry]],
 ) -> RecordedAnswer | None:
-    """Make the sync what Codat says it is; None when another worker holds the job by now.
+    """Write Codat's answer; returns None when another worker holds the job by now.
 
     `settle` completes or reschedules the job, in this transaction, and returns entries for the
     timeline.
     """
-    lock_companies(connection, [claim.group_key])
+    lock_companies(connection, [claim.group_key], insert_missing=False)
     stored = load_sync(connection, claim.key)
     generation = jobs.current_generation(connection, claim)
     if stored is None or generation is None:
         return None
     has_newer_events = generation != claim.generation
-    # The holder of the claim asked last, even where the clock of another host was ahead of its own.
-    asked_at = max(answer.asked_at, stored.sync.verified_at or answer.asked_at)
+    # The claim's holder made the latest request, even if another host's clock was ahead.
+    requested_at = max(answer.requested_at, stored.sync.verified_at or answer.requested_at)
     after = apply_status(
-        stored.sync, answer.status, asked_at=asked_at, has_newer_events=has_newer_events
+        stored.sync, answer.status, requested_at=requested_at, has_newer_events=has_newer_events
     )
     if answer.transactions is not None:
         after = with_transactions(
@@ -366,15 +338,13 @@ def give_up(
 ) -> bool:
     """Stop fetching a sync until it is revived; False when the claim was lost or enqueued again.
 
-    Other systems now get what is known about a failed sync.
+    A failed sync is then announced with what is known about it.
     """
-    if sync_id_of(connection, claim.key) is None:  # erased: nothing of its company may come back
-        return False
-    lock_companies(connection, [claim.group_key])
+    lock_companies(connection, [claim.group_key], insert_missing=False)
     stored = load_sync(connection, claim.key)
     if stored is None or not jobs.bury(connection, claim, reason, refused_at=refused_at):
         return False
-    add_log(connection, stored.pk, LogEntry(now, "fetch", f"stopped retrying: {reason}"))
+    add_log(connection, stored.pk, LogEntry(now, "fetch", f"Stopped retrying: {reason}"))
     outgoing.sync_ended(connection, stored, "dead", now)
     return True
 
@@ -390,7 +360,7 @@ def refresh(connection: Connection, sync_id: str, company_id: str | None, *, now
     # locked before the job, as in every writer; a sync that is being erased is not found
     found = connection.execute(statement.with_for_update(key_share=True)).all()
     if len(found) > 1:
-        raise Conflict("several companies have a sync with this id; name the company_id")
+        raise Conflict("Two companies have a sync with this ID; pass company_id.")
     for row in found:
         jobs.enqueue(connection, "fetch", [(row.id, row.company_id)], now=now)
         add_log(connection, row.id, LogEntry(now, "refresh", "From the page or the API"))

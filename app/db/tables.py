@@ -1,4 +1,4 @@
-"""The tables, and nothing else; `docs/architecture.md` says what a row of each is.
+"""The tables. `docs/architecture.md` describes a row of each.
 
 Ids from Codat are text: its schema types them as plain strings. `sync_pk` refers to `syncs.id`,
 which is ours and keeps the rows narrow; `sync_id` is always Codat's.
@@ -27,8 +27,8 @@ from app.db.types import metadata as metadata
 
 def _partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     """An index of some rows, on both databases."""
-    some = text(where)
-    return Index(name, *columns, unique=unique, postgresql_where=some, sqlite_where=some)
+    condition = text(where)
+    return Index(name, *columns, unique=unique, postgresql_where=condition, sqlite_where=condition)
 
 
 def _columns(kind: Any, *names: str, nullable: bool = True) -> Iterator[Column[Any]]:
@@ -192,7 +192,7 @@ outgoing_messages = Table(
     Column("digest", Text),  # of what it says, to recognize a repetition
     Column("body", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("ended_at", UtcTime),  # delivered or given up
+    Column("ended_at", UtcTime),  # delivered or abandoned
     UniqueConstraint("message_id", "recipient"),
     Index("ix_outgoing_messages_sync", "sync_pk", "kind"),
     Index("ix_outgoing_messages_company", "company_id"),

@@ -43,10 +43,10 @@ class ListWrite:
     def failed_by_key(self) -> dict[TransactionKey, bool]:
         """The transactions that it names, before or now, and whether one of their rows failed."""
         found: dict[TransactionKey, bool] = {}
-        for each in (*self.old, *self.new):
-            if each.transaction_id is not None:
-                key = self.sync.company_id, each.transaction_id
-                found[key] = found.get(key, False) or is_failed(each.status)
+        for transaction in (*self.old, *self.new):
+            if transaction.transaction_id is not None:
+                key = self.sync.company_id, transaction.transaction_id
+                found[key] = found.get(key, False) or is_failed(transaction.status)
         return found
 
     def is_subject_of(self, failure: Mapping[str, Any]) -> bool:
@@ -55,61 +55,58 @@ class ListWrite:
 
     @property
     def has_unnamed_failure(self) -> bool:
-        """True when a failed row names no transaction."""
-        rows = (*self.old, *self.new)
-        return any(each.transaction_id is None and is_failed(each.status) for each in rows)
+        """True when a failed row names no transaction, before or now."""
+        return any(
+            transaction.transaction_id is None and is_failed(transaction.status)
+            for transaction in (*self.old, *self.new)
+        )
 
 
 def load_lists(connection: Connection, sync_pks: Sequence[int]) -> dict[int, list[Transaction]]:
     """The transaction lists of these syncs, in Codat's order."""
     found: dict[int, list[Transaction]] = {}
-    columns = [transactions.c[name] for name in Transaction._fields]
     if not sync_pks:
         return found
     rows = connection.execute(
-        select(transactions.c.sync_pk, *columns)
+        select(transactions.c.sync_pk, *(transactions.c[name] for name in Transaction._fields))
         .where(is_any_of(connection, transactions.c.sync_pk, sync_pks))
         .order_by(transactions.c.sync_pk, transactions.c.position)
     )
-    for pk, *row in rows:
-        found.setdefault(pk, []).append(Transaction(*row))
+    for pk, *columns in rows:
+        found.setdefault(pk, []).append(Transaction(*columns))
     return found
-
-
-def load_transactions(connection: Connection, sync_pk: int) -> list[Transaction]:
-    """A sync's transaction list, in Codat's order."""
-    return load_lists(connection, [sync_pk]).get(sync_pk, [])
 
 
 def write_lists(
     connection: Connection, lists: Sequence[ListWrite], now: datetime
 ) -> tuple[list[Change], list[ResolvedTransaction]]:
-    """Put the new lists in place of the old ones, and follow what that means for failures.
+    """Replace the old lists by the new ones, and update the failures.
 
     Returns the changes of single transactions, and the transactions that are resolved now.
     """
     if not lists:
         return [], []
     classifier = classifier_of(connection)
-    values = {each.pk: ContentValues(each.sync.status_code, classifier) for each in lists}
-    replaced = [each for each in lists if each.is_replaced]
-    if emptied := [each.pk for each in replaced if each.old]:
+    values = {write.pk: ContentValues(write.sync.status_code, classifier) for write in lists}
+    replaced = [write for write in lists if write.is_replaced]
+    if emptied := [write.pk for write in replaced if write.old]:
         of_these = is_any_of(connection, transactions.c.sync_pk, emptied)
         connection.execute(delete(transactions).where(of_these))
     rows = (
-        row for each in replaced for row in transaction_rows(each.pk, each.new, values[each.pk])
+        row for write in replaced for row in transaction_rows(write.pk, write.new, values[write.pk])
     )
     insert_many(connection, transactions, rows)
-    changes = [change for each in replaced for change in _list_changes(each, values[each.pk], now)]
-    for each in lists:
-        if each.has_unnamed_failure:
-            recompute_unnamed(connection, each.pk, each.sync)
+    changes = [
+        change for write in replaced for change in _list_changes(write, values[write.pk], now)
+    ]
+    if unnamed := [write.pk for write in lists if write.has_unnamed_failure]:
+        failed_transactions.recompute_unnamed(connection, unnamed)
     return changes, _follow_failures(connection, lists, values)
 
 
-def _list_changes(each: ListWrite, values: ContentValues, now: datetime) -> Iterator[Change]:
+def _list_changes(write: ListWrite, values: ContentValues, now: datetime) -> Iterator[Change]:
     """One change for each transaction whose rows differ, with all the rows that it has now."""
-    sync, old, new = each.sync, _content_by_id(each.old), _content_by_id(each.new)
+    sync, old, new = write.sync, _content_by_id(write.old), _content_by_id(write.new)
     payloads: dict[tuple[Content, ...], str] = {}
     for transaction_id in old | new:
         contents = new.get(transaction_id, ())
@@ -136,22 +133,23 @@ def _follow_failures(
 
     One that did not fail here and has no failure stored never failed.
     """
-    named = [each.failed_by_key() for each in lists]
-    failed = {key for each in named for key, has_failed in each.items() if has_failed}
+    named = [write.failed_by_key() for write in lists]
+    failed = {key for keys in named for key, has_failed in keys.items() if has_failed}
     occurrences = Counter(chain.from_iterable(named))
     stored = failed_transactions.load(connection, occurrences.keys())
     wanted = failed | stored.keys()
     newest = _newest_of_companies(connection, lists)
     latest: dict[TransactionKey, list[Attempt]] = {}
-    for each, keys in zip(lists, named, strict=True):
-        if each.pk in newest:
+    for write, keys in zip(lists, named, strict=True):
+        if write.pk in newest:
             only_here = {
                 key
                 for key in keys.keys() & wanted
-                if occurrences[key] == 1 and not (key in stored and each.is_subject_of(stored[key]))
+                if occurrences[key] == 1
+                and not (key in stored and write.is_subject_of(stored[key]))
             }
-            latest |= _attempts(each, values[each.pk], only_here)
-    return failed_transactions.recompute(connection, wanted, stored=stored, latest=latest).resolved
+            latest |= _attempts(write, values[write.pk], only_here)
+    return failed_transactions.recompute(connection, wanted, stored=stored, latest=latest)[1]
 
 
 def _newest_of_companies(connection: Connection, lists: Sequence[ListWrite]) -> set[int]:
@@ -164,7 +162,7 @@ def _newest_of_companies(connection: Connection, lists: Sequence[ListWrite]) -> 
         .limit(1)
         .scalar_subquery()
     )
-    unmoved = [each.pk for each in lists if not each.is_moved]
+    unmoved = [write.pk for write in lists if not write.is_moved]
     these = select(syncs.c.id).where(
         is_any_of(connection, syncs.c.id, unmoved), syncs.c.id == newest
     )
@@ -172,44 +170,17 @@ def _newest_of_companies(connection: Connection, lists: Sequence[ListWrite]) -> 
 
 
 def _attempts(
-    each: ListWrite, values: ContentValues, keys: Set[TransactionKey]
+    write: ListWrite, values: ContentValues, keys: Set[TransactionKey]
 ) -> dict[TransactionKey, list[Attempt]]:
     """What a sync did to these transactions; nothing to those that it no longer names."""
-    sync, at = each.sync, each.sync.occurred_at
+    pk, sync, at = write.pk, write.sync, write.sync.occurred_at
     if at is None:
         return {}
     found: dict[TransactionKey, list[Attempt]] = {key: [] for key in keys}
-    for position, transaction in enumerate(each.new):
+    for position, transaction in enumerate(write.new):
         attempts = found.get((sync.company_id, transaction.transaction_id or ""))
         if attempts is not None:
             row = values[transaction[1:]]
-            attempts.append(
-                Attempt(
-                    at,
-                    each.pk,
-                    sync.sync_id,
-                    position,
-                    transaction.status,
-                    row["cause_key"],
-                    row["fingerprint"],
-                )
-            )
+            cause = row["cause_key"], row["fingerprint"]
+            attempts.append(Attempt(at, pk, sync.sync_id, position, transaction.status, *cause))
     return found
-
-
-def recompute_unnamed(connection: Connection, pk: int, sync: Sync) -> int:
-    """Work out again the failures of a sync that name no transaction; returns how many differed."""
-    rows = connection.execute(
-        select(transactions).where(
-            transactions.c.sync_pk == pk,
-            transactions.c.transaction_id.is_(None),
-            transactions.c.failed.is_(True),
-        )
-    )
-    at = sync.occurred_at
-    attempts = [
-        Attempt(at, pk, sync.sync_id, row.position, row.status, row.cause_key, row.fingerprint)
-        for row in rows
-        if at is not None
-    ]
-    return failed_transactions.recompute_unnamed(connection, sync.company_id, pk, attempts)

@@ -75,7 +75,7 @@ def check_sqlite_location(path: str, mounts: str) -> Misconfiguration | None:
             f"The SQLite file of DATABASE_URL is on a network file system ({kind}).",
             "Move it to a local disk, or use PostgreSQL: file locks are not safe there.",
         )
-    if kind in _EPHEMERAL_FILE_SYSTEMS or any(_is_in(path, each) for each in _TEMPORARY_FOLDERS):
+    if kind in _EPHEMERAL_FILE_SYSTEMS or any(_is_in(path, f) for f in _TEMPORARY_FOLDERS):
         return Misconfiguration(
             "sqlite_ephemeral",
             "The SQLite file of DATABASE_URL is in a temporary location.",

@@ -1,6 +1,6 @@
 """Values that the layers exchange: a webhook event, a sync status, a transaction.
 
-Nothing here knows HTTP, JSON or SQL. Times are aware and in UTC; `None` means unknown.
+Independent of HTTP, JSON and SQL. Times are aware and in UTC; `None` means unknown.
 """
 
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def backoff(attempts: int, jitter: float) -> timedelta:
 
 
 def pause_until(retry_after: timedelta | None, now: datetime) -> datetime:
-    """Until when all calls to Codat pause after a 429: as long as it asks, a day at most."""
+    """Until when all calls to Codat pause after a 429: `retry_after`, a day at most."""
     return now + min(retry_after or RATE_LIMIT_PAUSE, LONGEST_RETRY_AFTER)
 
 
@@ -76,7 +76,7 @@ def next_fetch_attempt(
     if failure == "rate_limited":
         return Retry(now + RATE_LIMIT_RECHECK, refund_attempt=True)
     if failure == "final":
-        return Stop("Codat's answer will not change until somebody acts")
+        return Stop("Codat's answer is final")
     if attempts >= max_attempts:
         return Stop(f"stopped after {attempts} attempts")
     pause = backoff(attempts, random())

@@ -4,7 +4,7 @@ A sync has two sources. *Webhook events* only accumulate: for each kind of event
 which one was received, for the sync's own times the earliest; so order, number and timing of
 deliveries do not matter. *Codat's status endpoint* replaces its earlier answer and covers every
 event received up to then. An event received later is *unverified*: it counts, failure first, until
-Codat is asked again.
+the next fetch.
 
     received:  nothing → started → completed → failed        (never back)
     verified:  running | completed | failed                  (Codat's status, at `verified_at`)
@@ -120,7 +120,7 @@ class Sync(NamedTuple):
 
     @property
     def state(self) -> State:
-        """Failed beats completed until Codat's own status, asked for later, says otherwise.
+        """`failed` overrides `completed` until a later request of Codat's status shows otherwise.
 
         A sync with any failed transaction counts as failed (Codat docs, "Monitor sync health").
         """
@@ -207,7 +207,7 @@ def apply_event(sync: Sync, event: WebhookEvent) -> Sync:
 
 
 def _apply_reported_status(sync: Sync, status: SyncStatus) -> Sync:
-    """A status in a webhook's body counts only while Codat itself has not been asked."""
+    """A status in a webhook's body counts only until Codat's API has answered."""
     if sync.verified_at or _rank(status) <= _rank(sync):
         return sync
     return _with_status(sync, status)
@@ -224,24 +224,24 @@ def _with_status(sync: Sync, status: SyncStatus) -> Sync:
 
 
 def apply_status(
-    sync: Sync, status: SyncStatus, *, asked_at: datetime, has_newer_events: bool
+    sync: Sync, status: SyncStatus, *, requested_at: datetime, has_newer_events: bool
 ) -> Sync:
-    """The sync after the answer of Codat's status endpoint, asked for at `asked_at`.
+    """The sync after the answer of Codat's status endpoint, requested at `requested_at`.
 
-    `has_newer_events` is true when an event was projected after the question was put: then the
+    `has_newer_events` is true when an event was projected after the request was sent: then the
     answer covers only the events received before. Otherwise it covers all of them, even where the
     clock of another host stamped one later. An answer older than the one at hand changes nothing.
     """
-    if sync.verified_at and asked_at < sync.verified_at:
+    if sync.verified_at and requested_at < sync.verified_at:
         return sync
-    after = _with_status(sync, status)._replace(verified_at=asked_at)
+    after = _with_status(sync, status)._replace(verified_at=requested_at)
     phase = after.verified_phase
     if phase == "running":
         return after._replace(codat_started_at=_earliest(after.codat_started_at, status.sync_utc))
     if phase is None:
         return after
     received = [] if has_newer_events else after.events_received_at
-    return after._replace(events_verified_at=max([asked_at, *received]))
+    return after._replace(events_verified_at=max([requested_at, *received]))
 
 
 def with_transactions(
@@ -283,7 +283,7 @@ def inline_list_wins(sync: Sync, key: str) -> bool:
 
 
 def reason_to_fetch_again(sync: Sync) -> str | None:
-    """Why Codat must be asked about this sync again, or None when its truth is known."""
+    """Why this sync must be fetched again, or None when everything about it is verified."""
     has_unverified_end = sync.has_unverified_failure or sync.has_unverified_completion
     if has_unverified_end and sync.verified_phase not in ("completed", "failed"):
         status = sync.status or sync.status_code

@@ -28,7 +28,7 @@ class TransactionCounts:
 
 def is_failed(status: str | None) -> bool:
     """True for the statuses that mean a transaction did not reach the accounting software."""
-    return status is not None and status.strip().lower() in FAILED_STATUSES
+    return classify(status) == "failed"
 
 
 def classify(status: str | None) -> TransactionClass:
@@ -49,7 +49,7 @@ def worst(statuses: Iterable[str | None]) -> TransactionClass:
 def count(transactions: Sequence[Transaction]) -> TransactionCounts:
     """Count the rows of a transaction list by class."""
     by_class: Counter[str] = Counter()
-    for status, rows in Counter(each.status for each in transactions).items():
+    for status, rows in Counter(row.status for row in transactions).items():
         by_class[classify(status)] += rows
     return TransactionCounts(total=len(transactions), **{name: by_class[name] for name in CLASSES})
 

@@ -1,6 +1,6 @@
-"""Are webhooks being lost, or is it just quiet? And until when can the Portal replay them?
+"""Detects lost webhooks, and the deadline by which the Portal can replay them.
 
-Judged by Codat's clock: a sync that Codat lists and no webhook reported, long after it ended, is a
+By Codat's clock: a sync that Codat lists and no webhook reported, long after it ended, is a
 loss; no sync at all is quiet. Codat retries a delivery for 27 h 35 min, disables an endpoint after
 five days of failures, and replays up to two weeks (Codat docs, "Webhooks: troubleshooting").
 """
@@ -122,7 +122,7 @@ def check_endpoints(endpoints: Sequence[Endpoint]) -> list[Finding]:
 def _is_ours(endpoint: Endpoint) -> bool:
     try:
         return urlsplit(endpoint.url).path.rstrip("/").endswith(WEBHOOK_PATH)
-    except ValueError:  # Codat lists what somebody typed
+    except ValueError:  # Codat lists URLs as they were entered
         return False
 
 

@@ -7,17 +7,13 @@ whole time. FastAPI redirects nothing: for Codat a redirect is a failed delivery
 """
 
 import os
-import re
-import time
-import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import VERSION
@@ -33,10 +29,10 @@ from app.web.dependencies import Clock, InteractiveCalls, SyncStarter, WakeWorke
 from app.web.http_limits import BodyBudget, BodyLimit
 from app.web.metrics import Metrics
 from app.web.pages import router as pages
+from app.web.request_context import RequestContext
 from app.web.webhooks import WebhookEndpoint
 
 TITLE = "Codat Sync for Expenses receiver"
-_REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,39 +100,3 @@ def create_app(
         body_budget=budget,
     )
     return app
-
-
-class RequestContext:
-    """ASGI middleware: a request id in the log lines and the answer, and the request's metrics."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        # the caller's id when it is plain and short, else a new one
-        sent = dict(scope["headers"]).get(b"x-request-id", b"")
-        request_id = bytes(sent) if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex.encode()
-        started = time.perf_counter()
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                seconds, route = time.perf_counter() - started, _route_template(scope)
-                self._metrics.record_request(scope["method"], route, message["status"], seconds)
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
-            await send(message)
-
-        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
-            await self._app(scope, receive, send_with_id)
-
-
-def _route_template(scope: Scope) -> str:
-    """The matched route, `/api/v1/syncs/{sync_id}`; "other" where nothing matched."""
-    # FastAPI's route has its own path only; the context has the prefixes of its routers too
-    context = scope.get("fastapi", {}).get("effective_route_context")
-    template = getattr(context, "path_format", None) or getattr(scope.get("route"), "path", None)
-    return template or "other"

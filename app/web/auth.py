@@ -11,6 +11,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from app.settings import Settings
 
+MISSING_KEY = "Missing or invalid API key"
 _BEARER = HTTPBearer(auto_error=False, description="One of the keys in `API_KEYS`.")
 _CODAT_STYLE = APIKeyHeader(
     name="Authorization",
@@ -21,30 +22,37 @@ _CODAT_STYLE = APIKeyHeader(
 
 
 async def require_key(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 ) -> None:
     """Raise HTTPException (401) unless the request has one of `API_KEYS` as a Bearer token."""
-    _require(request, [_to_bytes(credentials.credentials)] if credentials else [], "Bearer")
+    candidates = [_to_bytes(credentials.credentials)] if credentials else []
+    if find_key(request.app.state.settings, candidates) is None:
+        raise HTTPException(401, MISSING_KEY, {"WWW-Authenticate": "Bearer"})
 
 
 async def require_codat_key(
     request: Request, header: Annotated[str | None, Security(_CODAT_STYLE)]
 ) -> None:
     """Raise HTTPException (401) unless the request has a key in a form that Codat's SDKs use."""
-    _require(request, _codat_style_keys(header or ""), 'Basic realm="codat", Bearer')
+    if find_key(request.app.state.settings, _codat_style_keys(header or "")) is None:
+        challenge = 'Basic realm="codat", Bearer'
+        raise HTTPException(401, MISSING_KEY, {"WWW-Authenticate": challenge})
 
 
-def _require(request: Request, candidates: Iterable[bytes], challenge: str) -> None:
-    if not is_key(request.app.state.settings, candidates):
-        raise HTTPException(401, "Missing or invalid API key", {"WWW-Authenticate": challenge})
+def api_keys(settings: Settings) -> list[bytes]:
+    """The `API_KEYS` of the settings."""
+    return [key.get_secret_value().encode() for key in settings.api_keys]
 
 
-def is_key(settings: Settings, candidates: Iterable[bytes]) -> bool:
-    """Return whether a candidate is one of `API_KEYS`; takes equally long for near misses."""
-    keys = [hashlib.sha256(key.get_secret_value().encode()).digest() for key in settings.api_keys]
+def find_key(settings: Settings, candidates: Iterable[bytes]) -> bytes | None:
+    """The one of `API_KEYS` that is among the candidates; takes equally long for near misses."""
     digests = [hashlib.sha256(candidate).digest() for candidate in candidates]
-    return sum(hmac.compare_digest(key, digest) for key in keys for digest in digests) > 0
+    found = None
+    for key in api_keys(settings):
+        ours = hashlib.sha256(key).digest()
+        if sum(hmac.compare_digest(ours, digest) for digest in digests):
+            found = key
+    return found
 
 
 def _codat_style_keys(header: str) -> list[bytes]:

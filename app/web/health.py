@@ -1,4 +1,4 @@
-"""Endpoints for the platform: is the process alive, can it serve, and its metrics.
+"""Health endpoints: whether the process is alive, whether it can serve, and its metrics.
 
 They need no key, so their answers contain no address, user or message of the database.
 """
@@ -35,7 +35,7 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests can be served. Each check is `ok` or the reason why not."""
+    """Whether requests can be served. Each check is `ok` or the reason for its failure."""
 
     ready: bool
     checks: dict[str, str]
@@ -65,20 +65,19 @@ class ReadinessProbe:
 
     def check(self) -> Readiness:
         """Check the database, the schema and the worker's heartbeat."""
+        checks = {"database": OK, "schema": OK, "worker": OK}
         try:
             with self._database.reading(priority=True) as connection:
                 if self._monotonic() >= self._schema_ok_until:
                     # at most once a minute: a probe runs every few seconds
                     migrations.check(connection)
                     self._schema_ok_until = self._monotonic() + SCHEMA_CHECK_EVERY_S
-                worker = self._worker_state(workers.last_seen(connection))
+                checks["worker"] = self._worker_state(workers.last_seen(connection))
         except SchemaError as error:
-            checks = {"database": OK, "schema": str(error), "worker": _SKIPPED}
-            return Readiness(ready=False, checks=checks)
+            checks |= {"schema": str(error), "worker": _SKIPPED}
         except DatabaseUnavailable:
             return _not_ready(_UNREACHABLE)
-        checks = {"database": OK, "schema": OK, "worker": worker}
-        return Readiness(ready=worker == OK, checks=checks)
+        return Readiness(ready=set(checks.values()) == {OK}, checks=checks)
 
     def _worker_state(self, seen_at: datetime | None) -> str:
         if seen_at is None:
@@ -112,7 +111,7 @@ async def livez() -> Liveness:
 async def readyz(request: Request) -> Response:
     """200 if the database answers, its schema is current and a worker is alive; else 503.
 
-    Webhook events that are still to be projected do not matter here.
+    Pending webhook events do not affect readiness.
     """
     probe: ReadinessProbe = request.app.state.readiness_probe
     readiness = await probe()

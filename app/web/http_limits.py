@@ -1,12 +1,12 @@
-"""Every bound on what a connection may cost: number, headers, bodies, time.
+"""Limits on connections: their number, headers, bodies, and times.
 
 uvicorn's parser has no such bounds: endless headers would fill the memory, and a connection that
-sends half a request would stay open forever. `BoundedProtocol` adds them per connection:
+sends half a request would never be closed. `BoundedProtocol` adds them per connection:
 
     431  64 KiB without the end of the headers, or of the trailers after a chunked body
     408  20 seconds without the end of the headers
     400  more than 16 requests sent ahead of their answers
-    503  more than 2000 connections at once
+    503  more than 2000 concurrent connections
 
 The connection is closed when a body takes longer than 30 seconds, and when a client reads nothing
 of an answer for 60. `BodyBudget` bounds the memory of bodies over all connections, and `BodyLimit`
@@ -15,6 +15,8 @@ the bodies of all routes but the webhook endpoint, which has its own limit and t
 
 import asyncio
 import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
@@ -38,7 +40,7 @@ BODY_COMPLETE = "app.body_complete"
 
 
 def max_connections() -> int:
-    """The connections that may be open at once. Raises the limit on open files where it can."""
+    """The most concurrent connections. Raises the limit on open files where it can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + OTHER_FILES
     if soft < wanted:
@@ -51,23 +53,32 @@ def max_connections() -> int:
 class BodyBudget:
     """The bytes of bodies that all requests together may hold in memory before they are verified.
 
-    For one event loop. Acquire the size of each piece as it arrives, and release the sum when the
-    body is verified, refused or abandoned.
+    For one event loop.
     """
 
     limit: int
     used: int = 0
 
-    def acquire(self, size: int) -> bool:
-        """Take `size` bytes; False, and nothing taken, when that is more than is left."""
-        if self.used + size > self.limit:
-            return False
-        self.used += size
-        return True
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], bool]]:
+        """A function that takes bytes for one request; they are given back at the end.
 
-    def release(self, size: int) -> None:
-        """Give back what was acquired."""
-        self.used -= size
+        The function returns False, and takes nothing, when that is more than is left.
+        """
+        held = 0
+
+        def acquire(size: int) -> bool:
+            nonlocal held
+            if self.used + size > self.limit:
+                return False
+            self.used += size
+            held += size
+            return True
+
+        try:
+            yield acquire
+        finally:
+            self.used -= held
 
 
 class BodyLimit:
@@ -95,18 +106,16 @@ class BodyLimit:
             nonlocal size
             message = await receive()
             arrived = len(message.get("body", b""))
-            if size + arrived > self._max_bytes:
+            size += arrived
+            if size > self._max_bytes:
                 raise HTTPException(413, "The body is too large.")
-            if not self._budget.acquire(arrived):
+            if not acquire(arrived):
                 detail = "Too many request bodies are in memory. Try again later."
                 raise HTTPException(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
-            size += arrived
             return message
 
-        try:
+        with self._budget.share() as acquire:
             await self._app(scope, bounded_receive, send)
-        finally:
-            self._budget.release(size)
 
 
 class LimitExceeded(Exception):

@@ -1,7 +1,7 @@
 """`/openapi.json` with real examples, and `/docs`: Swagger UI with files served from here.
 
 FastAPI's own page loads its files from other hosts, which a network without internet access cannot
-reach. Its `/openapi.json` is generated for each request; everybody may request it, so this one is
+reach. Its `/openapi.json` is generated for each request; this one, which needs no key, is
 generated once.
 """
 
@@ -32,10 +32,6 @@ _WEBHOOK_RESPONSES = {
     408: "The body arrived too slowly.",
     413: "The body is larger than `MAX_BODY_BYTES`.",
     503: "The event cannot be stored now. Send it again.",
-}
-_WEBHOOK_RESPONSE_HEADERS = {
-    405: {"Allow": {"schema": {"type": "string"}}},
-    503: {"Retry-After": {"schema": {"type": "integer"}}},
 }
 _WEBHOOK_HEADERS = {
     "webhook-id": "The message ID, the same for every attempt. `svix-id` in the older family.",
@@ -98,12 +94,25 @@ def install(app: FastAPI) -> None:
 
 def _add_webhook_endpoint(description: dict[str, Any]) -> None:
     """Describe the endpoint, which stands in front of FastAPI and is no route of it."""
-    description["paths"].setdefault(
-        WEBHOOK_PATH, {method: _webhook_call(method) for method in ("post", "put")}
-    )
+    calls = {method: _webhook_call(method) for method in ("post", "put")}
+    description["paths"].setdefault(WEBHOOK_PATH, calls)
 
 
 def _webhook_call(method: str) -> dict[str, Any]:
+    members = Problem.model_json_schema()["properties"]
+    names = ("type", "title", "status")
+    problem = {
+        "type": "object",
+        "required": list(names),
+        "properties": {name: members[name] for name in names},
+    }
+    responses: dict[str, dict[str, Any]] = {}
+    for status, text in _WEBHOOK_RESPONSES.items():
+        responses[str(status)] = {"description": text}
+        if status >= 400:
+            responses[str(status)]["content"] = {MEDIA_TYPE: {"schema": problem}}
+    responses["405"]["headers"] = {"Allow": {"schema": {"type": "string"}}}
+    responses["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return {
         "tags": ["Webhooks"],
         "summary": "Deliver a webhook event",
@@ -126,30 +135,8 @@ def _webhook_call(method: str) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": _WEBHOOK_BODY}},
         },
-        "responses": {
-            str(status): _webhook_response(status, text)
-            for status, text in _WEBHOOK_RESPONSES.items()
-        },
+        "responses": responses,
     }
-
-
-def _webhook_response(status: int, text: str) -> dict[str, Any]:
-    response: dict[str, Any] = {"description": text}
-    if status >= 400:
-        schema = Problem.model_json_schema()
-        names = ("type", "title", "status")
-        response["content"] = {
-            MEDIA_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": list(names),
-                    "properties": {name: schema["properties"][name] for name in names},
-                }
-            }
-        }
-    if status in _WEBHOOK_RESPONSE_HEADERS:
-        response["headers"] = _WEBHOOK_RESPONSE_HEADERS[status]
-    return response
 
 
 def _add_examples(description: dict[str, Any]) -> None:

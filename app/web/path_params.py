@@ -33,30 +33,26 @@ Id = Annotated[str, Path(max_length=MAX_ID_LENGTH), REJECT_NUL, NO_NUL_PATTERN]
 class IdRoute(APIRoute):
     """A route whose IDs may contain encoded slashes."""
 
+    merges_slashes = False
+
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match the segments of the path as it was sent."""
+        path: str = scope["path"]
         raw: bytes = scope.get("raw_path") or b""
-        path = _decode_segments(raw) if b"%2f" in raw.lower() else scope["path"]
-        match, child = super().matches({**scope, "path": self.normalize_path(path)})
+        if b"%2f" in raw.lower():
+            segments = raw.split(b"?")[0].decode("latin-1").split("/")
+            path = "/".join(unquote(segment).replace("/", _SLASH) for segment in segments)
+        if self.merges_slashes:
+            path = re.sub("/{2,}", "/", path)
+        match, child = super().matches({**scope, "path": path})
         child["path_params"] = {
             name: value.replace(_SLASH, "/") if isinstance(value, str) else value
             for name, value in child.get("path_params", {}).items()
         }
         return match, child
 
-    def normalize_path(self, path: str) -> str:
-        """Return the path to match."""
-        return path
-
 
 class LenientRoute(IdRoute):
     """A route that also accepts repeated slashes, which Codat's SDKs send."""
 
-    def normalize_path(self, path: str) -> str:
-        """Return the path with each run of slashes as one."""
-        return re.sub("/{2,}", "/", path)
-
-
-def _decode_segments(raw_path: bytes) -> str:
-    segments = raw_path.split(b"?")[0].decode("latin-1").split("/")
-    return "/".join(unquote(segment).replace("/", _SLASH) for segment in segments)
+    merges_slashes = True

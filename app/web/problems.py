@@ -60,6 +60,7 @@ class Fault:
     wrong: Sequence[InvalidParameter] = ()
 
 
+_UNEXPECTED = Fault(500, "Unexpected error. It has been logged.")
 Shape = Callable[[Request, Fault], Response]
 
 # Error, status, detail. Without a detail, the error's own text is returned.
@@ -81,18 +82,18 @@ TABLE: tuple[tuple[type[errors.ServiceError], int, str | None], ...] = (
 def install(app: FastAPI) -> None:
     """Register the handlers of all errors, and describe their format in OpenAPI."""
     app.state.problem_shapes = {}
-    app.add_exception_handler(errors.ServiceError, _handle_service_error)
-    app.add_exception_handler(RequestValidationError, _handle_validation_error)
-    app.add_exception_handler(HTTPException, _handle_http_exception)
-    app.add_exception_handler(Exception, _handle_unexpected_error)
+    for kind in (errors.ServiceError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _handle)
     extend_openapi(app, _add_schemas)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these errors."""
+    """The `responses` of a route that may answer with these statuses."""
     content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content}
+        if status >= 400
+        else {"description": "Not changed since the ETag in `If-None-Match`."}
         for status in statuses
     }
 
@@ -119,36 +120,42 @@ def _add_schemas(description: dict[str, Any]) -> None:
         schemas.pop(unused, None)
 
 
-async def _handle_service_error(request: Request, error: Exception) -> Response:
-    for kind, status, detail in TABLE:
+async def _handle(request: Request, error: Exception) -> Response:
+    fault = _to_fault(error)
+    if fault is _UNEXPECTED:
+        _log.error("unexpected error", path=_path(request), kind=type(error).__name__)
+    elif isinstance(error, errors.ServiceError) and fault.status >= 500:
+        _log.warning("request failed", path=_path(request), reason=str(error))
+    return _respond(request, fault)
+
+
+def _to_fault(error: Exception) -> Fault:
+    if isinstance(error, RequestValidationError):
+        # names each invalid parameter and repeats none of their values
+        wrong = [
+            InvalidParameter(name=_parameter_name(detail["loc"]), reason=_reason(detail))
+            for detail in error.errors()
+        ]
+        names = ", ".join(dict.fromkeys(parameter.name for parameter in wrong))
+        return Fault(422, f"Invalid parameters: {names}", wrong=wrong)
+    if isinstance(error, HTTPException):
+        phrase = HTTPStatus(error.status_code).phrase
+        detail = str(error.detail or phrase)
+        if detail == phrase:
+            detail = _DEFAULT_DETAILS.get(error.status_code, phrase)
+        return Fault(error.status_code, detail, dict(error.headers or {}))
+    for kind, status, text in TABLE:
         if isinstance(error, kind):
-            if status >= 500:
-                _log.warning("request failed", path=_path(request), reason=str(error))
-            return _respond(request, _to_fault(error, status, detail))
-    return await _handle_unexpected_error(request, error)
-
-
-def _to_fault(error: errors.ServiceError, status: int, detail: str | None) -> Fault:
-    wrong: tuple[InvalidParameter, ...] = ()
-    if isinstance(error, errors.BadRequest):
-        wrong = (InvalidParameter(name=error.name, reason=error.reason),)
-    headers = {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        retry_after = getattr(error, "retry_after", None)
-        seconds = max(1, int(retry_after.total_seconds())) if retry_after else RETRY_AFTER_S
-        headers["Retry-After"] = str(seconds)
-    return Fault(status, detail or str(error), headers, wrong)
-
-
-async def _handle_validation_error(request: Request, error: Exception) -> Response:
-    """A 422 that names each invalid parameter and repeats none of their values."""
-    details = error.errors() if isinstance(error, RequestValidationError) else []
-    wrong = [
-        InvalidParameter(name=_parameter_name(detail["loc"]), reason=_reason(detail))
-        for detail in details
-    ]
-    names = ", ".join(dict.fromkeys(parameter.name for parameter in wrong))
-    return _respond(request, Fault(422, f"Invalid parameters: {names}", wrong=wrong))
+            headers = {}
+            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+                wait = getattr(error, "retry_after", None)
+                seconds = max(1, int(wait.total_seconds())) if wait else RETRY_AFTER_S
+                headers["Retry-After"] = str(seconds)
+            wrong = []
+            if isinstance(error, errors.BadRequest):
+                wrong = [InvalidParameter(name=error.name, reason=error.reason)]
+            return Fault(status, text or str(error), headers, wrong)
+    return _UNEXPECTED
 
 
 def _parameter_name(location: Sequence[Any]) -> str:
@@ -161,21 +168,6 @@ def _reason(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "extra_forbidden":
         return "is not a parameter of this call"
     return str(detail["msg"]).removeprefix("Value error, ")
-
-
-async def _handle_http_exception(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        return await _handle_unexpected_error(request, error)
-    phrase = HTTPStatus(error.status_code).phrase
-    detail = str(error.detail or phrase)
-    if detail == phrase:
-        detail = _DEFAULT_DETAILS.get(error.status_code, phrase)
-    return _respond(request, Fault(error.status_code, detail, dict(error.headers or {})))
-
-
-async def _handle_unexpected_error(request: Request, error: Exception) -> Response:
-    _log.error("unexpected error", path=_path(request), kind=type(error).__name__)
-    return _respond(request, Fault(500, "Unexpected error. It has been logged."))
 
 
 def _respond(request: Request, fault: Fault) -> Response:

@@ -3,7 +3,7 @@
 A thread that waits for a frozen database cannot be interrupted, and Python waits for its threads.
 So the first signal starts a timer, and when it runs out the process exits. Nothing is lost by that:
 webhooks are acknowledged after the commit, and another worker takes over the leases. So the exit
-code is that of an orderly shutdown, and the log says what happened.
+code is that of an orderly shutdown, and the log has the reason.
 """
 
 import logging

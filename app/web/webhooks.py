@@ -1,19 +1,17 @@
 """The webhook endpoint: verify the signature, store the raw event, answer.
 
-A plain ASGI endpoint in front of the rest of the application, because here the cost of a request
-matters.
+A plain ASGI endpoint in front of the rest of the application, to keep the cost of a request low.
 
-    204  authentic and committed     401  not provably Codat's     413  too large
+    204  authentic and committed     401  invalid signature        413  too large
     405  neither POST nor PUT        408  the body came too slowly 503  cannot be stored now
 
 Codat counts any 2xx within 15 seconds as delivered and everything else, redirects included, as
-failed (Codat docs, "Webhooks: retry policy"), so a failure to store must never look like success.
+failed (Codat docs, "Webhooks: retry policy"), so a delivery that is not stored must not get a 2xx.
 """
 
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,37 +20,32 @@ from app.codat.webhooks.signature import Verifier
 from app.db.event_store import EventStore, ReceivedEvent
 from app.errors import DatabaseUnavailable, ServiceError, SignatureError
 from app.web.http_limits import BODY_COMPLETE, BodyBudget
+from app.web.metrics import Metrics
+from app.web.request_context import request_id_header
 
 PATHS = frozenset({b"/webhooks/codat", b"/webhooks/codat/"})  # as sent: no other spelling
 METHODS = frozenset({"POST", "PUT"})
 BODY_WITHIN_S = 20.0
-RETRY_AFTER = (b"retry-after", b"30")
+RETRY_AFTER_S = 30
+_ERRORS = {
+    401: b"Unauthorized",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    503: b"Service Unavailable",
+}
+_EXTRA_HEADERS = {405: [(b"allow", b"POST, PUT")], 503: [(b"retry-after", b"%d" % RETRY_AFTER_S)]}
 
 _log = logging.get(__name__)
-_HEADERS = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
-
-
-class EndpointMetrics(Protocol):
-    """What the endpoint counts."""
-
-    def delivery(self, result: str) -> None:
-        """One delivery ended with this result."""
-
-    def secret_matched(self, index: int, at: datetime) -> None:
-        """A delivery was signed with the secret at this place of the setting."""
 
 
 class _Rejected(ServiceError):
     """A body that is not read to its end: the result for metrics, and the answer, if any."""
 
-    def __init__(
-        self, result: str, status: int | None, title: str = "", *headers: tuple[bytes, bytes]
-    ) -> None:
+    def __init__(self, result: str, status: int | None) -> None:
         super().__init__(result)
         self.result = result
         self.status = status
-        self.title = title
-        self.headers = headers
 
 
 class WebhookEndpoint:
@@ -66,7 +59,7 @@ class WebhookEndpoint:
         store: Callable[[], EventStore],
         max_body_bytes: int,
         clock: Callable[[], datetime],
-        metrics: EndpointMetrics,
+        metrics: Metrics,
         body_budget: BodyBudget,
     ) -> None:
         self._app = app
@@ -81,30 +74,29 @@ class WebhookEndpoint:
         """Answer a delivery, by no 5xx but 503."""
         if scope["type"] != "http" or _raw_path(scope) not in PATHS:
             await self._app(scope, receive, send)
-        elif scope["method"] not in METHODS:
-            await _answer(send, 405, "Method Not Allowed", (b"allow", b"POST, PUT"))
+            return
+        request_id = request_id_header(scope)
+        status: int | None = 204
+        if scope["method"] not in METHODS:
+            status = 405
         else:
-            await self._respond(scope, receive, send)
-
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            result = await self._receive(scope, receive)
-        except SignatureError:
-            self._metrics.delivery("invalid_signature")
-            await _answer(send, 401, "Unauthorized")
-        except _Rejected as rejected:
-            self._metrics.delivery(rejected.result)
-            if rejected.status is not None:
-                await _answer(send, rejected.status, rejected.title, *rejected.headers)
-        except (DatabaseUnavailable, asyncio.CancelledError) as error:
-            # Also when the server cancels because it stops: Codat is asked to come again.
-            _log.debug("a webhook event was not stored", reason=str(error))
-            self._metrics.delivery("unavailable")
-            await _answer(send, 503, "Service Unavailable", RETRY_AFTER)
-        else:
+            try:
+                result = await self._receive(scope, receive)
+            except SignatureError:
+                result, status = "invalid_signature", 401
+            except _Rejected as rejected:
+                result, status = rejected.result, rejected.status
+            except (DatabaseUnavailable, asyncio.CancelledError) as error:
+                # Also when the server cancels because it stops: Codat sends the event again.
+                fields = {"reason": str(error), "request_id": request_id[1].decode()}
+                _log.debug("a webhook event was not stored", **fields)
+                result, status = "unavailable", 503
             self._metrics.delivery(result)
-            await send({"type": "http.response.start", "status": 204, "headers": []})
+        if status == 204:
+            await send({"type": "http.response.start", "status": 204, "headers": [request_id]})
             await send({"type": "http.response.body"})
+        elif status is not None:
+            await _answer(send, status, request_id)
 
     async def _receive(self, scope: Scope, receive: Receive) -> str:
         """Read, verify and store one delivery; returns `stored` or `duplicate`."""
@@ -112,19 +104,21 @@ class WebhookEndpoint:
             body = await self._read(scope, receive, None)
             verified = self._verifier.verify(scope["headers"], body)
         else:
-            with _BudgetShare(self._budget) as share:
+            with self._budget.share() as acquire:
                 try:
                     async with asyncio.timeout(BODY_WITHIN_S):
-                        body = await self._read(scope, receive, share)
+                        body = await self._read(scope, receive, acquire)
                 except TimeoutError:
-                    raise _Rejected("timeout", 408, "Request Timeout") from None
+                    raise _Rejected("timeout", 408) from None
                 verified = self._verifier.verify(scope["headers"], body)
         now = self._clock()
         self._metrics.secret_matched(verified.secret_index, now)
         is_new = await self._store().store(ReceivedEvent(verified.message_id, now, body))
         return "stored" if is_new else "duplicate"
 
-    async def _read(self, scope: Scope, receive: Receive, share: "_BudgetShare | None") -> bytes:
+    async def _read(
+        self, scope: Scope, receive: Receive, acquire: Callable[[int], bool] | None
+    ) -> bytes:
         self._require_size(_content_length(scope))
         chunks: list[bytes] = []
         size = 0
@@ -136,34 +130,15 @@ class WebhookEndpoint:
             chunk = message.get("body", b"")
             size += len(chunk)
             self._require_size(size)
-            if share is not None:
-                share.acquire(len(chunk))
+            if acquire is not None and not acquire(len(chunk)):
+                raise _Rejected("unavailable", 503)
             chunks.append(chunk)
             more = message.get("more_body", False)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _require_size(self, size: int) -> None:
         if size > self._max_body_bytes:
-            raise _Rejected("too_large", 413, "Content Too Large")
-
-
-class _BudgetShare:
-    """What one request holds of the budget for bodies; released however it ends."""
-
-    def __init__(self, budget: BodyBudget) -> None:
-        self._budget = budget
-        self._held = 0
-
-    def __enter__(self) -> "_BudgetShare":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._budget.release(self._held)
-
-    def acquire(self, size: int) -> None:
-        if not self._budget.acquire(size):
-            raise _Rejected("unavailable", 503, "Service Unavailable", RETRY_AFTER)
-        self._held += size
+            raise _Rejected("too_large", 413)
 
 
 def _raw_path(scope: Scope) -> bytes:
@@ -175,7 +150,7 @@ def _raw_path(scope: Scope) -> bytes:
 def _content_length(scope: Scope) -> int:
     """The announced length; 0 where it is absent or no number: then what arrives is counted.
 
-    Digits beyond twenty only mean "more than anybody allows"; reading them all would cost time.
+    More than twenty digits exceed every limit; reading them all would cost time.
     """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
@@ -183,15 +158,15 @@ def _content_length(scope: Scope) -> int:
     return 0
 
 
-async def _answer(send: Send, status: int, title: str, *headers: tuple[bytes, bytes]) -> None:
-    """The same body for every cause: a forger learns nothing from it."""
-    body = b'{"type":"about:blank","title":"%s","status":%d}' % (title.encode(), status)
-    length = (b"content-length", str(len(body)).encode())
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*_HEADERS, length, *headers],
-        }
-    )
+async def _answer(send: Send, status: int, request_id: tuple[bytes, bytes]) -> None:
+    """The same body for every cause, so that it reveals nothing to a forger."""
+    body = b'{"type":"about:blank","title":"%s","status":%d}' % (_ERRORS[status], status)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"cache-control", b"no-store"),
+        (b"content-length", b"%d" % len(body)),
+        *_EXTRA_HEADERS.get(status, ()),
+        request_id,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,7 +1,6 @@
-"""Channels: how an outgoing message leaves, as a signed webhook or as a notification.
+"""Channels for outgoing messages: signed webhooks and notifications.
 
-A channel's `label` says where it goes in logs and timelines; the address itself is never shown,
-because it may contain a secret.
+Logs and timelines show a channel's `label`, and never its address, which may contain a secret.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ GONE = 410
 
 
 class DeliveryFailed(ServiceError):
-    """The message did not arrive. `final` means that the receiver wants no further attempts."""
+    """The message did not arrive. `final`: the receiver accepts no further attempts."""
 
     def __init__(
         self, text: str, *, final: bool = False, retry_after: timedelta | None = None
@@ -60,7 +59,7 @@ class WebhookChannel:
 
     async def send(self, message: OutgoingMessage, now: datetime) -> None:
         """Return once the receiver answered 2xx. A redirect is a failure and is not followed."""
-        signatures = [each.sign(message.message_id, now, message.body) for each in self._signers]
+        signatures = [key.sign(message.message_id, now, message.body) for key in self._signers]
         request = self._http.stream(
             "POST",
             self._url,

@@ -20,11 +20,11 @@ from app.worker.threads import read, write
 
 CACHE_FOR = timedelta(milliseconds=200)
 T = TypeVar("T")
-_NOT_FOUND = "Codat does not know this company, or it has no Sync for Expenses set up"
-_CONFLICT = "Codat cannot do this now: a sync of this company is in progress, or it is not ready"
+_NOT_FOUND = "Codat has no such company, or Sync for Expenses is not set up for it."
+_CONFLICT = "A sync of this company is in progress at Codat, or the company is not ready."
 _REFUSALS = {
     401: "Codat rejects this service's API key (CODAT_API_KEY)",
-    402: "Codat's plan does not allow this: its limit is reached or it has ended",
+    402: "Your Codat plan does not allow this: it has ended, or its limit is reached",
     403: "Codat rejects this service's API key (CODAT_API_KEY)",
 }
 
@@ -48,14 +48,14 @@ class RateLimitPause:
             return
         until = await read(self.database, rate_limit.paused_until, now)
         if until is not None:
-            reason = "Codat's rate limit is reached; all calls pause"
+            reason = "Codat's rate limit is reached; all calls are paused"
             raise CodatRateLimited(reason, retry_after=until - now)
         self._unpaused_at = now
 
 
 @dataclass(frozen=True, slots=True)
 class InteractiveCalls:
-    """Awaits calls to Codat while a person or program waits: one attempt, errors in their terms."""
+    """Calls to Codat while a caller waits: one attempt, with errors that can be shown."""
 
     database: Database
     clock: Callable[[], datetime]
@@ -77,7 +77,7 @@ class InteractiveCalls:
         except CodatRefused as error:
             if error.status in (404, None):
                 raise NotFound(_NOT_FOUND) from error
-            reason = _REFUSALS.get(error.status, f"Codat refuses this ({error.status})")
+            reason = _REFUSALS.get(error.status, f"Codat refused the request ({error.status})")
             raise UpstreamRefused(reason) from error
         except CodatUnavailable as error:
             if error.status == 409:

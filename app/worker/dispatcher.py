@@ -1,16 +1,19 @@
 """Deliveries: outgoing messages to their recipients, at least once.
 
-    claim → send → complete, or retry by the delivery schedule, or stop, visibly
+    claim → send → complete, or retry by the delivery schedule, or abandon
 
-No transaction is open while a recipient is called. Each recipient has its own few places in the job
-pool, so one that is down delays no other.
+No transaction is open while a recipient is called. The job pool limits the messages in
+flight per recipient, so one that is down does not delay the others.
 """
 
 import asyncio
 import random as random_module
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
+from functools import partial
+
+from structlog.typing import FilteringBoundLogger
 
 from app import logging as log
 from app.db import jobs, outgoing, sync_writer
@@ -39,11 +42,6 @@ class Dispatcher:
     _: KW_ONLY
     random: Callable[[], float] = random_module.random
 
-    @property
-    def recipients(self) -> Collection[str]:
-        """The names of the recipients that this dispatcher has channels for."""
-        return self.channels.keys()
-
     async def handle(self, claim: Claim) -> AttemptResult:
         """Deliver one message and record the result. Raises DatabaseUnavailable."""
         channel = self.channels[claim.group_key]
@@ -51,27 +49,34 @@ class Dispatcher:
         if message is None:  # erased
             await write(self.database, jobs.discard, claim)
             return "lost"
+        logger = _log.bind(
+            message_id=message.message_id,
+            message_kind=message.kind,
+            recipient=message.recipient,
+            host=channel.label,
+        )
         try:
             if claim.attempts > MAX_DELIVERY_ATTEMPTS:
                 raise DeliveryFailed("the last attempts ended without a result", final=True)
             await channel.send(message, self.clock())
         except DeliveryFailed as error:
-            return await asyncio.to_thread(self._record_failure, claim, message, channel, error)
-        return await asyncio.to_thread(self._record_delivery, claim, message, channel)
-
-    def _record_delivery(
-        self, claim: Claim, message: OutgoingMessage, channel: Channel
-    ) -> AttemptResult:
-        text = f"{message.kind} delivered to {channel.label} ({message.message_id})"
-        if not self._end(claim, message, text):
+            return await self._record_failure(claim, message, channel.label, error, logger)
+        noun = "Retry request" if message.kind == "retry.requested" else message.kind
+        text = f"{noun} delivered to {channel.label} ({message.message_id})"
+        if not await asyncio.to_thread(self._end, claim, message, text):
             return "lost"
-        _log.info("outgoing message delivered", **_fields(message, channel))
+        logger.info("outgoing message delivered")
         return "done"
 
-    def _record_failure(
-        self, claim: Claim, message: OutgoingMessage, channel: Channel, error: DeliveryFailed
+    async def _record_failure(
+        self,
+        claim: Claim,
+        message: OutgoingMessage,
+        label: str,
+        error: DeliveryFailed,
+        logger: FilteringBoundLogger,
     ) -> AttemptResult:
-        decision: Retry | Stop = Stop("the recipient wants no further attempts")
+        decision: Retry | Stop = Stop("the recipient accepts no further attempts")
         if not error.final:
             decision = next_delivery_attempt(
                 claim.attempts,
@@ -79,23 +84,24 @@ class Dispatcher:
                 retry_after=error.retry_after,
                 random=self.random,
             )
-        fields = {"reason": str(error), "attempt": claim.attempts, **_fields(message, channel)}
+        logger = logger.bind(reason=str(error), attempt=claim.attempts)
         if isinstance(decision, Retry):
-            with self.database.writing() as connection:
-                jobs.reschedule(connection, claim, run_at=decision.at, error=str(error))
+            reschedule = partial(jobs.reschedule, run_at=decision.at, error=str(error))
+            await write(self.database, reschedule, claim)
             next_at = f"{decision.at:%Y-%m-%dT%H:%M:%SZ}"
-            _log.warning("outgoing message failed", next_attempt_at=next_at, **fields)
+            logger.warning("outgoing message failed", next_attempt_at=next_at)
             return "retry"
-        text = f"{message.kind} not delivered to {channel.label}, {decision.reason}: {error}"
-        if not self._end(claim, message, f"{text} ({message.message_id})", failure=str(error)):
+        text = f"{message.kind} not delivered to {label}, {decision.reason}: {error}"
+        text += f" ({message.message_id})"
+        if not await asyncio.to_thread(self._end, claim, message, text, failure=str(error)):
             return "lost"
-        _log.warning("stopped retrying an outgoing message", **fields)
+        logger.warning("stopped retrying an outgoing message")
         return "dead"
 
     def _end(
         self, claim: Claim, message: OutgoingMessage, text: str, *, failure: str | None = None
     ) -> bool:
-        """Record that a message was delivered or given up, also in its sync's timeline.
+        """Record that a message was delivered or abandoned, also in its sync's timeline.
 
         False when the lease was lost or the sync erased. The sync is locked before the job, as in
         every writer.
@@ -109,12 +115,3 @@ class Dispatcher:
             if sync_pk is not None:
                 sync_writer.add_log(connection, sync_pk, LogEntry(now, "notify", text))
         return True
-
-
-def _fields(message: OutgoingMessage, channel: Channel) -> dict[str, object]:
-    return {
-        "message_id": message.message_id,
-        "message_kind": message.kind,
-        "recipient": message.recipient,
-        "host": channel.label,
-    }

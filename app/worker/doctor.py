@@ -11,9 +11,8 @@ from datetime import datetime, timedelta
 import httpx
 
 from app.codat.client import CodatClient
-from app.db import migrations
+from app.db import jobs, migrations
 from app.db.engine import Database
-from app.db.queries.maintenance import count_retried_fetches
 from app.db.queries.monitoring import Snapshot, take_snapshot
 from app.domain import checks
 from app.domain.checks import Misconfiguration
@@ -42,12 +41,11 @@ _CODAT_ACTIONS = {
 
 
 def check_settings(settings: Settings, problems: Sequence[str] = ()) -> Iterator[Misconfiguration]:
-    """Check the settings by themselves; `problems` are those of settings without a value."""
+    """Check the settings alone; `problems` are those of settings without a value."""
     for problem in problems:
         yield Misconfiguration("setting_wrong", problem, "Correct it; see .env.example.")
-    named = {name for problem in problems for name in setting_names(problem)}
     for name in REQUIRED_SETTINGS:
-        if not getattr(settings, name) and name not in named:
+        if not getattr(settings, name) and name not in setting_names(problems):
             text = f"{name.upper()} is not set."
             yield Misconfiguration("setting_missing", text, "See .env.example.")
     secrets = [secret.get_secret_value() for secret in settings.codat_webhook_secrets]
@@ -89,10 +87,9 @@ def check_database(database: Database, now: datetime) -> list[Misconfiguration]:
         with database.reading() as connection:
             migrations.check(connection)
             snapshot = take_snapshot(connection, now)
-            retried = count_retried_fetches(connection, MANY_ATTEMPTS)
+            retried = jobs.count_retried(connection, "fetch", MANY_ATTEMPTS)
     except SchemaError as error:
-        text = str(error).partition(":")[0]
-        text = f"{text[:1].upper()}{text[1:]}."
+        text = str(error).partition(" Run ")[0]
         return [Misconfiguration("schema_outdated", text, "Run `python -m app migrate`.")]
     except DatabaseUnavailable:
         return [
@@ -170,14 +167,14 @@ async def check_codat(codat: CodatClient, host: str) -> list[Misconfiguration]:
     except CodatError as error:
         found = [_call_failed(error)]
     else:
-        endpoints = [replace(each, url=checks.redact_url(each.url)) for each in consumers]
+        endpoints = [replace(item, url=checks.redact_url(item.url)) for item in consumers]
         urls = [endpoint.url for endpoint in endpoints if WEBHOOK_PATH in endpoint.url]
         found = [
             Misconfiguration(finding.cause, f"{finding.text}.", _CODAT_ACTIONS[finding.cause])
             for finding in check_endpoints(endpoints)
         ]
     others = (checks.check_clock(codat.clock_skew), checks.check_tls(host, urls))
-    return [*found, *(each for each in others if each)]
+    return [*found, *filter(None, others)]
 
 
 def _call_failed(error: CodatError) -> Misconfiguration:

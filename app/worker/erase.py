@@ -1,7 +1,7 @@
 """Erasure of a company: every trace of it, in small transactions; it can be run again.
 
-A later webhook, and reconciliation while Codat still lists the company, store it again: nothing is
-left by which it could be recognized. So delete it at Codat first.
+A later webhook, and reconciliation while Codat still lists the company, store it again, because
+nothing is left to recognize it by. So delete it at Codat first.
 """
 
 import time
@@ -13,11 +13,10 @@ from datetime import datetime
 from app import logging as log
 from app.db import erasure
 from app.db.engine import Database
-from app.errors import DatabaseUnavailable, NotFound
+from app.errors import NotFound
+from app.worker.threads import retry_conflicts
 
 PAUSE_S = 0.02
-CONFLICT_PAUSE_S = 0.2
-TRIES = 5
 
 _log = log.get(__name__)
 
@@ -65,14 +64,12 @@ class Eraser:
         _log.info("company erased", company_id=company_id, rows=erased.total())
         return Receipt(company_id, self.clock(), erased)
 
-    def _erase(self, step: str, company_id: str, tries: int = TRIES) -> Counter[str]:
+    def _erase(self, step: str, company_id: str) -> Counter[str]:
         """One small transaction, retried when a worker is writing the same rows."""
-        time.sleep(PAUSE_S)
-        try:
+
+        def erase() -> Counter[str]:
             with self.database.writing() as connection:
                 return erasure.erase(connection, step, company_id)
-        except DatabaseUnavailable:
-            if tries == 1:
-                raise
-            time.sleep(CONFLICT_PAUSE_S)
-            return self._erase(step, company_id, tries - 1)
+
+        time.sleep(PAUSE_S)
+        return retry_conflicts(erase)

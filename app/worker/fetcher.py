@@ -3,7 +3,7 @@
     claim → status → transactions, if the sync has ended → record → complete, retry or stop
 
 No transaction is open while Codat is called. Status and transactions are recorded together or not
-at all, so nobody ever reads half of a list.
+at all, so no reader sees half of a list.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import partial
 
 from sqlalchemy import Connection
+from structlog.typing import FilteringBoundLogger
 
 from app import logging as log
 from app.codat.client import CodatClient
@@ -30,22 +31,6 @@ from app.worker.job_pool import AttemptResult
 from app.worker.threads import read, write
 
 _log = log.get(__name__)
-
-
-class _LeaseLost(Exception):
-    """Another worker has this fetch by now, or the sync was erased: nothing is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetch:
-    """A claimed fetch with the sync it is for."""
-
-    claim: Claim
-    sync_id: str
-
-    @property
-    def fields(self) -> dict[str, str]:
-        return {"sync_id": self.sync_id, "company_id": self.claim.group_key}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,42 +53,48 @@ class Fetcher:
         if sync_id is None:  # erased
             await write(self.database, jobs.discard, claim)
             return "lost"
-        fetch = _Fetch(claim, sync_id)
+        logger = _log.bind(sync_id=sync_id, company_id=claim.group_key)
         try:
             if claim.attempts > self.max_attempts:
                 raise CodatUnavailable("the last attempts ended without a result")
-            record = partial(self._record_answer, fetch, *await self._request(fetch))
+            answer, list_error = await self._request(claim.group_key, sync_id)
+            record = partial(self._record_answer, claim, logger, answer, list_error)
         except CodatError as error:
-            record = partial(self._record_failure, fetch, error)
+            record = partial(self._record_failure, claim, logger, error)
         except Exception as error:
-            _log.exception("fetch failed unexpectedly", **fetch.fields)
+            logger.exception("fetch failed unexpectedly")
             unexpected = CodatUnavailable(f"internal error ({type(error).__name__})")
-            record = partial(self._record_failure, fetch, unexpected)
-        try:
-            return await asyncio.to_thread(record)
-        except _LeaseLost:
-            _log.warning("another worker has taken over a fetch", **fetch.fields)
-            return "lost"
+            record = partial(self._record_failure, claim, logger, unexpected)
+        result = await asyncio.to_thread(record)
+        if result == "lost":
+            logger.warning("another worker has taken over a fetch")
+        return result
 
-    async def _request(self, fetch: _Fetch) -> tuple[CodatAnswer, CodatError | None]:
+    async def _request(
+        self, company_id: str, sync_id: str
+    ) -> tuple[CodatAnswer, CodatError | None]:
         """Codat's answer, and why the list is missing when only the status was answered."""
-        ids, asked_at = (fetch.claim.group_key, fetch.sync_id), self.clock()
-        status = await self.codat.get_status(*ids)
+        requested_at = self.clock()
+        status = await self.codat.get_status(company_id, sync_id)
         if phase_of(status.status_code) not in ("completed", "failed"):
-            return CodatAnswer(status, asked_at), None
+            return CodatAnswer(status, requested_at), None
         try:
-            listed = await self.codat.list_transactions(*ids)
+            listed = await self.codat.list_transactions(company_id, sync_id)
         except CodatRateLimited:
             raise
         except CodatError as error:
-            return CodatAnswer(status, asked_at), error
-        answer = CodatAnswer(status, asked_at, listed.transactions, listed.expected, listed.steady)
-        return answer, None
+            return CodatAnswer(status, requested_at), error
+        rows = (listed.transactions, listed.expected, listed.steady)
+        return CodatAnswer(status, requested_at, *rows), None
 
     def _record_answer(
-        self, fetch: _Fetch, answer: CodatAnswer, list_error: CodatError | None
+        self,
+        claim: Claim,
+        logger: FilteringBoundLogger,
+        answer: CodatAnswer,
+        list_error: CodatError | None,
     ) -> AttemptResult:
-        claim, now = fetch.claim, self.clock()
+        now = self.clock()
         failure: CodatError | None = None
         decision: Retry | Stop | None = None
 
@@ -126,24 +117,26 @@ class Fetcher:
         with self.database.writing() as connection:
             recorded = sync_writer.record_answer(connection, claim, answer, now=now, settle=settle)
             if recorded is None:
-                raise _LeaseLost
+                return "lost"
             if isinstance(decision, Stop) and failure:
-                return self._give_up(connection, fetch, failure, now)
-        _log.info("sync fetched", outcome=recorded.after.outcome, **fetch.fields)
+                return _give_up(connection, claim, logger, failure, now)
+        logger.info("sync fetched", outcome=recorded.after.outcome)
         return "retry" if decision else "done"
 
-    def _record_failure(self, fetch: _Fetch, error: CodatError) -> AttemptResult:
-        claim, now = fetch.claim, self.clock()
+    def _record_failure(
+        self, claim: Claim, logger: FilteringBoundLogger, error: CodatError
+    ) -> AttemptResult:
+        now = self.clock()
         decision = self._decide(claim, error, now)
         is_paused = isinstance(error, CodatRateLimited)
         with self.database.writing() as connection:
             if isinstance(decision, Stop):
-                return self._give_up(connection, fetch, error, now)
+                return _give_up(connection, claim, logger, error, now)
             # after a rate limit the job is due soon, but no call is made before the pause ends
             next_at = pause_until(error.retry_after, now) if is_paused else decision.at
             # in the order in which every writer locks: the sync, the pause, the job
             if sync_writer.load_sync(connection, claim.key) is None:
-                raise _LeaseLost
+                return "lost"
             if is_paused and error.status is not None:
                 rate_limit.pause(connection, next_at, str(error), now)
             is_ours = jobs.reschedule(
@@ -154,39 +147,41 @@ class Fetcher:
                 refund_attempt=decision.refund_attempt,
             )
             if not is_ours:
-                raise _LeaseLost
+                return "lost"
             sync_writer.add_log(connection, claim.key, _retry_entry(error, next_at, now))
-        _log.warning(
+        logger.warning(
             "Codat request failed",
             reason=str(error),
             attempt=claim.attempts,
             next_attempt_at=_format(next_at),
-            **fetch.fields,
         )
         return "paused" if is_paused else "retry"
 
-    def _give_up(
-        self, connection: Connection, fetch: _Fetch, error: CodatError, now: datetime
-    ) -> AttemptResult:
-        """Stop retrying, unless the fetch was enqueued again meanwhile."""
-        refused_at = now if isinstance(error, CodatRefused) else None
-        claim, reason = fetch.claim, str(error)
-        if not sync_writer.give_up(connection, claim, reason, now=now, refused_at=refused_at):
-            return "retry"
-        fields = {"reason": reason, "attempts": claim.attempts, **fetch.fields}
-        _log.warning("stopped retrying a fetch", **fields)
-        return "dead"
-
     def _decide(self, claim: Claim, error: CodatError, now: datetime) -> Retry | Stop:
-        kind: Failure = "final" if isinstance(error, CodatRefused) else "transient"
+        failure: Failure = "final" if isinstance(error, CodatRefused) else "transient"
         return next_fetch_attempt(
-            "rate_limited" if isinstance(error, CodatRateLimited) else kind,
+            "rate_limited" if isinstance(error, CodatRateLimited) else failure,
             attempts=claim.attempts,
             max_attempts=self.max_attempts,
             now=now,
             retry_after=error.retry_after,
             random=self.random,
         )
+
+
+def _give_up(
+    connection: Connection,
+    claim: Claim,
+    logger: FilteringBoundLogger,
+    error: CodatError,
+    now: datetime,
+) -> AttemptResult:
+    """Stop retrying, unless the fetch was enqueued again meanwhile."""
+    refused_at, reason = now if isinstance(error, CodatRefused) else None, str(error)
+    if not sync_writer.give_up(connection, claim, reason, now=now, refused_at=refused_at):
+        return "retry"
+    logger.warning("stopped retrying a fetch", reason=reason, attempts=claim.attempts)
+    return "dead"
 
 
 def _describe(recorded: RecordedAnswer) -> str:

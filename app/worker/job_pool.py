@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from app import logging as log
 from app.db import jobs
@@ -46,7 +46,7 @@ class JobPool:
     limit: int
     per_group: int
     groups: Collection[str] | None = None
-    on_attempt: Callable[[Kind, AttemptResult], None] = lambda _kind, _result: None
+    on_attempt: Callable[[Kind, AttemptResult], None] | None = None
     wakeup: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _running: dict[asyncio.Task[None], Claim] = field(default_factory=dict, init=False)
 
@@ -98,7 +98,8 @@ class JobPool:
         finally:
             handling.cancel()
             await asyncio.wait([handling])
-        self.on_attempt(self.kind, result)
+        if self.on_attempt:
+            self.on_attempt(self.kind, result)
 
     async def _renew_until_done(self, claim: Claim, handling: asyncio.Task[AttemptResult]) -> bool:
         """Renew the lease while the handler runs; False when another worker has the job."""
@@ -130,10 +131,6 @@ class JobPool:
             await write(self.database, reschedule, claim, run_at=run_at)
         return "error"
 
-    async def wait_until_idle(self) -> None:
-        """Wait until no job is in hand."""
-        await asyncio.gather(*self._running)
-
     async def shut_down(self, grace_s: float) -> None:
         """Let running jobs finish for a moment; release the others for another worker."""
         tasks = dict(self._running)
@@ -143,16 +140,17 @@ class JobPool:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        try:
-            await asyncio.to_thread(self._release, [tasks[task] for task in late])
-        except DatabaseUnavailable as error:
-            _log.warning("could not release jobs", count=len(late), reason=str(error))
+        claims = sorted((tasks[task] for task in late), key=lambda claim: claim.key)
 
-    def _release(self, claims: Sequence[Claim]) -> None:
-        if claims:
-            with self.database.writing() as connection:
-                for claim in sorted(claims, key=lambda claim: claim.key):
-                    jobs.release(connection, claim)
+        def release(connection: Any) -> None:
+            for claim in claims:
+                jobs.release(connection, claim)
+
+        try:
+            if claims:
+                await write(self.database, release)
+        except DatabaseUnavailable as error:
+            _log.warning("could not release jobs", count=len(claims), reason=str(error))
 
 
 def _fields(claim: Claim) -> dict[str, object]:

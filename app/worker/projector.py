@@ -52,21 +52,22 @@ class Projector:
             if not pending_events.list_ids(connection, 1):
                 return 0
         try:
-            count = retry_conflicts(self._project_batch, tries=2)
+            count = retry_conflicts(self._project, tries=2)
         except DatabaseDown:
             raise
         except Exception as error:
             _log.warning("could not project a batch of webhook events", reason=_describe(error))
-            return self._project_one_by_one()
+            with self.database.reading() as connection:
+                ids = pending_events.list_ids(connection, self._batch_size)
+            return sum(map(self._project_alone, ids))
         if count:
             _log.info("projected webhook events", count=count)
         return count
 
-    def _project_batch(self) -> int:
+    def _project(self, event_id: int | None = None) -> int:
+        """Apply a batch, or the one event that is named, in one transaction."""
         max_bytes = SQLITE_BATCH_BYTES if self.database.is_sqlite else BATCH_BYTES
-        return self._project(self._batch_size, max_bytes)
-
-    def _project(self, limit: int, max_bytes: int, event_id: int | None = None) -> int:
+        limit = self._batch_size if event_id is None else 1
         with self.database.writing() as connection:
             began = time.perf_counter()
             events = pending_events.claim(connection, limit, max_bytes, event_id=event_id)
@@ -77,20 +78,19 @@ class Projector:
                     event.payload = payloads.parse(event.body)
             pending_events.apply(connection, events, now=self.clock())
             took = time.perf_counter() - began
+        for event in events:
+            if event.payload.parse_status == "unreadable":
+                fields = {"message_id": event.message_id, "reason": event.payload.parse_error}
+                _log.warning("webhook could not be parsed", **fields)
         if self.database.is_sqlite:
             fitting = int(len(events) * SQLITE_BATCH_S / took)
             self._batch_size = max(SQLITE_SMALLEST_BATCH, min(SQLITE_BATCH_SIZE, fitting))
         return len(events)
 
-    def _project_one_by_one(self) -> int:
-        with self.database.reading() as connection:
-            ids = pending_events.list_ids(connection, self._batch_size)
-        return sum(map(self._project_alone, ids))
-
     def _project_alone(self, event_id: int) -> int:
         """1 when this event was applied or marked as failed, 0 when it is still pending."""
         try:
-            return self._project(1, 0, event_id)
+            return self._project(event_id)
         except DatabaseDown:
             raise
         except Exception as error:

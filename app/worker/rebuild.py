@@ -1,4 +1,4 @@
-"""Rebuild: works out again everything that is derived, without calls to Codat.
+"""Rebuild: recomputes all derived data, without calls to Codat.
 
     events → payloads → syncs (with the statuses and lists that Codat's API gave)
                       → transactions' causes → failed transactions → missing fetch jobs
@@ -10,10 +10,10 @@ as pending, because the present code may be able to. Of a sync whose events' bod
 has removed, what they reported stays as it is.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
@@ -23,14 +23,7 @@ from app.db import companies, failed_transactions, rebuilding
 from app.db.engine import Database
 from app.db.failed_transactions import TransactionKey
 from app.db.rebuilding import LoadedSync, StoredEvent
-from app.db.sync_writer import (
-    SyncKey,
-    SyncWrite,
-    load_sync,
-    lock_companies,
-    write_syncs,
-)
-from app.db.transaction_lists import recompute_unnamed
+from app.db.sync_writer import SyncKey, SyncWrite, lock_companies, write_syncs
 from app.domain.models import Transaction, WebhookEvent, WebhookPayload
 from app.domain.sync_state import (
     STATUS_FIELDS,
@@ -90,14 +83,6 @@ class RebuildReport:
         return f"{text} (for example sync {', '.join(self.examples)})" if self.examples else text
 
 
-class _Events(NamedTuple):
-    """The processed events of a sync; `readable` are those whose body is still stored."""
-
-    ids: set[int]
-    lost_bodies: bool
-    readable: list[WebhookEvent]
-
-
 @dataclass
 class Rebuilder:
     """Rebuilds; `report` gets a line of progress now and then."""
@@ -130,17 +115,19 @@ class Rebuilder:
 
         return retry_conflicts(run)
 
+    def _read(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        with self.database.reading() as connection:
+            return query(connection, *args, **kwargs)
+
     def _rebuild_events(self, result: RebuildReport) -> set[SyncKey]:
         """Parse bodies again, apply names and connections; returns syncs that have no row."""
         missing: set[SyncKey] = set()
         last_id = 0
-        while True:
-            with self.database.reading() as connection:
-                events = rebuilding.events_after(
-                    connection, last_id, EVENTS_PER_STEP, MAX_BODY_BYTES
-                )
-            if not events:
-                return missing
+        while events := self._read(
+            rebuilding.events_after, last_id, EVENTS_PER_STEP, MAX_BODY_BYTES
+        ):
             parsed = [
                 (event, payloads.parse(event.body)) for event in events if event.body is not None
             ]
@@ -150,70 +137,44 @@ class Rebuilder:
                 for _, payload in parsed
                 if payload.is_sync_event
             }
-            with self.database.reading() as connection:
-                missing |= rebuilding.missing_keys(connection, keys)
+            missing |= self._read(rebuilding.missing_keys, keys)
             last_id = events[-1].id
             self._progress("events", result.events, len(events))
             result.events += len(events)
+        return missing
 
     def _rebuild_syncs(self, result: RebuildReport) -> None:
+        limits = (SYNCS_PER_STEP, MAX_TRANSACTIONS, MAX_BODY_BYTES)
         last_id = 0
-        while True:
-            with self.database.reading() as connection:
-                found = rebuilding.sync_keys_after(
-                    connection, last_id, SYNCS_PER_STEP, MAX_TRANSACTIONS, MAX_BODY_BYTES
-                )
-            if not found:
-                return
+        while found := self._read(rebuilding.sync_keys_after, last_id, *limits):
             self._rebuild_step([key for _, key in found], result)
             last_id = found[-1][0]
 
     def _rebuild_step(self, keys: Sequence[SyncKey], result: RebuildReport) -> None:
         """Compare these syncs without a lock; only where one differs is a writer held up."""
         now = self.clock()
-        with self.database.reading() as connection:
-            events = _load_events(connection, keys)
-            writes, unnamed = _compare(connection, keys, events, lock=False)
-        if writes or unnamed:
-            self._write_step(keys, events, result, now)
+        if not self._read(_are_current, keys):
+            writes, failures_differed = self._write(_write_syncs, keys, now=now)
+            differed = [write.after.sync_id for write in writes if _differs(write)]
+            result.syncs_differed += len(differed)
+            result.examples += differed[: MAX_EXAMPLES - len(result.examples)]
+            result.fetches_enqueued += sum(write.fetch is not None for write in writes)
+            result.failed_transactions_differed += failures_differed
         self._progress("syncs", result.syncs, len(keys))
         result.syncs += len(keys)
 
-    def _write_step(
-        self,
-        keys: Sequence[SyncKey],
-        events: Mapping[SyncKey, _Events],
-        result: RebuildReport,
-        now: datetime,
-    ) -> None:
-        writes, failures_differed = self._write(_write_syncs, keys, events, now=now)
-        differed = [write.after.sync_id for write in writes if _differs(write)]
-        result.syncs_differed += len(differed)
-        result.examples += differed[: MAX_EXAMPLES - len(result.examples)]
-        result.fetches_enqueued += sum(write.fetch is not None for write in writes)
-        result.failed_transactions_differed += failures_differed
-
     def _rebuild_failures(self, result: RebuildReport) -> None:
         last_company = ""
-        while True:
-            with self.database.reading() as connection:
-                found = rebuilding.companies_after(connection, last_company, 100)
-            if not found:
-                return
-            for company_id in found:
+        while company_ids := self._read(rebuilding.companies_after, last_company, 100):
+            for company_id in company_ids:
                 self._rebuild_company_failures(company_id, result)
-            last_company = found[-1]
+            last_company = company_ids[-1]
 
     def _rebuild_company_failures(self, company_id: str, result: RebuildReport) -> None:
-        last = ""
-        while True:
-            with self.database.reading() as connection:
-                ids = rebuilding.failed_ids_after(connection, company_id, last, FAILURES_PER_STEP)
-                keys = {(company_id, each) for each in ids}
-                is_current = failed_transactions.is_current(connection, keys)
-            if not ids:
-                return
-            if not is_current:
+        find, last = rebuilding.failed_ids_after, ""
+        while ids := self._read(find, company_id, last, FAILURES_PER_STEP):
+            keys = {(company_id, transaction_id) for transaction_id in ids}
+            if not self._read(failed_transactions.is_current, keys):
                 result.failed_transactions_differed += self._write(_write_failures, keys)
             last = ids[-1]
 
@@ -237,78 +198,54 @@ def _write_events(
             differed += 1
         if payload.parse_status == "ok":
             reported.append(WebhookEvent(event.message_id, event.received_at, payload))
-    lock_companies(connection, filter(None, {each.payload.company_id for each in reported}))
+    lock_companies(connection, filter(None, {event.payload.company_id for event in reported}))
     companies.record_events(connection, reported)
     return differed
 
 
-def _load_events(connection: Connection, keys: Collection[SyncKey]) -> dict[SyncKey, _Events]:
-    return {
-        key: _Events(
-            ids={event.id for event in events},
-            lost_bodies=any(event.body is None for event in events),
-            readable=[
-                WebhookEvent(event.message_id, event.received_at, payloads.parse(event.body))
-                for event in events
-                if event.body is not None
-            ],
-        )
-        for key, events in rebuilding.events_of(connection, keys).items()
-    }
+def _are_current(connection: Connection, keys: Collection[SyncKey]) -> bool:
+    """True when nothing must be written of these syncs, and of what they failed as a whole."""
+    writes, pks = _compare(connection, keys, lock=False)
+    return not writes and failed_transactions.is_unnamed_current(connection, pks)
 
 
 def _write_syncs(
-    connection: Connection,
-    keys: Collection[SyncKey],
-    events: Mapping[SyncKey, _Events],
-    *,
-    now: datetime,
+    connection: Connection, keys: Collection[SyncKey], *, now: datetime
 ) -> tuple[list[SyncWrite], int]:
     """Rebuild these syncs; returns what was written, and how many unnamed failures differed.
 
-    `events` were read before the companies were locked: more may have been projected since.
+    Of a company that was erased meanwhile nothing is found, and its row is not brought back.
     """
-    lock_companies(connection, {company_id for company_id, _ in keys})
-    known = set().union(*(each.ids for each in events.values()))
-    if rebuilding.event_ids_of(connection, keys) != known:
-        events = _load_events(connection, keys)
-    writes, unnamed = _compare(connection, keys, events, lock=True)
+    lock_companies(connection, {company_id for company_id, _ in keys}, insert_missing=False)
+    writes, pks = _compare(connection, keys, lock=True)
+    lock_companies(connection, {write.after.company_id for write in writes})
     write_syncs(connection, writes, now=now)
-    failures_differed = 0
-    for pk in unnamed:
-        stored = load_sync(connection, pk)
-        failures_differed += recompute_unnamed(connection, pk, stored.sync) if stored else 0
-    return writes, failures_differed
+    return writes, failed_transactions.recompute_unnamed(connection, pks)
 
 
 def _compare(
-    connection: Connection,
-    keys: Collection[SyncKey],
-    events: Mapping[SyncKey, _Events],
-    *,
-    lock: bool,
-) -> tuple[list[SyncWrite], set[int]]:
-    """What must be written of these syncs, and which have failures that name no transaction."""
+    connection: Connection, keys: Collection[SyncKey], *, lock: bool
+) -> tuple[list[SyncWrite], list[int]]:
+    """What must be written of these syncs, and the keys of those that are stored."""
+    events = rebuilding.events_of(connection, keys)
     loaded = rebuilding.load_syncs(connection, keys, lock=lock)
-    pks = [each.stored.pk for each in loaded.values()]
-    with_job = rebuilding.syncs_with_job(connection, pks)
     writes = []
     for key in sorted(keys):
         before = loaded.get(key)
-        if before is None and not events[key].ids:  # erased meanwhile
+        if before is None and not events[key]:  # erased meanwhile
             continue
         write = _rebuild_sync(connection, key, before, events[key])
-        has_job = before is not None and before.stored.pk in with_job
-        # a terminal event or a status says that Codat must be asked
+        has_job = before is not None and before.row["has_job"]
+        # a terminal event or a status requires a fetch
         if not has_job and write.after.state != "started" and reason_to_fetch_again(write.after):
             write.fetch = "enqueue"
         if _differs(write) or write.fetch:
             writes.append(write)
-    return writes, rebuilding.syncs_with_unnamed_failures(connection, pks)
+    return writes, [sync.stored.pk for sync in loaded.values()]
 
 
 def _rebuild_sync(
-    connection: Connection, key: SyncKey, before: LoadedSync | None, events: _Events
+    connection: Connection, key: SyncKey, before: LoadedSync | None, events: Sequence[StoredEvent]
 ) -> SyncWrite:
     after, transactions = _replay(key, before, events)
     if before is None:
@@ -326,22 +263,27 @@ def _differs(write: SyncWrite) -> bool:
 
 
 def _write_failures(connection: Connection, keys: Set[TransactionKey]) -> int:
-    """Work out again how these transactions failed last; returns how many rows differed."""
-    lock_companies(connection, {company_id for company_id, _ in keys})
-    return failed_transactions.recompute(connection, keys).changed
+    """Recompute the latest failures of these transactions; returns how many rows differed."""
+    company_ids = {company_id for company_id, _ in keys}
+    lock_companies(connection, company_ids, insert_missing=False)
+    return failed_transactions.recompute(connection, keys)[0]
 
 
 def _replay(
-    key: SyncKey, before: LoadedSync | None, events: _Events
+    key: SyncKey, before: LoadedSync | None, events: Sequence[StoredEvent]
 ) -> tuple[Sync, Sequence[Transaction]]:
     """The sync and its list by its events and what Codat's API gave."""
     listed = before.transactions if before else []
-    sync = _what_codat_gave(before, listed, keep_reported=events.lost_bodies) or Sync(*key)
+    has_lost_bodies = any(event.body is None for event in events)
+    sync = _what_codat_gave(before, listed, keep_reported=has_lost_bodies) or Sync(*key)
     transactions: Sequence[Transaction] = listed if sync.transactions_source else ()
-    for event in events.readable:
-        payload = event.payload
+    for stored in events:
+        if stored.body is None:
+            continue
+        payload = payloads.parse(stored.body)
         if not payload.is_sync_event or (payload.company_id, payload.sync_id) != key:
             continue
+        event = WebhookEvent(stored.message_id, stored.received_at, payload)
         if payload.transactions is not None and inline_list_wins(sync, inline_key(event)):
             transactions = payload.transactions
         sync = apply_event(sync, event)

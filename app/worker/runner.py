@@ -1,6 +1,6 @@
 """The worker: runs the projector, the job queue and the periodic tasks, and sends heartbeats.
 
-Any number of workers share one database. A worker that dies is noticed by its heartbeat, and the
+Any number of workers share one database. A dead worker is detected by its heartbeat, and the
 others take over its jobs. It polls, and is woken when the web server of the same process has
 stored events or enqueued jobs.
 """
@@ -25,7 +25,7 @@ from app.worker.dispatcher import Dispatcher
 from app.worker.fetcher import Fetcher
 from app.worker.job_pool import AttemptResult, JobPool
 from app.worker.projector import Projector
-from app.worker.scheduler import PeriodicTask, Scheduler
+from app.worker.scheduler import PeriodicTask, run_periodic_tasks
 
 HEARTBEAT_EVERY_S = 3.0
 DEAD_AFTER = timedelta(seconds=10)
@@ -60,7 +60,7 @@ class Heartbeats:
             self._unchanged_since = {}
         self._read_at = now
         since = self._unchanged_since
-        self._unchanged_since = {each: since.get(each, now) for each in latest.items()}
+        self._unchanged_since = {beat: since.get(beat, now) for beat in latest.items()}
         return [
             worker_id
             for (worker_id, _), unchanged_since in self._unchanged_since.items()
@@ -91,14 +91,14 @@ class Runner:
         self._database = database
         self._clock = clock
         self._projector = projector
-        self._scheduler = Scheduler(database, periodic_tasks, clock)
+        self._periodic_tasks = periodic_tasks
         self._on_heartbeat = on_heartbeat
         make_pool = partial(
             JobPool,
             database,
             clock=clock,
             worker_id=self.worker_id,
-            on_attempt=on_attempt or (lambda _kind, _result: None),
+            on_attempt=on_attempt,
         )
         self._pools = [
             make_pool("fetch", fetcher.handle, limit=FETCHES, per_group=FETCHES_PER_COMPANY)
@@ -107,9 +107,9 @@ class Runner:
             messages = make_pool(
                 "message",
                 dispatcher.handle,
-                limit=MESSAGES_PER_RECIPIENT * len(dispatcher.recipients),
+                limit=MESSAGES_PER_RECIPIENT * len(dispatcher.channels),
                 per_group=MESSAGES_PER_RECIPIENT,
-                groups=dispatcher.recipients,
+                groups=dispatcher.channels.keys(),
             )
             self._pools.append(messages)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -139,7 +139,8 @@ class Runner:
         """Work until stopped or cancelled. A database that is down is waited for."""
         self._loop = asyncio.get_running_loop()
         heartbeat = asyncio.create_task(self._send_heartbeats())
-        scheduler = asyncio.create_task(self._scheduler.run())
+        periodic = run_periodic_tasks(self._database, self._periodic_tasks, self._clock)
+        scheduler = asyncio.create_task(periodic)
         loops = [asyncio.create_task(self._project_events())]
         loops += [asyncio.create_task(self._consume(pool)) for pool in self._pools]
         try:
@@ -167,9 +168,8 @@ class Runner:
         while not self._stopping.is_set():
             was_woken = self._woken.is_set()
             self._woken.clear()
-            handled = await self._attempt(
-                partial(asyncio.to_thread, self._projector.project_pending)
-            )
+            project = partial(asyncio.to_thread, self._projector.project_pending)
+            handled = await self._attempt(project)
             if handled or was_woken:
                 for pool in self._pools:
                     pool.wakeup.set()

@@ -18,7 +18,7 @@ _log = log.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PeriodicTask:
-    """Work to do every so often; `name` is the same on all replicas.
+    """A task that runs once per period; `name` is the same on all replicas.
 
     `run` returns a result that is logged.
     """
@@ -28,32 +28,29 @@ class PeriodicTask:
     run: Callable[[], Awaitable[object]]
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduler:
-    """Checks every few seconds which tasks are due, and runs them one after the other."""
+async def run_periodic_tasks(
+    database: Database, tasks: Sequence[PeriodicTask], clock: Callable[[], datetime]
+) -> None:
+    """Check every few seconds which tasks are due, and run them one by one, until cancelled.
 
-    database: Database
-    tasks: Sequence[PeriodicTask]
-    clock: Callable[[], datetime]
+    A task that fails is logged and runs again in its next period.
+    """
+    while True:
+        for task in tasks:
+            try:
+                await _run_if_due(database, task, clock())
+            except DatabaseDown:
+                pass  # the runner's heartbeat reports it
+            except ServiceError as error:
+                _log.warning("periodic task failed", task=task.name, reason=str(error))
+            except Exception:
+                _log.exception("periodic task failed unexpectedly", task=task.name)
+        await asyncio.sleep(CHECK_EVERY_S)
 
-    async def run(self) -> None:
-        """Run until cancelled. A task that fails is logged and runs again in its next period."""
-        while True:
-            for task in self.tasks:
-                await self._run_if_due(task)
-            await asyncio.sleep(CHECK_EVERY_S)
 
-    async def _run_if_due(self, task: PeriodicTask) -> None:
-        try:
-            now = self.clock()
-            if not await read(self.database, workers.is_task_due, task.name, now):
-                return
-            if await write(self.database, workers.take_task, task.name, now=now, every=task.every):
-                result = await task.run()
-                _log.info("periodic task finished", task=task.name, result=str(result))
-        except DatabaseDown:
-            pass  # the runner's heartbeat reports it
-        except ServiceError as error:
-            _log.warning("periodic task failed", task=task.name, reason=str(error))
-        except Exception:
-            _log.exception("periodic task failed unexpectedly", task=task.name)
+async def _run_if_due(database: Database, task: PeriodicTask, now: datetime) -> None:
+    if not await read(database, workers.is_task_due, task.name, now):
+        return
+    if await write(database, workers.take_task, task.name, now=now, every=task.every):
+        result = await task.run()
+        _log.info("periodic task finished", task=task.name, result=str(result))

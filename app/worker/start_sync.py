@@ -67,35 +67,34 @@ class SyncStarter:
             self.database, start_lock.acquire, company_id, digest, now=now, until=now + LOCKED_FOR
         )
         if key is None:
-            raise Conflict("a sync of this company is just being started")
-        is_known = False
+            raise Conflict("Another request is starting a sync of this company.")
+        is_outcome_known = False
         try:
             yield key
-            is_known = True
+            is_outcome_known = True
         except ServiceError as error:
-            is_known = not isinstance(error, CodatUnavailable)
+            is_outcome_known = not isinstance(error, CodatUnavailable)
             raise
         finally:
-            await self._release(company_id, key, is_known)
-
-    async def _release(self, company_id: str, key: str, is_known: bool) -> None:
-        release = partial(start_lock.release, now=self.clock(), is_outcome_known=is_known)
-        try:
-            await write(self.database, release, company_id, key)
-        except DatabaseUnavailable as error:
-            fields = {"company_id": company_id, "reason": str(error)}
-            _log.warning("could not release a start lock; it expires", **fields)
+            release = partial(
+                start_lock.release, now=self.clock(), is_outcome_known=is_outcome_known
+            )
+            try:
+                await write(self.database, release, company_id, key)
+            except DatabaseUnavailable as error:
+                problem = "could not release a start lock; it expires"
+                _log.warning(problem, company_id=company_id, reason=str(error))
 
     async def _require_none_in_progress(
         self, company_id: str, listed: Sequence[SyncStatus]
     ) -> None:
-        running = [each.sync_id for each in listed if phase_of(each.status_code) == "running"]
-        known_to_codat = {each.sync_id for each in listed}
+        running = [s.sync_id for s in listed if phase_of(s.status_code) == "running"]
+        known_to_codat = {status.sync_id for status in listed}
         since = self.clock() - LISTED_WITHIN
         ours = await read(self.database, start_lock.syncs_in_progress, company_id, since)
         running += [sync_id for sync_id in ours if sync_id not in known_to_codat]
         if running:
-            raise Conflict(f"a sync of this company is in progress: {running[0]}")
+            raise Conflict(f"A sync of this company is in progress: {running[0]}")
 
     async def _initiate(self, company_id: str, dataset_ids: Sequence[str], key: str) -> str:
         try:
@@ -112,7 +111,7 @@ class SyncStarter:
         """Store the sync. Codat has started it in any case, so the caller never sees a failure."""
         ids = {"sync_id": sync_id, "company_id": company_id}
         _log.info("sync started", **ids)
-        detail = f"with {datasets} dataset{'s' if datasets > 1 else ''}"
+        detail = f"{datasets} dataset{'s' if datasets > 1 else ''}"
         now = self.clock()
         try:
             await write(

@@ -26,7 +26,7 @@ TABLE = """CREATE TABLE events (
 INSERT = """INSERT INTO events (message_id, body)
     SELECT message_id, body FROM json_to_recordset(%s::json) AS event (message_id text, body text)
     ON CONFLICT (message_id) DO NOTHING"""
-QUIET_TURNS = 6  # turns of the event loop without a new request, after which a batch is written
+QUIET_PASSES = 6  # of the event loop, without a new request: then a batch is written
 
 
 class _Waiting(NamedTuple):
@@ -73,15 +73,16 @@ class InsertOnly:
         while self._waiting:
             await self._gather()
             batch, self._waiting = self._waiting, []
-            rows = [{"message_id": each.message_id, "body": each.body.decode()} for each in batch]
+            rows = [{"message_id": request.message_id, "body": request.body.decode()}
+                    for request in batch]  # fmt: skip
             await self._connection.execute(INSERT, [orjson.dumps(rows).decode()], prepare=True)
             await self._connection.commit()
-            for each in batch:
-                each.stored.set_result(None)
+            for request in batch:
+                request.stored.set_result(None)
 
     async def _gather(self) -> None:
         seen = quiet = 0
-        while quiet < QUIET_TURNS:
+        while quiet < QUIET_PASSES:
             quiet = quiet + 1 if len(self._waiting) == seen else 0
             seen = len(self._waiting)
             await asyncio.sleep(0)

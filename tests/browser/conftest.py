@@ -96,7 +96,7 @@ def serve(app: Any) -> Iterator[str]:
         thread.join(20)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from app.db import sync_writer
 from app.db.engine import Database
 from app.db.sync_writer import SyncWrite, lock_companies
-from app.db.tables import jobs, syncs
+from app.db.tables import syncs
 from app.domain.models import SYNC_FAILED, SyncStatus, Transaction, WebhookEvent, WebhookPayload
 from app.domain.sync_state import Sync, apply_event, apply_status, with_transactions
 from tests.factories import T0
@@ -49,15 +49,9 @@ def answered(
 ) -> Sync:
     """The sync once Codat has given its status and transactions."""
     status = SyncStatus(sync.company_id, sync.sync_id, code, sync_utc=at, **more)
-    after = apply_status(sync, status, asked_at=at, has_newer_events=False)
+    after = apply_status(sync, status, requested_at=at, has_newer_events=False)
     expected = len(transactions)
     return with_transactions(after, transactions, source="codat", expected=expected, at=at)
-
-
-def finish_jobs(database: Database) -> None:
-    """Mark all jobs as done."""
-    with database.writing() as connection:
-        connection.execute(jobs.update().values(state="done", lease_token=None))
 
 
 def pk_of(database: Database, sync_id: str) -> int:

@@ -83,17 +83,13 @@ def test_the_latest_event_wins_in_any_order(database: Database, order: tuple[int
         record(database, *(EVENTS[n] for n in order))
 
 
-def test_an_event_without_a_time_counts_from_its_receipt(database: Database) -> None:
-    """As bodies of the older generation."""
-    untimed = reported(0, None, name="Received")
-    record(database, replace(untimed, payload=replace(untimed.payload, generated_at=None)))
-    record(database, reported(-1, None, name="Older"))
-    assert company(database).name == "Received"
-
-
 def test_an_event_without_a_name_or_connection_changes_neither(database: Database) -> None:
+    """And one without a time, of the older generation, counts from its receipt."""
     record(database, reported(1, name="Toft"), reported(2, None))
     assert (company(database).name, state(database)) == ("Toft", "Linked")
+    untimed = reported(0, None, name="Received at T0")
+    record(database, replace(untimed, payload=replace(untimed.payload, generated_at=None)))
+    assert company(database).name == "Toft"
 
 
 def test_a_deleted_connection_is_deleted_although_the_body_says_linked(
@@ -124,13 +120,6 @@ def record_listed(database: Database, *found: Company, at: datetime) -> None:
         companies.record_listed(connection, found, as_of=at)
 
 
-def test_the_list_brings_what_no_event_reported(database: Database) -> None:
-    record_listed(database, listed(LINKED), listed(company_id="c2", name=None), at=T0)
-    assert (company(database).name, state(database)) == ("Toft stores", "Linked")
-    with database.reading() as connection:
-        assert companies.reconciled_at(connection) == {}
-
-
 def test_an_event_and_a_list_are_joined_by_time(database: Database) -> None:
     """An older list takes nothing back; a later one that lacks a connection deletes it."""
     record(database, reported(5, replace(LINKED, status="Deauthorized"), name="Now"))
@@ -144,21 +133,19 @@ def test_an_event_and_a_list_are_joined_by_time(database: Database) -> None:
     assert state(database) == "Linked"
 
 
-def test_a_connection_without_an_id_is_left_out(database: Database) -> None:
-    """It could not be distinguished from another."""
-    record_listed(database, listed(replace(LINKED, connection_id=None)), at=T0)
-    assert stored(database) == []
-
-
 def test_many_companies_are_recorded_together(database: Database) -> None:
-    many = [listed(LINKED, company_id=f"c{n}") for n in range(1200)]
+    """Without connections that have no id: they could not be distinguished from another."""
+    unnamed = replace(LINKED, connection_id=None)
+    many = [listed(LINKED, unnamed, company_id=f"c{n}") for n in range(1200)]
     record_listed(database, *many, at=T0)
     assert len(stored(database)) == 1200
 
 
 def test_the_last_reconciliation_is_remembered(database: Database) -> None:
+    """Of a company that was erased meanwhile nothing is stored."""
     with database.writing() as connection:
+        lock_companies(connection, ["c1", "c2"])
         companies.mark_reconciled(connection, "c1", T0)
         companies.mark_reconciled(connection, "c1", after(hours=1))
-        lock_companies(connection, ["c2"])
+        companies.mark_reconciled(connection, "erased", T0)
         assert companies.reconciled_at(connection) == {"c1": after(hours=1)}

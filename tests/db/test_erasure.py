@@ -1,22 +1,34 @@
 """A company is erased from every table, and no other company loses a row."""
 
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, select
+from sqlalchemy import Connection, make_url, select
 
-from app.db import alerts, erasure, jobs, start_lock, sync_writer
+from app.db import (
+    alerts,
+    companies,
+    erasure,
+    jobs,
+    reclassification,
+    reconciliation,
+    start_lock,
+    sync_writer,
+)
 from app.db.engine import Database
+from app.db.reconciliation import Difference
 from app.db.sync_writer import CodatAnswer, LogEntry
 from app.db.tables import metadata
 from app.domain.models import SyncStatus, Transaction
 from app.domain.outgoing import Recipients
 from app.domain.webhook_loss import Finding
-from tests.factories import T0, add_event, after, deliver, project
+from app.worker import rebuild
+from tests.factories import T0, add_event, after, deliver
 
 C1, C2 = "0498e921-9b53-4396-a412-4f2f5983b0a2", "8a210b68-6988-11ed-a1eb-0242ac120002"
 NOT_ABOUT_COMPANIES = {
@@ -149,7 +161,7 @@ def test_a_part_of_an_id_is_not_the_id(database: Database) -> None:
 
 
 def test_it_works_in_small_steps(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much a company has, nobody waits for a lock for long."""
+    """However much a company has, other writers do not wait for a lock for long."""
     monkeypatch.setattr(erasure, "SYNCS_PER_STEP", 2)
     monkeypatch.setattr(erasure, "ROWS_PER_STEP", 2)
     fill(database, C1, syncs=5)
@@ -162,21 +174,39 @@ def test_it_works_in_small_steps(database: Database, monkeypatch: pytest.MonkeyP
     assert C1 not in str(rows(database))
 
 
-def test_a_fetch_in_hand_writes_nothing_afterwards(database: Database) -> None:
-    """Codat was asked before the erasure and answers after it."""
+def test_work_that_began_before_writes_nothing_afterwards(database: Database) -> None:
+    """A fetch in hand, a step of a task or of a command: not even the company's row is left."""
     fill(database, C1)
     with database.writing() as connection:
-        claims = jobs.claim(connection, "fetch", now=T0, lease=LEASE, limit=9, worker_id="w")
-    assert claims
+        claimed, *_ = jobs.claim(connection, "fetch", now=T0, lease=LEASE, limit=9, worker_id="w")
+        pks = connection.execute(select(metadata.tables["syncs"].c.id)).scalars().all()
     erase(database)
-    answered = CodatAnswer(SyncStatus(C1, "s1", 2000), T0, ())
+    status = SyncStatus(C1, "s1", 2000)
+    answered = CodatAnswer(status, T0, ())
+    differs = Difference("s1", "disagrees", "another code", status)
+    late: dict[str, Callable[[Connection], object]] = {
+        "answer": lambda c: sync_writer.record_answer(c, claimed, answered, now=T0, settle=_log),
+        "give up": lambda c: sync_writer.give_up(c, claimed, "404", now=T0),
+        "reclassify": lambda c: reclassification.reclassify(c, C1, pks, now=T0),
+        "rebuild a sync": lambda c: rebuild._write_syncs(c, [(C1, "s1")], now=T0),
+        "rebuild a failure": lambda c: rebuild._write_failures(c, {(C1, "t1")}),
+        "correct": lambda c: reconciliation.correct(c, C1, [differs], now=T0),
+        "reconciled": lambda c: companies.mark_reconciled(c, C1, T0),
+    }
+    for name, work in late.items():
+        with database.writing() as connection:
+            work(connection)
+        assert not is_known(database), name
+
+
+def test_a_sync_that_is_written_meanwhile_keeps_its_companys_row(database: Database) -> None:
+    """The row is the lock of all its writers. Nothing is left to recognize the company by."""
+    fill(database, C1)
+    erase(database)
+    deliver(database, f"{C1}-0", company_id=C1, at=after(days=1))
     with database.writing() as connection:
-        for claim in claims:
-            recorded = sync_writer.record_answer(
-                connection, claim, answered, now=T0, settle=lambda _: ()
-            )
-            assert recorded is None
-    assert [row for row in rows(database)["syncs"] if row["company_id"] == C1] == []
+        assert not erasure.erase(connection, "companies", C1)
+    assert [row["company_id"] for row in rows(database)["companies"]] == [C1]
 
 
 def test_it_may_run_beside_writers_of_the_same_company(database: Database) -> None:
@@ -192,15 +222,6 @@ def test_it_may_run_beside_writers_of_the_same_company(database: Database) -> No
         erasing.result()
     erase(database)
     assert C1 not in str(rows(database))
-
-
-def test_a_later_webhook_makes_the_company_known_again(database: Database) -> None:
-    """Nothing is left to recognize it by: erase it at Codat first."""
-    fill(database, C1)
-    erase(database)
-    deliver(database, f"{C1}-0", company_id=C1, at=after(days=1))
-    project(database)
-    assert [row["company_id"] for row in rows(database)["companies"]] == [C1]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

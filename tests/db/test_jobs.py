@@ -55,39 +55,51 @@ def row(database: Database, key: int = 1) -> RowMapping:
 
 
 def test_a_due_job_is_claimed_once(database: Database) -> None:
-    enqueue(database, 1)
-    claims = claim(database)
-    assert [(c.key, c.group_key, c.attempts, c.generation) for c in claims] == [(1, "c1", 1, 1)]
-    assert claim(database, 59) == []
-
-
-def test_a_job_is_claimed_by_its_kind(database: Database) -> None:
-    """Keys of different kinds are unrelated."""
-    enqueue(database, 1)
+    """The earliest first. Keys of different kinds are unrelated."""
+    enqueue(database, 1, 1, at=after(seconds=5))
+    enqueue(database, 2, at=after(seconds=4))
     with database.writing() as connection:
         jobs.enqueue(connection, "message", [(1, "webhook:a")], now=T0)
-    (message,) = claim(database, kind="message")
-    (fetch,) = claim(database)
-    assert (message.group_key, fetch.group_key) == ("webhook:a", "c1")
+    assert [c.key for c in claim(database, 5, limit=1)] == [2]
+    claims = claim(database, 5)
+    assert [(c.key, c.group_key, c.attempts, c.generation) for c in claims] == [(1, "c1", 1, 1)]
+    assert claim(database, 64) == []
+    assert [c.group_key for c in claim(database, kind="message")] == ["webhook:a"]
 
 
 def test_a_rescheduled_job_waits_for_its_time(database: Database) -> None:
+    """Its attempt counts, but not where that is refunded (a rate limit) or it is released."""
     enqueue(database, 1)
     (claimed,) = claim(database)
     with database.writing() as connection:
         assert jobs.reschedule(connection, claimed, run_at=after(seconds=30), error="503")
     assert row(database)["last_error"] == "503"
     assert claim(database, 29) == []
-    assert [c.attempts for c in claim(database, 30)] == [2]
+    (claimed,) = claim(database, 30)
+    assert claimed.attempts == 2
+    with database.writing() as connection:
+        at = after(seconds=31)
+        jobs.reschedule(connection, claimed, run_at=at, error="429", refund_attempt=True)
+    (claimed,) = claim(database, 31)
+    with database.writing() as connection:
+        assert jobs.release(connection, claimed)
+    assert [c.attempts for c in claim(database, 31, worker="w2")] == [2]
 
 
 def test_an_expired_lease_is_up_for_grabs(database: Database) -> None:
     """Also without any look at heartbeats: a worker may hang and still beat."""
     enqueue(database, 1)
     (first,) = claim(database)
-    (second,) = claim(database, 60)
+    with database.writing() as connection:
+        assert jobs.renew(connection, first, after(seconds=110))
+    assert claim(database, 109) == []
+    (second,) = claim(database, 110)
     assert (second.key, second.attempts) == (first.key, 2)
     assert second.token != first.token
+    enqueue(database, 1, at=after(seconds=170))  # which takes an expired lease away
+    with database.writing() as connection:
+        assert not jobs.complete(connection, second)
+    assert [c.attempts for c in claim(database, 170)] == [1]
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(database: Database) -> None:
@@ -109,40 +121,19 @@ def test_a_worker_that_lost_its_lease_changes_nothing(database: Database) -> Non
     assert row(database)["lease_until"] == after(hours=1)
 
 
-def test_a_renewed_lease_is_not_up_for_grabs(database: Database) -> None:
-    enqueue(database, 1)
-    (claimed,) = claim(database)
-    with database.writing() as connection:
-        assert jobs.renew(connection, claimed, after(seconds=110))
-    assert claim(database, 61) == []
-
-
-def test_the_earliest_comes_first_and_the_limit_holds(database: Database) -> None:
-    enqueue(database, 1, at=after(seconds=5))
-    enqueue(database, 2, at=after(seconds=4))
-    assert [c.key for c in claim(database, 10, limit=1)] == [2]
-
-
 def test_no_more_than_the_allowed_jobs_of_a_group_are_in_hand(database: Database) -> None:
-    """Those of others are found behind the ones that are passed over."""
-    enqueue(database, *range(9))
-    enqueue(database, 100, group="c2", at=after(seconds=1))
+    """Those of others are found behind the ones that are passed over, however many."""
+    enqueue(database, *range(500))
+    enqueue(database, 1000, group="c2", at=after(seconds=1))
 
     def groups(**in_hand: int) -> list[str]:
         claims = claim(database, 2, limit=8, in_hand=in_hand, per_group=3)
-        return [each.group_key for each in claims]
+        return [claimed.group_key for claimed in claims]
 
     assert groups(c1=1) == ["c1", "c1"]
     assert groups(c1=3) == ["c2"]
     assert groups(c1=3) == []
     assert groups(c2=1) == ["c1", "c1", "c1"]
-
-
-def test_a_backlog_of_one_group_does_not_starve_the_others(database: Database) -> None:
-    enqueue(database, *range(500))
-    enqueue(database, 1000, group="c2", at=after(seconds=1))
-    claims = claim(database, 2, limit=2, in_hand={"c1": 2}, per_group=2)
-    assert [c.group_key for c in claims] == ["c2"]
 
 
 def test_only_jobs_of_the_named_groups_are_claimed(database: Database) -> None:
@@ -155,24 +146,6 @@ def test_only_jobs_of_the_named_groups_are_claimed(database: Database) -> None:
     with database.reading() as connection:
         assert jobs.is_due(connection, "fetch", T0, groups=["c1"])
         assert not jobs.is_due(connection, "fetch", T0, groups=["c3"])
-
-
-def test_a_refunded_attempt_does_not_count(database: Database) -> None:
-    """A rate limit must not use up what is meant for outages."""
-    enqueue(database, 1)
-    (claimed,) = claim(database)
-    with database.writing() as connection:
-        jobs.reschedule(connection, claimed, run_at=T0, error="429", refund_attempt=True)
-    assert [c.attempts for c in claim(database, 1)] == [1]
-
-
-def test_a_released_job_is_due_at_once_and_untried(database: Database) -> None:
-    """A worker that has to stop gives back what it has not finished."""
-    enqueue(database, 1)
-    (claimed,) = claim(database, 3)
-    with database.writing() as connection:
-        assert jobs.release(connection, claimed)
-    assert [c.attempts for c in claim(database, 3, worker="w2")] == [1]
 
 
 @pytest.mark.parametrize("ending", ["complete", "reschedule", "bury", "release"])
@@ -208,42 +181,24 @@ def test_a_job_whose_target_is_gone_is_discarded(database: Database) -> None:
     with database.writing() as connection:
         jobs.discard(connection, first)
         jobs.discard(connection, second)
-    assert [each.key for each in claim(database, 60)] == [2]
+    assert [claimed.key for claimed in claim(database, 60)] == [2]
 
 
-def test_enqueueing_brings_a_waiting_job_forward(database: Database) -> None:
+def test_enqueueing_brings_a_waiting_or_done_job_forward(database: Database) -> None:
     """A new event need not wait for an old backoff."""
     enqueue(database, 1)
     (claimed,) = claim(database)
     with database.writing() as connection:
         jobs.reschedule(connection, claimed, run_at=after(hours=1), error="503")
     enqueue(database, 1, at=after(seconds=5))
-    assert [c.attempts for c in claim(database, 5)] == [1]
-
-
-def test_enqueueing_takes_an_expired_lease_away(database: Database) -> None:
-    enqueue(database, 1)
-    (late,) = claim(database)
-    enqueue(database, 1, at=after(seconds=61))
-    with database.writing() as connection:
-        assert not jobs.complete(connection, late)
-    assert [c.attempts for c in claim(database, 61)] == [1]
-
-
-def test_a_done_job_is_due_again_when_it_is_enqueued(database: Database) -> None:
-    enqueue(database, 1)
-    (claimed,) = claim(database)
+    (claimed,) = claim(database, 5)
+    assert claimed.attempts == 1
     with database.writing() as connection:
         assert jobs.complete(connection, claimed)
     assert row(database)["state"] == "done"
     assert claim(database, 9999) == []
     enqueue(database, 1, at=after(seconds=9))
     assert [c.attempts for c in claim(database, 9)] == [1]
-
-
-def test_one_key_may_be_enqueued_twice_in_a_call(database: Database) -> None:
-    enqueue(database, 1, 1, 2)
-    assert [c.generation for c in claim(database)] == [1, 1]
 
 
 def test_dead_jobs_are_revived(database: Database) -> None:
@@ -262,14 +217,14 @@ def test_dead_jobs_are_revived(database: Database) -> None:
 
 
 def test_a_restart_leaves_running_and_done_jobs_alone(database: Database) -> None:
-    """A redelivered event starts again what waits or was given up."""
+    """A redelivered event restarts a job that waits or was abandoned."""
     enqueue(database, 1, 2, 3, 4)
     waiting, dead, done, running = claim(database)
     with database.writing() as connection:
         jobs.reschedule(connection, waiting, run_at=after(hours=1), error="503")
         jobs.bury(connection, dead, "404")
         jobs.complete(connection, done)
-        keys = [each.key for each in (waiting, dead, done, running)]
+        keys = [claimed.key for claimed in (waiting, dead, done, running)]
         assert jobs.restart(connection, "fetch", keys, now=after(seconds=1)) == 2
         assert jobs.current_generation(connection, running) == running.generation
     assert [c.key for c in claim(database, 1)] == [waiting.key, dead.key]
@@ -308,7 +263,7 @@ def test_several_workers_never_hold_a_job_together(database: Database) -> None:
     assert len(taken) == len(set(taken)) == 200
 
 
-def write_in_some_order(database: Database, n: int) -> None:
+def write_in_an_order(database: Database, n: int) -> None:
     keys = list(range(40))[:: -1 if n % 2 else 1]
     with database.writing() as connection:
         if n % 3 == 0:
@@ -324,7 +279,7 @@ def test_writers_of_the_same_jobs_do_not_deadlock(database: Database) -> None:
 
     def work(n: int) -> None:
         for _ in range(8):
-            write_in_some_order(database, n)
+            write_in_an_order(database, n)
             for claimed in claim(database, limit=5, worker=f"w{n}"):
                 with database.writing() as connection:
                     jobs.bury(connection, claimed, "x")
@@ -334,8 +289,17 @@ def test_writers_of_the_same_jobs_do_not_deadlock(database: Database) -> None:
 
 
 def test_the_leases_of_a_dead_worker_are_freed(database: Database) -> None:
-    """Those of the living stay; the dead one is forgotten, and its attempt counts."""
-    enqueue(database, 1, 2)
+    """Those of the living stay; the dead one is forgotten, and its attempt counts.
+
+    One without any heartbeat, which was removed when it ended, is watched too.
+    """
+    enqueue(database, 1, 2, 3)
+    claim(database, limit=1, worker="gone")
+    with database.writing() as connection:
+        assert workers.heartbeats(connection) == {"gone": None}
+        assert workers.take_over(connection, ["gone"]) == 1
+        assert jobs.remove(connection, "fetch", [1, 7]) == 1
+        assert jobs.remove(connection, "message", [2]) == 0
     with database.writing() as connection:
         workers.beat(connection, "dead", T0)
         workers.beat(connection, "alive", after(seconds=6))
@@ -349,15 +313,6 @@ def test_the_leases_of_a_dead_worker_are_freed(database: Database) -> None:
         assert not jobs.complete(connection, orphan)
         assert jobs.complete(connection, held)
     assert [(c.key, c.attempts) for c in claim(database, 10)] == [(orphan.key, 2)]
-
-
-def test_a_worker_without_any_heartbeat_is_watched_too(database: Database) -> None:
-    """It was removed when the worker ended, or it never began well."""
-    enqueue(database, 1)
-    claim(database, worker="gone")
-    with database.writing() as connection:
-        assert workers.heartbeats(connection) == {"gone": None}
-        assert workers.take_over(connection, ["gone"]) == 1
 
 
 def test_stats_count_what_is_due_and_what_is_dead(database: Database) -> None:
@@ -375,14 +330,6 @@ def test_stats_count_what_is_due_and_what_is_dead(database: Database) -> None:
             assert jobs.stats(connection, "fetch", after(seconds=at)) == expected
         jobs.complete(connection, second)
         assert jobs.stats(connection, "message", T0) == JobStats(0, None, 0)
-
-
-def test_removed_jobs_are_gone(database: Database) -> None:
-    enqueue(database, 1, 2)
-    with database.writing() as connection:
-        assert jobs.remove(connection, "fetch", [1, 7]) == 1
-        assert jobs.remove(connection, "message", [2]) == 0
-    assert [c.key for c in claim(database)] == [2]
 
 
 def test_a_heartbeat_is_one_row_per_worker(database: Database) -> None:

@@ -1,7 +1,7 @@
 """Outgoing messages: what is announced, when, and once; and that none is lost."""
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -18,8 +18,8 @@ from app.domain.outgoing import NO_RECIPIENTS, Recipients
 from app.errors import Conflict
 from tests.db.stored import COMPLETED_ROW, FAILED_ROW, answered, pk_of, reported, write
 from tests.factories import T0, after
+from tests.worker.fakes import claim_jobs
 
-LEASE = timedelta(seconds=60)
 RECIPIENTS = Recipients(webhooks=("webhook:a", "webhook:b"), notifications=("notification:n",))
 
 
@@ -58,13 +58,8 @@ def complete(database: Database, *, sync_id: str, day: int) -> int:
     return write(database, sync, COMPLETED_ROW, now=at)
 
 
-def claim(
-    database: Database, kind: jobs.Kind = "message", now: datetime = T0, limit: int = 10
-) -> list[Claim]:
-    with database.writing() as connection:
-        return jobs.claim(
-            connection, kind, now=now, lease=LEASE, limit=limit, worker_id="w", groups=None
-        )
+def claim(database: Database, kind: jobs.Kind = "message", now: datetime = T0) -> list[Claim]:
+    return claim_jobs(database, kind, now=now, limit=10)
 
 
 def test_a_failed_sync_is_announced_once_its_transactions_are_known(database: Database) -> None:
@@ -88,22 +83,19 @@ def test_a_failed_sync_is_announced_once_its_transactions_are_known(database: Da
     assert len(ids) == 1
 
 
-def test_a_sync_that_failed_as_a_whole_carries_its_cause(database: Database) -> None:
-    sync = answered(reported(), code=4040, error_message="The company is gone")
-    write(database, sync)
-    ((_, data),) = sent(database)
-    assert data["cause"]["title"]
-    assert data["failed_transactions"] == []
-
-
 def test_the_same_answer_is_not_announced_again_and_other_failures_are(
     database: Database,
 ) -> None:
+    """One that failed as a whole carries its cause."""
     fail(database)
     fail(database)
     assert kinds(database) == ["sync.failed"]
     fail(database, FAILED_ROW, Transaction("t2", "PushError"))
     assert kinds(database) == ["sync.failed"] * 2
+    write(database, answered(reported("s2"), code=4040, error_message="The company is gone"))
+    data = sent(database)[-1][1]
+    assert data["cause"]["title"]
+    assert data["failed_transactions"] == []
 
 
 def test_a_completed_sync_is_announced_when_codat_proves_it(database: Database) -> None:
@@ -125,17 +117,14 @@ def give_up(database: Database) -> None:
 def test_an_unexplained_failure_is_announced_when_its_fetch_is_given_up(
     database: Database,
 ) -> None:
-    """With null, not with an empty list: nothing is known."""
+    """With null, not with an empty list: nothing is known. An unproved completion never is."""
+    write(database, reported("s2", SYNC_COMPLETED))
+    give_up(database)
+    assert sent(database) == []
     write(database, reported())
     give_up(database)
     ((kind, data),) = sent(database)
     assert (kind, data["errors"], data["failed_transactions"]) == ("sync.failed", "given_up", None)
-
-
-def test_an_unproved_completion_is_never_announced(database: Database) -> None:
-    write(database, reported("s1", SYNC_COMPLETED))
-    give_up(database)
-    assert sent(database) == []
 
 
 def test_a_resolved_transaction_is_announced_by_the_sync_that_completed_it(
@@ -146,7 +135,7 @@ def test_a_resolved_transaction_is_announced_by_the_sync_that_completed_it(
     for day in (1, 2):
         complete(database, sync_id=f"later-{day}", day=day)
     resolved = [data for kind, data in sent(database) if kind == "transaction.resolved"]
-    assert [(each["transaction_id"], each["resolved_by"]) for each in resolved] == [
+    assert [(data["transaction_id"], data["resolved_by"]) for data in resolved] == [
         ("t1", "later-1")
     ]
     (row,) = resolved[0]["failed_in"]
@@ -161,8 +150,8 @@ def test_a_transaction_that_fails_again_is_resolved_again(database: Database) ->
     fail(database, sync_id="s3", day=2)
     complete(database, sync_id="s4", day=3)
     resolved = [data for kind, data in sent(database) if kind == "transaction.resolved"]
-    assert [each["resolved_by"] for each in resolved] == ["s2", "s4"]
-    assert [[row["sync_id"] for row in each["failed_in"]] for each in resolved] == [["s1"], ["s3"]]
+    assert [data["resolved_by"] for data in resolved] == ["s2", "s4"]
+    assert [[row["sync_id"] for row in data["failed_in"]] for data in resolved] == [["s1"], ["s3"]]
 
 
 def test_a_failure_learned_after_its_resolution_says_so(database: Database) -> None:
@@ -205,17 +194,14 @@ def test_a_retry_contains_what_failed_and_a_double_click_sends_once(database: Da
     assert [row["transaction_id"] for row in data["failed_transactions"]] == ["t1"]
 
 
-def test_what_a_later_sync_has_completed_is_not_retried(database: Database) -> None:
+def test_what_has_not_failed_or_was_completed_later_is_not_retried(database: Database) -> None:
     """It would be recorded twice."""
+    complete(database, sync_id="s1", day=0)
+    with pytest.raises(Conflict, match="No item"):
+        retry(database)
     fail(database)
     complete(database, sync_id="later", day=1)
     with pytest.raises(Conflict, match="recorded since"):
-        retry(database)
-
-
-def test_a_sync_without_failures_has_nothing_to_retry(database: Database) -> None:
-    complete(database, sync_id="s1", day=0)
-    with pytest.raises(Conflict, match="No item"):
         retry(database)
 
 
@@ -230,19 +216,14 @@ def test_all_failed_transactions_are_retried(
     assert len(failed["failed_transactions"]) == 2
 
 
-def test_an_alert_goes_to_webhooks_and_notifications(database: Database) -> None:
-    alert = {"cause": "webhooks_lost", "text": "no webhook", "opened_at": T0, "company_id": ""}
-    with database.writing() as connection:
-        outgoing.alert(connection, "alert.opened", alert, T0)
-    for recipient in ("webhook:a", "webhook:b", "notification:n"):
-        ((kind, data),) = sent(database, recipient)
-        assert (kind, data["company_id"]) == ("alert.opened", None)
-        assert (data["opened_at"], data["resolved_at"]) == ("2026-01-01T09:00:00Z", None)
-
-
 def test_a_message_is_loaded_delivered_and_pruned(database: Database) -> None:
+    """Not by a worker that lost it."""
     pk = fail(database)
-    first, second = claim(database)
+    late, _ = claim(database)
+    first, second = claim(database, now=after(seconds=61))
+    with database.writing() as connection:
+        assert not outgoing.end(connection, late, T0)
+        assert not outgoing.end(connection, late, T0, failure="late")
     with database.reading() as connection:
         message = outgoing.load(connection, first.key)
     assert message
@@ -270,17 +251,7 @@ def test_a_message_given_up_can_be_redriven(database: Database) -> None:
         assert outgoing.redrive(connection, now=T0) == 1
         assert outgoing.redrive(connection, now=T0) == 0
         assert outgoing.prune(connection, after(days=9), 10) == 0
-    assert [(each.key, each.attempts) for each in claim(database)] == [(mine.key, 1)]
-
-
-def test_a_worker_that_lost_a_message_ends_nothing(database: Database) -> None:
-    fail(database)
-    late, _ = claim(database)
-    claim(database, now=after(seconds=61))
-    with database.writing() as connection:
-        assert not outgoing.end(connection, late, T0)
-        assert not outgoing.end(connection, late, T0, failure="late")
-        assert outgoing.prune(connection, after(days=9), 10) == 0
+    assert [(claimed.key, claimed.attempts) for claimed in claim(database)] == [(mine.key, 1)]
 
 
 def test_messages_to_an_address_that_is_gone_are_given_up_in_the_end(
@@ -295,26 +266,8 @@ def test_messages_to_an_address_that_is_gone_are_given_up_in_the_end(
     with database.writing() as connection:
         before = after(days=1)
         assert outgoing.abandon(connection, known, before=before, now=after(days=5)) == 0
-        for each in claims:
-            jobs.release(connection, each)
+        for claimed in claims:
+            jobs.release(connection, claimed)
         assert outgoing.abandon(connection, known, before=before, now=after(days=5)) == 1
         assert outgoing.dead_by_recipient(connection) == {"webhook:b": 1}
         assert outgoing.prune(connection, after(days=6), 10) == 1
-
-
-def test_only_messages_to_known_recipients_are_claimed(database: Database) -> None:
-    """A replica does not take what only another one can deliver."""
-    fail(database)
-    with database.writing() as connection:
-        assert not jobs.is_due(connection, "message", T0, groups=["webhook:x"])
-        assert jobs.is_due(connection, "message", T0, groups=["webhook:b", "webhook:x"])
-        claims = jobs.claim(
-            connection,
-            "message",
-            now=T0,
-            lease=LEASE,
-            limit=10,
-            worker_id="w",
-            groups=["webhook:b"],
-        )
-    assert [each.group_key for each in claims] == ["webhook:b"]

@@ -12,7 +12,7 @@ from app.db.jobs import Claim
 from app.db.reconciliation import Difference
 from app.db.sync_writer import CodatAnswer
 from app.domain.models import SyncStatus, Transaction
-from tests.factories import STARTED, T0, after, count_rows, deliver, fetch_job, sync_row, timeline
+from tests.factories import STARTED, T0, after, count_rows, deliver, fetch_job, timeline
 
 HOUR = timedelta(hours=1)
 
@@ -28,7 +28,7 @@ def differences(database: Database, *statuses: SyncStatus, now: datetime = T0) -
 
 
 def kinds(database: Database, *statuses: SyncStatus, now: datetime = T0) -> list[str]:
-    return [each.kind for each in differences(database, *statuses, now=now)]
+    return [difference.kind for difference in differences(database, *statuses, now=now)]
 
 
 def correct(database: Database, found: Sequence[Difference], *, now: datetime = T0) -> None:
@@ -40,12 +40,12 @@ def claim(database: Database, at: datetime = T0) -> Claim:
     """Claim the fetch of s1."""
     with database.writing() as connection:
         claims = jobs.claim(connection, "fetch", now=at, lease=HOUR, limit=9, worker_id="w")
-        mine = [each for each in claims if sync_writer.sync_id_of(connection, each.key) == "s1"]
-        for each in claims:
-            if each not in mine:
-                jobs.release(connection, each)
-    (claimed,) = mine
-    return claimed
+        for claimed in claims:
+            if sync_writer.sync_id_of(connection, claimed.key) == "s1":
+                mine = claimed
+            else:
+                jobs.release(connection, claimed)
+    return mine
 
 
 def fetch(
@@ -69,28 +69,20 @@ def fetch(
         assert sync_writer.record_answer(connection, claimed, recorded, now=at, settle=settle)
 
 
-def test_a_sync_that_no_webhook_reported_is_stored_and_fetched(database: Database) -> None:
-    """The endpoint was disabled; the failure is known all the same."""
-    found = differences(database, status())
-    assert [each.kind for each in found] == ["never_announced"]
-    correct(database, found)
-    row = sync_row(database)
-    assert (row["state"], row["status_code"], row["first_seen_at"]) == ("failed", 5130, T0)
-    job = fetch_job(database)
-    assert job
-    assert (job["state"], job["run_at"]) == ("pending", T0)
-    ((kind, reason),) = timeline(database)
-    assert kind == "reconcile"
-    assert "no webhook reported it" in reason
-    assert count_rows(database, "changes") == 1
-    fetch(database)
+def test_what_is_not_known_for_sure_is_fetched(database: Database) -> None:
+    """A lost end, a fetch that was abandoned, an incomplete list; not what waits for its fetch.
+
+    A pass must not bring every backoff forward.
+    """
+    deliver(database, "m1", event_type=STARTED)
+    assert kinds(database, status()) == ["disagrees"]
+    deliver(database, "m2")
     assert kinds(database, status()) == []
-
-
-def test_a_running_sync_that_nobody_reported_is_running(database: Database) -> None:
-    """A webhook will report its end, or the next pass finds it."""
-    correct(database, differences(database, status(code=1000)))
-    assert sync_row(database)["state"] == "started"
+    give_up(database, None)
+    assert kinds(database, status()) == ["given_up"]
+    deliver(database, "m3", at=after(minutes=1))
+    fetch(database, complete=False, at=after(minutes=1))
+    assert kinds(database, status()) == ["incomplete"]
 
 
 @pytest.mark.parametrize(
@@ -110,29 +102,11 @@ def test_every_disagreement_is_fetched(database: Database, line: SyncStatus) -> 
     fetch(database)
     assert kinds(database, status()) == []
     found = differences(database, line)
-    assert [each.kind for each in found] == ["disagrees"]
+    assert [difference.kind for difference in found] == ["disagrees"]
     correct(database, found)
     job = fetch_job(database)
     assert job
     assert (job["state"], job["attempts"], job["run_at"]) == ("pending", 0, T0)
-
-
-def test_a_lost_end_is_found(database: Database) -> None:
-    """Only the start was reported; Codat lists it as failed."""
-    deliver(database, "m1", event_type=STARTED)
-    assert kinds(database, status()) == ["disagrees"]
-
-
-def test_what_waits_for_its_fetch_is_left_alone(database: Database) -> None:
-    """A pass must not bring every backoff forward."""
-    deliver(database, "m1")
-    assert kinds(database, status()) == []
-
-
-def test_an_incomplete_list_is_read_again(database: Database) -> None:
-    deliver(database, "m1")
-    fetch(database, complete=False)
-    assert kinds(database, status()) == ["incomplete"]
 
 
 def test_a_code_of_no_known_class_is_fetched_once(database: Database) -> None:
@@ -152,7 +126,7 @@ def test_texts_that_differ_forever_are_fetched_once_a_day(database: Database) ->
     for hours in (0, 1, 23, 25):
         now = after(hours=hours)
         differs = differences(database, status(error_message="in other words"), now=now)
-        found.append([each.kind for each in differs])
+        found.append([difference.kind for difference in differs])
         if differs:
             correct(database, differs, now=now)
             fetch(database, at=now)
@@ -163,13 +137,6 @@ def give_up(database: Database, refused_at: datetime | None, *, at: datetime = T
     claimed = claim(database, at)
     with database.writing() as connection:
         assert sync_writer.give_up(connection, claimed, "x", now=T0, refused_at=refused_at)
-
-
-def test_an_outage_longer_than_all_attempts_ends_here(database: Database) -> None:
-    """A fetch given up over passing failures is tried again at the next pass."""
-    deliver(database, "m1")
-    give_up(database, None)
-    assert kinds(database, status()) == ["given_up"]
 
 
 def test_a_final_refusal_is_asked_again_after_a_day_or_when_the_line_changes(
@@ -185,27 +152,14 @@ def test_a_final_refusal_is_asked_again_after_a_day_or_when_the_line_changes(
     assert kinds(database, status(), now=after(hours=25)) == ["given_up"]
 
 
-def test_lines_without_an_id_are_ignored_and_others_companies_are_not_mixed_up(
-    database: Database,
-) -> None:
-    deliver(database, "m1", company_id="c2")
-    found = differences(database, status(), replace(status(), sync_id=None))
-    assert [(each.sync_id, each.kind) for each in found] == [("s1", "never_announced")]
-
-
-def test_nothing_is_written_by_comparing(database: Database) -> None:
-    differences(database, status())
-    for table in ("syncs", "jobs", "companies", "sync_log"):
-        assert count_rows(database, table) == 0
-
-
 def test_many_differences_are_found_at_once(database: Database) -> None:
-    found = differences(database, *(status(f"s{n}") for n in range(1100)))
+    """A line without an id is ignored, and syncs of another company are not mixed up."""
+    deliver(database, "m1", company_id="c2")
+    lines = (status(f"s{n}") for n in range(1100))
+    found = differences(database, status(sync_id=None), *lines)  # type: ignore[arg-type]
     assert len(found) == 1100
     correct(database, found[:500])
-    with database.writing() as connection:
-        claims = jobs.claim(connection, "fetch", now=T0, lease=HOUR, limit=999, worker_id="w")
-    assert len(claims) == 500
+    assert (count_rows(database, "syncs"), count_rows(database, "jobs")) == (501, 501)
 
 
 def test_a_sync_erased_while_it_was_compared_is_not_restored(database: Database) -> None:
@@ -247,11 +201,3 @@ def test_a_sync_in_progress_for_long_is_fetched_once(database: Database) -> None
     fetch(database, status(code=1000), at=after(hours=1))
     assert enqueue_stuck(database, before=after(minutes=1)) == 0
     assert enqueue_stuck(database, before=after(hours=2)) == 1
-
-
-def test_stuck_syncs_are_taken_in_batches_the_oldest_first(database: Database) -> None:
-    for n in range(3):
-        deliver(database, f"m{n}", event_type=STARTED, sync_id=f"s{n}", at=after(seconds=-n))
-    assert enqueue_stuck(database, before=after(minutes=1), limit=2) == 2
-    assert fetch_job(database, "s0") is None
-    assert enqueue_stuck(database, before=after(minutes=1), limit=2) == 1

@@ -25,43 +25,25 @@ def release(database: Database, key: str | None, *, at: datetime = T0, known: bo
 
 
 def test_one_caller_at_a_time_per_company(database: Database) -> None:
-    first = acquire(database)
-    assert first
-    assert acquire(database) is None
-    assert acquire(database, company_id="c2")
-    release(database, first)
-    second = acquire(database)
-    assert second
-    assert second != first
-
-
-def test_of_several_callers_one_gets_the_lock(database: Database) -> None:
     with ThreadPoolExecutor(6) as callers:
         found = list(callers.map(lambda _: acquire(database), range(6)))
-    assert sum(lock is not None for lock in found) == 1
+    (first,) = filter(None, found)
+    assert acquire(database, company_id="c2")
+    release(database, first)
+    assert acquire(database) not in (None, first)
 
 
-def test_the_same_request_gets_its_key_again_when_nobody_knows_its_outcome(
-    database: Database,
-) -> None:
-    """So Codat does not start it twice."""
+def test_a_request_gets_its_key_again_when_nobody_knows_its_outcome(database: Database) -> None:
+    """So Codat does not start it twice. Another request or a late one gets a key of its own."""
     first = acquire(database)
     release(database, first, known=False)
     again = acquire(database)
     assert again == first
-
-
-def test_another_request_or_a_late_one_gets_a_key_of_its_own(database: Database) -> None:
-    first = acquire(database)
-    release(database, first, known=False)
+    release(database, again, known=False)
     other = acquire(database, "d2")
-    assert other
-    assert first
-    assert other != first
+    assert other not in (None, first)
     release(database, other, known=False)
-    late = acquire(database, "d2", at=T0 + KEY_LIFETIME)
-    assert late
-    assert late != other
+    assert acquire(database, "d2", at=T0 + KEY_LIFETIME) not in (None, other)
 
 
 def test_a_caller_that_died_blocks_only_for_a_while(database: Database) -> None:
@@ -91,6 +73,8 @@ def test_a_started_sync_is_stored_and_logged(database: Database) -> None:
     assert timeline(database) == [("initiated", "with 2 datasets")]
     assert in_progress(database) == ["s1"]
     assert in_progress(database, after(seconds=1)) == []
+    deliver(database, "m1")
+    assert in_progress(database) == []
 
 
 def test_a_webhook_that_was_faster_loses_nothing(database: Database) -> None:
@@ -101,9 +85,3 @@ def test_a_webhook_that_was_faster_loses_nothing(database: Database) -> None:
     assert (row["state"], row["started_at"], row["first_seen_at"]) == ("started", T0, T0)
     assert row["started_received_at"] == T0
     assert [kind for kind, _ in timeline(database)] == ["delivery", "initiated"]
-
-
-def test_a_sync_that_ended_is_not_in_progress(database: Database) -> None:
-    record_started(database)
-    deliver(database, "m1")
-    assert in_progress(database) == []

@@ -31,56 +31,37 @@ def test_rows_are_counted_by_class_and_may_repeat() -> None:
     assert count((*rows, unknown)) == counts
 
 
-@pytest.mark.parametrize("status", ["PushError", "ValidationError", "Failed", "failed "])
-def test_failed_statuses(status: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [*((name, True) for name in ("PushError", "ValidationError", "Failed", "failed ")),
+     *((name, False) for name in (None, "", "Completed", "Pending", "Unknown", "Bananas"))],
+)  # fmt: skip
+def test_failed_statuses(status: str | None, expected: bool) -> None:
     """The union of the webhook's and the API's names for a failure."""
-    assert is_failed(status)
+    assert is_failed(status) is expected
 
 
-@pytest.mark.parametrize("status", [None, "", "Completed", "Pending", "Unknown", "Bananas"])
-def test_other_statuses_are_not_failures(status: str | None) -> None:
-    assert not is_failed(status)
-
-
-def test_a_transaction_that_never_failed_has_no_failure() -> None:
-    assert latest_failure([attempt(1, "Completed"), attempt(2, "Pending")]) is None
-
-
-def test_the_latest_failure_counts_and_the_first_is_remembered() -> None:
-    failure = latest_failure([attempt(3, "Failed", cause="b"), attempt(1, "Failed", cause="a")])
-    assert failure is not None
-    assert (failure.attempt.cause_key, failure.first_failed_at) == ("b", T0 + timedelta(hours=1))
-    assert failure.resolved_by is None
-
-
-def test_the_first_later_completion_resolves_it() -> None:
-    failure = latest_failure(
-        [attempt(n, s) for n, s in ((1, "Failed"), (2, "Completed"), (3, "Completed"))]
-    )
-    assert failure is not None
-    assert failure.resolved_by == "s2"
-
-
-def test_a_failure_after_a_completion_is_open_again() -> None:
-    failure = latest_failure(
-        [attempt(n, s) for n, s in ((1, "Failed"), (2, "Completed"), (3, "Failed"))]
-    )
-    assert failure is not None
-    assert (failure.attempt.sync_id, failure.resolved_by) == ("s3", None)
-
-
-def test_only_a_sync_that_completed_all_of_its_rows_resolves() -> None:
-    rows = [attempt(1, "Failed"), attempt(2, "Completed"), attempt(2, "Pending", position=1)]
+@pytest.mark.parametrize(
+    ("rows", "cause", "first_hour", "resolved_by"),
+    [
+        ([attempt(3, "Failed", cause="b"), attempt(1, "Failed", cause="a")], "b", 1, None),
+        ([attempt(1, "Failed"), attempt(2, "Completed"), attempt(3, "Completed")], None, 1, "s2"),
+        ([attempt(1, "Failed"), attempt(2, "Completed"), attempt(3, "Failed", cause="b")],
+         "b", 1, None),
+        ([attempt(1, "Failed"), attempt(2, "Completed"), attempt(2, "Pending", position=1)],
+         None, 1, None),
+        ([attempt(1, "Failed", position=4, cause="b"), attempt(1, "Failed", cause="a")],
+         "b", 1, None),
+    ],
+    ids=["latest", "resolved", "failed again", "partly completed", "several rows"],
+)  # fmt: skip
+def test_the_latest_failure_counts_until_a_later_sync_completes_all_rows(
+    rows: list[Attempt], cause: str | None, first_hour: int, resolved_by: str | None
+) -> None:
     failure = latest_failure(rows)
     assert failure is not None
-    assert failure.resolved_by is None
-
-
-def test_of_several_failed_rows_in_one_sync_the_last_counts() -> None:
-    rows = [attempt(1, "Failed", position=4, cause="b"), attempt(1, "Failed", cause="a")]
-    failure = latest_failure(rows)
-    assert failure is not None
-    assert failure.attempt.cause_key == "b"
+    assert (failure.attempt.cause_key, failure.resolved_by) == (cause, resolved_by)
+    assert failure.first_failed_at == T0 + timedelta(hours=first_hour)
 
 
 attempts = st.lists(
@@ -91,29 +72,28 @@ attempts = st.lists(
         position=st.integers(0, 3),
     ),
     max_size=10,
-    unique_by=lambda each: (each.sync_pk, each.position),
+    unique_by=lambda row: (row.sync_pk, row.position),
 )
 
 
 @given(attempts, st.randoms(use_true_random=False))
 def test_the_latest_failure_is_what_a_plain_search_finds(
-    given_attempts: list[Attempt], random: object
+    rows: list[Attempt], random: object
 ) -> None:
     """In any order of rows; written once more without the loop."""
-    shuffled = list(given_attempts)
+    shuffled = list(rows)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     failure = latest_failure(shuffled)
-    failed = [each for each in given_attempts if is_failed(each.status)]
+    failed = [row for row in rows if is_failed(row.status)]
     assert (failure is None) == (not failed)
     if failure is None:
         return
-    last = max(each.sync_pk for each in failed)
+    last = max(row.sync_pk for row in failed)
     assert failure.attempt.sync_pk == last
-    assert failure.first_failed_at == min(each.at for each in failed)
-    later = {each.sync_pk for each in given_attempts if each.sync_pk > last}
+    assert failure.first_failed_at == min(row.at for row in failed)
     completed = [
         pk
-        for pk in later
-        if all(classify(e.status) == "completed" for e in given_attempts if e.sync_pk == pk)
+        for pk in {row.sync_pk for row in rows if row.sync_pk > last}
+        if all(classify(row.status) == "completed" for row in rows if row.sync_pk == pk)
     ]
     assert failure.resolved_by == (f"s{min(completed)}" if completed else None)

@@ -19,7 +19,7 @@ BOTH = ("SyncFailed", "expenses.sync.successful")
 
 
 def hours_ago(*hours: float, reported: bool = True) -> list[FinishedSync]:
-    return [FinishedSync(NOW - timedelta(hours=each), reported) for each in hours]
+    return [FinishedSync(NOW - timedelta(hours=hour), reported) for hour in hours]
 
 
 def test_the_usual_gap_is_three_times_the_median_and_at_least_an_hour() -> None:

@@ -115,7 +115,7 @@ async def test_one_transaction_is_an_array_of_its_rows() -> None:
         company = await harness.company()
         sync = await harness.sync(company, outcome="write_error", size=30)
         ids = [row["transactionId"] for row in sync["items"]]
-        repeated = next(each for each in ids if ids.count(each) == 2)
+        repeated = next(name for name in ids if ids.count(name) == 2)
         path = f"{syncs_path(company)}/{sync['sync_id']}/transactions/{repeated}"
         rows = (await harness.get(path)).json()
         assert rows == [row for row in sync["items"] if row["transactionId"] == repeated]
@@ -227,7 +227,7 @@ async def test_lists_can_be_distorted() -> None:
         assert (await page(2, kind="shifting_page"))["results"] == rows[9:19]
         moving = [await page(1, kind="moving_total", times=2)]
         moving.append((await harness.get(path)).json())
-        assert [each["totalResults"] - len(rows) for each in moving] == [1, 2]
+        assert [page["totalResults"] - len(rows) for page in moving] == [1, 2]
         pending = (await page(1, kind="pending_left"))["results"]
         assert (pending[0]["status"], pending[1:]) == ("Pending", rows[1:10])
         assert (await harness.get(path)).json()["results"] == rows

@@ -101,11 +101,13 @@ async def test_the_morning_contains_everything() -> None:
         deliveries = harness.receiver.deliveries
         codes = {sync["status"]["syncStatusCode"] for sync in syncs}
         assert {1000, 2000, 2040, 4000, 4040, 4220, 4260, 5000, 5080, 5120, 5130} <= codes
-        assert max(Counter(each.message_id for each in deliveries).values()) == 3
-        types = {each.json().get("eventType") for each in deliveries}
+        assert max(Counter(delivery.message_id for delivery in deliveries).values()) == 3
+        types = {delivery.json().get("eventType") for delivery in deliveries}
         assert {"expenses.policy.changed", "connection.disconnected", None} <= types
-        assert {"svix-id", "webhook-id"} <= {name for each in deliveries for name in each.headers}
-        failed = {each for sync in syncs for each in sync["failed_ids"]}
+        assert {"svix-id", "webhook-id"} <= set().union(
+            *(delivery.headers for delivery in deliveries)
+        )
+        failed = {name for sync in syncs for name in sync["failed_ids"]}
         successful = [s for s in syncs if s["status"]["syncStatusCode"] == 2000]
         assert failed & {row["transactionId"] for sync in successful for row in sync["items"]}
 

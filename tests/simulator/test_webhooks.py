@@ -13,7 +13,7 @@ async def test_a_failed_sync_is_announced_in_the_legacy_shape() -> None:
     """Sync Started, then Sync Failed with a failure stage, signed, with svix's headers."""
     async with simulated() as harness:
         sync = await harness.sync(outcome="write_error")
-        bodies = {each.json()["RuleType"]: each.json() for each in await harness.settle()}
+        bodies = {sent.json()["RuleType"]: sent.json() for sent in await harness.settle()}
         assert set(bodies) == {"Sync Failed", "Sync Started"}
         assert bodies["Sync Failed"]["CompanyId"] == sync["company_id"]
         assert bodies["Sync Failed"]["Data"] == {
@@ -32,7 +32,7 @@ async def test_two_subscriptions_get_one_message_each() -> None:
     both = (Subscription(URL, SECRET, LEGACY), Subscription(URL, OTHER_SECRET, NEW))
     async with simulated(subscriptions=both) as harness:
         sync = await harness.sync(outcome="validation_error", size=1, tell_start=False)
-        legacy, new = sorted(await harness.settle(), key=lambda each: b"eventType" in each.body)
+        legacy, new = sorted(await harness.settle(), key=lambda sent: b"eventType" in sent.body)
         legacy.verify(SECRET)
         new.verify(OTHER_SECRET)
         assert legacy.message_id != new.message_id
@@ -50,7 +50,7 @@ async def test_the_quota_and_unknown_shapes_can_be_sent() -> None:
         await harness.control("POST", "/quota/exhaust", {})
         await harness.control("POST", "/quota/reset", {})
         deliveries = await harness.settle()
-        types = {each.json()["eventType"] for each in deliveries}
+        types = {delivery.json()["eventType"] for delivery in deliveries}
         assert types == {"client.rateLimit.reached", "client.rateLimit.reset"}
         sync_id = await harness.silent_sync()
         assert len(deliveries) == 2
@@ -65,11 +65,11 @@ async def test_copies_have_one_id_and_the_requested_header_family() -> None:
     async with simulated() as harness:
         sync_id = await harness.silent_sync()
         deliveries = await harness.send(sync_ids=[sync_id], copies=3, family="svix")
-        assert len({each.message_id for each in deliveries}) == 1
+        assert len({delivery.message_id for delivery in deliveries}) == 1
         deliveries[-1].verify()
         assert not [name for name in deliveries[-1].headers if name.startswith("webhook-")]
         await harness.send(sync_ids=[sync_id, sync_id], event="completed", shuffle=True)
-        assert len({each.message_id for each in deliveries}) == 3
+        assert len({delivery.message_id for delivery in deliveries}) == 3
         assert not [name for name in deliveries[-1].headers if name.startswith("svix-")]
 
 
@@ -80,10 +80,10 @@ async def test_a_failed_delivery_is_retried_with_the_same_id() -> None:
         deliveries = await harness.send(sync_ids=[await harness.silent_sync()])
         for delivery in deliveries:
             delivery.verify()
-        assert len({each.message_id for each in deliveries}) == 1
+        assert len({delivery.message_id for delivery in deliveries}) == 1
         attempts = await harness.attempts()
-        assert [each["status"] for each in attempts] == [307, 404, *[500] * 6]
-        *gaps, last = [each["next_gap"] for each in attempts]
+        assert [attempt["status"] for attempt in attempts] == [307, 404, *[500] * 6]
+        *gaps, last = [attempt["next_gap"] for attempt in attempts]
         scheduled = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
         for gap, expected in zip(gaps, scheduled, strict=True):
             assert 0.8 * expected <= gap <= 1.2 * expected
@@ -122,8 +122,8 @@ async def test_delivery_faults_duplicate_lose_and_reorder() -> None:
         faults = {"duplicate": 0.4, "lose": 0.3, "delay": 20}
         assert await harness.control("PUT", "/weather", faults) == faults
         sent = await harness.control("POST", "/events", {"sync_ids": [sync_id] * 40})
-        received = [each.message_id for each in await harness.settle()]
-        assert {"lost", "ok"} == {each["result"] for each in await harness.attempts()}
+        received = [delivery.message_id for delivery in await harness.settle()]
+        assert {"lost", "ok"} == {attempt["result"] for attempt in await harness.attempts()}
         assert len(set(received)) < min(len(received), 40)
         order = list(dict.fromkeys(received))
-        assert order != [each for each in sent["message_ids"] if each in order]
+        assert order != [name for name in sent["message_ids"] if name in order]

@@ -1,4 +1,4 @@
-"""The API, the Codat-compatible API and the health endpoints, over a database that a test fills."""
+"""All routes but the webhook endpoint, over a database that a test fills."""
 
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +15,8 @@ from app.web import health, problems
 from app.web.api import router as api
 from app.web.codat_api import routes as codat_api
 from app.web.metrics import Metrics
+from app.web.pages import router as pages
+from app.web.pages.sign_in import Throttle
 from tests.web.store import BEARER, KEY, NOW, T0, Store
 
 T = TypeVar("T")
@@ -58,10 +60,10 @@ def store(database: Database) -> Store:
 @pytest.fixture(scope="session")
 def application() -> FastAPI:
     """One application for all tests: to make it takes longer than most tests."""
-    made = FastAPI(redirect_slashes=False)
+    made = FastAPI(redirect_slashes=False, version="1.2.3")
     made.state.clock = lambda: NOW
     made.state.database = None
-    for part in (problems, health, api, codat_api):
+    for part in (problems, health, api, codat_api, pages):
         part.install(made)
     return made
 
@@ -80,6 +82,7 @@ def app(application: FastAPI, database: Database) -> FastAPI:
     state.sync_starter = state.codat
     state.interactive_calls = DirectCalls()
     state.is_stopping = lambda: False
+    state.sign_in_throttle = Throttle(lambda: 0.0)
     state.readiness_probe = health.ReadinessProbe(database, lambda: NOW)
     return application
 

@@ -58,10 +58,16 @@ def test_nothing_is_redirected_to_another_spelling(client: TestClient, path: str
 def test_a_request_id_is_taken_over_or_made(
     client: TestClient, sent: str, is_taken_over: bool
 ) -> None:
-    answer = client.get("/api/v1/syncs", headers={"x-request-id": sent})
-    assert (answer.headers["x-request-id"] == sent) is is_taken_over
-    ids = {client.get("/nowhere").headers["x-request-id"] for _ in range(2)}
-    assert len(ids) == 2
+    """Also for deliveries, which pass by the middleware."""
+    ours = {"x-request-id": sent}
+    stored = client.post("/webhooks/codat", content=BODY, headers=signed(BODY, "m2") | ours)
+    answers = [client.get("/api/v1/syncs", headers=ours), stored]
+    answers += [
+        client.request(method, "/webhooks/codat", headers=ours) for method in ("POST", "GET")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 204, 401, 405]
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert ids == {sent} if is_taken_over else sent not in ids and len(ids) == 4
 
 
 def test_requests_are_counted_by_route(client: TestClient) -> None:

@@ -213,19 +213,17 @@ def test_pipelined_requests_are_limited(address: Address) -> None:
 
 def test_a_client_that_does_not_read_is_disconnected(address: Address) -> None:
     with connect(address, b"GET /large HTTP/1.1\r\n\r\n") as sock:
-        time.sleep(2.5)
+        time.sleep(1.5)
         assert len(read_all(sock)) < 30_000_000
 
 
-def test_a_client_that_reads_slowly_gets_the_whole_answer(
-    address: Address, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_limits, "READ_WITHIN_S", 2)
+def test_a_client_that_reads_slowly_gets_the_whole_answer(address: Address) -> None:
+    """It takes more than twice as long as a client may read nothing."""
     with connect(address, b"GET /large HTTP/1.1\r\nConnection: close\r\n\r\n") as sock:
         received = 0
         while piece := sock.recv(2_000_000):
             received += len(piece)
-            time.sleep(0.25)
+            time.sleep(0.1)
         assert received > 30_000_000
 
 
@@ -258,26 +256,13 @@ def test_too_many_connections_get_503_until_idle_ones_are_closed(address: Addres
     ],
 )
 def test_connections_fit_the_limit_on_open_files(
-    monkeypatch: pytest.MonkeyPatch,
-    limits: tuple[int, int],
-    connections: int,
-    raised_to: list[int],
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], connections: int, raised_to: list[int]
 ) -> None:
     set_limits: list[int] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: set_limits.append(new[0]))
     assert http_limits.max_connections() == connections
     assert set_limits == raised_to
-
-
-def test_the_budget_refuses_what_exceeds_it_and_counts_nothing_then() -> None:
-    budget = BodyBudget(100)
-    assert budget.acquire(60)
-    assert not budget.acquire(41)
-    assert budget.acquire(40)
-    assert budget.used == 100
-    budget.release(100)
-    assert budget.used == 0
 
 
 def make_limited_app(budget: BodyBudget) -> BodyLimit:
@@ -296,8 +281,7 @@ def make_limited_app(budget: BodyBudget) -> BodyLimit:
 def test_bodies_of_other_routes_are_bounded_each_and_in_total(
     length: int, held: int, status: int
 ) -> None:
-    budget = BodyBudget(2000)
-    budget.acquire(held)
+    budget = BodyBudget(2000, held)
     with TestClient(make_limited_app(budget)) as client:
         answer = client.post("/", json={"text": "x" * length})
     assert answer.status_code == status

@@ -74,8 +74,9 @@ def test_the_state_of_the_database_is_read_at_each_scrape(store: Store, metrics:
     add_event(database, "m1", at=after(hours=1))
     store.event("m2", projection_error="it failed")
     pks = [store.failed(f"s{n}", rows=None) for n in range(3)]
-    for pk, state in zip(pks, ("pending", "pending", "dead"), strict=True):
-        store.job(pk, state, run_at=after(hours=2))
+    for pk, state, hours in zip(pks, ("pending", "pending", "dead"), (1, 2, 2), strict=True):
+        store.job(pk, state, run_at=after(hours=hours))
+    store.job(store.failed("later", rows=None), run_at=after(hours=4))
     with database.writing() as connection:
         jobs.enqueue(connection, "message", [(7, "webhook:1")], now=after(hours=2, minutes=59))
         finding = Finding("webhooks_lost", "c1", "no webhook since …")
@@ -88,6 +89,8 @@ def test_the_state_of_the_database_is_read_at_each_scrape(store: Store, metrics:
     assert sample("webhook_events_oldest_pending_seconds") == 7200
     assert sample("webhook_events_projection_errors") == 1
     assert sample("jobs_dead", kind="fetch") == 1
+    assert sample("jobs_due", kind="fetch") == 2
+    assert sample("jobs_oldest_due_seconds", kind="fetch") == 7200
     assert sample("jobs_due", kind="message") == 1
     assert sample("jobs_oldest_due_seconds", kind="message") == 60
     assert sample("outgoing_messages", state="pending") == 1
@@ -95,16 +98,6 @@ def test_the_state_of_the_database_is_read_at_each_scrape(store: Store, metrics:
     assert sample("codat_rate_limit_pause_seconds") == 90
     assert sample("alerts_open") == 1
     assert sample("worker_heartbeat_age_seconds") == 4
-
-
-def test_due_fetches_are_counted(store: Store, metrics: Metrics) -> None:
-    metrics.watch_database(store.database, lambda: NOW)
-    for n, hours in enumerate((1, 2, 4)):
-        store.job(store.failed(f"s{n}", rows=None), run_at=after(hours=hours))
-    asyncio.run(metrics.render())
-    sample = Sample(metrics)
-    assert sample("jobs_due", kind="fetch") == 2
-    assert sample("jobs_oldest_due_seconds", kind="fetch") == 7200
 
 
 def test_a_database_that_is_down_hides_its_metrics_and_no_others(

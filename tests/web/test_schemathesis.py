@@ -33,10 +33,11 @@ from schemathesis.specs.openapi.checks import (
 
 from app.bootstrap import create_app
 from app.db import workers
-from app.db.engine import Database
+from app.db.engine import open_database
 from app.domain.causes.loader import load_builtin
 from app.errors import DatabaseUnavailable
 from app.settings import load_settings
+from tests.conftest import NewDatabase
 from tests.processes import SECRET
 from tests.web.store import BEARER, KEY, Store, failed_row
 
@@ -46,30 +47,31 @@ CHECKS: list[CheckFunction] = [
     response_headers_conformance, response_schema_conformance, unsupported_method,
     allow_header_conformance,
 ]  # fmt: skip
-EXAMPLES = 15
+EXAMPLES = 5
 IN_WORDS_ONLY = {"cursor", "after", "Last-Event-ID", "to", "q"}
 """Parameters with a condition that no schema can state, such as: `to` is not before `from`."""
 
 
-@pytest.fixture
-def database_url(sqlite_url: str) -> str:
-    """SQLite only: the queries are tested on both databases in `tests/db/queries`."""
-    return sqlite_url
+@pytest.fixture(scope="module")
+def database_url(new_database: NewDatabase) -> Iterator[str]:
+    """One database for all tests, with rows in every table that the service reads."""
+    with new_database("sqlite") as url:
+        database = open_database(url)
+        store = Store(database)
+        store.company("c1", "Toft stores")
+        store.failed(rows=(failed_row("t1"), failed_row("t2")))
+        store.completed("s2")
+        store.sync("unfetched")
+        store.completed("twice", "c1")
+        store.completed("twice", "c2")
+        store.event("m1")
+        database.close()
+        yield url
 
 
 @pytest.fixture
-def app(database: Database, database_url: str) -> Iterator[FastAPI]:
-    """The whole application, with rows in every table that it reads."""
-    store = Store(database)
-    store.company("c1", "Toft stores")
-    store.failed(rows=(failed_row("t1"), failed_row("t2")))
-    store.completed("s2")
-    store.sync("unfetched")
-    store.completed("twice", "c1")
-    store.completed("twice", "c2")
-    store.event("m1")
-    with database.writing() as connection:
-        workers.beat(connection, "w", datetime.now(UTC))
+def app(database_url: str) -> Iterator[FastAPI]:
+    """The whole application."""
     made = create_app(
         load_settings(
             database_url=database_url,
@@ -79,6 +81,8 @@ def app(database: Database, database_url: str) -> Iterator[FastAPI]:
             worker_in_web=False,
         )
     )
+    with made.state.database.writing() as connection:
+        workers.beat(connection, "w", datetime.now(UTC))
     yield made
     made.state.database.close()
 
@@ -88,7 +92,7 @@ def is_rejected_in_words(response: Response) -> bool:
     if response.status_code != 422:
         return False
     errors = json.loads(response.content or b"{}").get("errors", [])
-    names = {each["name"] for each in errors}
+    names = {error["name"] for error in errors}
     return bool(names) and names <= IN_WORDS_ONLY
 
 
@@ -118,9 +122,9 @@ def rejection(ctx: schemathesis.CheckContext, response: Response, case: AnyCase)
 
 def differences(app: FastAPI, mode: GenerationMode) -> list[str]:
     found = []
-    for each in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
-        assert isinstance(each, Ok)
-        operation = each.ok()
+    for result in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
+        assert isinstance(result, Ok)
+        operation = result.ok()
 
         @seed(1)
         @settings(

@@ -92,11 +92,17 @@ def fetch(
     return asyncio.run(fetcher.handle(claim))
 
 
+def job_of(database: Database, *columns: str, sync_id: str = "s1") -> tuple[Any, ...]:
+    """These columns of a sync's fetch job."""
+    job = fetch_job(database, sync_id)
+    assert job is not None
+    return tuple(job[name] for name in columns)
+
+
 def visible(database: Database, sync_id: str = "s1") -> tuple[str, str, str]:
     """A sync's state, outcome, and how much is known of its errors."""
-    row, job = sync_row(database, sync_id), fetch_job(database, sync_id)
-    assert job is not None
-    return row["state"], row["outcome"], errors_state(to_sync(row), job["state"])
+    row, (job_state,) = sync_row(database, sync_id), job_of(database, "state", sync_id=sync_id)
+    return row["state"], row["outcome"], errors_state(to_sync(row), job_state)
 
 
 @dataclass
@@ -108,7 +114,7 @@ class FakeLists(CodatClient):
     connections: tuple[PlatformConnection, ...] = ()
     calls: list[str] = field(default_factory=list)
 
-    async def list_companies(self, *, page_size: int = 100) -> AsyncIterator[Company]:
+    async def list_companies(self) -> AsyncIterator[Company]:
         for company_id in self.syncs:
             yield Company(company_id, "Toft stores", self.connections)
 

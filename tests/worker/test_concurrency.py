@@ -1,12 +1,12 @@
 """Writers that meet wait for each other, and none deadlocks."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Connection, make_url
@@ -26,7 +26,6 @@ from tests.factories import (
     after,
     count_rows,
     deliver,
-    fetch_job,
     sync_row,
 )
 from tests.worker.fakes import (
@@ -35,26 +34,22 @@ from tests.worker.fakes import (
     FakeLists,
     claim_jobs,
     fetch,
+    job_of,
     reconcile,
     status,
 )
 
 UNTIL_IT_WAITS_S = 0.3
+T = TypeVar("T")
 
 
-def beside(work: Callable[[], object], errors: list[Exception]) -> threading.Thread:
+def beside(work: Callable[[], T]) -> "Future[T]":
     """Do this in a thread until it waits for what the caller has locked."""
-
-    def run() -> None:
-        try:
-            work()
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    thread = ThreadPoolExecutor(1)
+    result = thread.submit(work)
+    thread.shutdown(wait=False)
     time.sleep(UNTIL_IT_WAITS_S)
-    return thread
+    return result
 
 
 @contextmanager
@@ -78,15 +73,12 @@ def test_a_rate_limit_that_is_met_and_reported_at_once(database: Database) -> No
     (claim,) = claim_jobs(database)
     limited = CodatRateLimited("429", status=429, retry_after=timedelta(hours=1))
     fetcher = Fetcher(database, FakeCodat(status_error=limited), Clock(), max_attempts=12)
-    errors: list[Exception] = []
     add_event(database, "m2")
 
     with open_projection(database) as connection:
-        meeting = beside(lambda: asyncio.run(fetcher.handle(claim)), errors)
+        meeting = beside(lambda: asyncio.run(fetcher.handle(claim)))
         rate_limit.pause(connection, after(minutes=1), "reported", T0)
-    meeting.join()
-
-    assert errors == []
+    meeting.result()
     with database.reading() as connection:
         assert rate_limit.paused_until(connection, after(minutes=59)) == after(hours=1)
 
@@ -97,18 +89,13 @@ def test_a_rate_limit_is_reported_in_a_batch_with_the_sync_that_met_it(database:
     (claim,) = claim_jobs(database)
     limited = CodatRateLimited("429", status=429, retry_after=timedelta(hours=1))
     fetcher = Fetcher(database, FakeCodat(status_error=limited), Clock(), max_attempts=12)
-    errors: list[Exception] = []
 
     with database.writing() as connection:
         rate_limit.pause(connection, after(minutes=1), "reported", T0)
-        meeting = beside(lambda: asyncio.run(fetcher.handle(claim)), errors)
+        meeting = beside(lambda: asyncio.run(fetcher.handle(claim)))
         jobs.enqueue(connection, "fetch", [(claim.key, claim.group_key)], now=T0)
-    meeting.join()
-
-    assert errors == []
-    job = fetch_job(database)
-    assert job is not None
-    assert (job["generation"], job["attempts"], job["lease_token"]) == (2, 0, None)
+    meeting.result()
+    assert job_of(database, "generation", "attempts", "lease_token") == (2, 0, None)
 
 
 class FakeChannel:
@@ -132,32 +119,26 @@ def test_a_company_is_erased_while_a_worker_records_a_result(
     refused = FakeCodat(status_error=CodatUnavailable("503", status=503))
     fetcher = Fetcher(database, refused, Clock(), max_attempts=12)
     dispatcher = Dispatcher(database, {"webhook:a": FakeChannel()}, Clock())
-    results: list[object] = []
-    errors: list[Exception] = []
-    meetings: list[threading.Thread] = []
+    meetings: list[Future[object]] = []
     remove = jobs.remove
 
-    def record() -> None:
+    def record() -> object:
         if kind == "refresh":
             with database.writing() as connection:
-                results.append(sync_writer.refresh(connection, "s1", "c1", now=T0))
-        elif kind == "fetch":
-            results.append(asyncio.run(fetcher.handle(fetch_claim)))
-        else:
-            results.append(asyncio.run(dispatcher.handle(message_claim)))
+                return sync_writer.refresh(connection, "s1", "c1", now=T0)
+        if kind == "fetch":
+            return asyncio.run(fetcher.handle(fetch_claim))
+        return asyncio.run(dispatcher.handle(message_claim))
 
     def meet_first(*args: Any, **options: Any) -> int:
         if not meetings:
-            meetings.append(beside(record, errors))
+            meetings.append(beside(record))
         return remove(*args, **options)
 
     monkeypatch.setattr(jobs, "remove", meet_first)
     with database.writing() as connection:
         assert erasure.erase(connection, "syncs", "c1")["syncs"] == 1
-    meetings[0].join()
-
-    assert errors == []
-    assert results == [False if kind == "refresh" else "lost"]
+    assert meetings[0].result() == (False if kind == "refresh" else "lost")
     assert count_rows(database, "jobs") == 0
 
 
@@ -165,24 +146,19 @@ def test_a_sync_that_is_reported_while_reconciliation_finds_it(database: Databas
     """Both lock the company before they insert the sync."""
     deliver(database, "m1")
     add_event(database, "m3", sync_id="s3")
-    errors: list[Exception] = []
 
     lists = FakeLists({"c1": [status("s2")]})
 
     with open_projection(database) as connection:
         if not database.is_sqlite:  # whose one writer is the projection
             add_event(database, "m2", sync_id="s2")
-        meeting = beside(lambda: reconcile(database, lists, company_id="c1"), errors)
+        meeting = beside(lambda: reconcile(database, lists, company_id="c1"))
         project_in(connection)
-    meeting.join()
+    meeting.result()
     if database.is_sqlite:
         deliver(database, "m2", sync_id="s2")
-
-    assert errors == []
     assert sync_row(database, "s2")["failed_received_at"] is not None
-    job = fetch_job(database, "s2")
-    assert job is not None
-    assert (job["state"], job["generation"]) == ("pending", 2)
+    assert job_of(database, "state", "generation", sync_id="s2") == ("pending", 2)
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -198,13 +174,10 @@ def test_the_server_may_prefer_another_isolation_level(database_url: str) -> Non
     database = open_database(database_url)
     deliver(database, "m1")
     add_event(database, "m2")
-    errors: list[Exception] = []
 
     with open_projection(database):
-        meeting = beside(lambda: deliver(database, "m3", event_type=COMPLETED), errors)
-    meeting.join()
-
-    assert errors == []
+        meeting = beside(lambda: deliver(database, "m3", event_type=COMPLETED))
+    meeting.result()
     row = sync_row(database)
     assert row["failed_received_at"] is not None
     assert row["completed_received_at"] is not None

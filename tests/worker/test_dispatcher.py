@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import RowMapping, select
@@ -19,7 +20,7 @@ from app.worker.fetcher import Fetcher
 from app.worker.job_pool import LEASE, JobPool
 from app.worker.projector import Projector
 from app.worker.runner import Runner
-from app.worker.tasks.failure_alerts import FailureAlerts
+from app.worker.tasks.failure_alerts import check_failures
 from tests.factories import T0, after, count_rows, deliver, timeline
 from tests.worker.fakes import Clock, FakeCodat, claim_jobs, fetch
 
@@ -76,14 +77,14 @@ def make_pool(database: Database, clock: Clock, **channels: FakeChannel) -> JobP
         worker_id="w",
         limit=4 * len(named),
         per_group=4,
-        groups=dispatcher.recipients,
+        groups=dispatcher.channels,
     )
 
 
 def deliver_due(pool: JobPool) -> None:
     async def run() -> None:
         await pool.claim_due()
-        await pool.wait_until_idle()
+        await pool.shut_down(60)
 
     asyncio.run(run())
 
@@ -126,7 +127,7 @@ def test_deliveries_are_in_the_timeline(database: Database) -> None:
 
 
 def test_a_delivery_stops_after_days_with_an_alert(database: Database) -> None:
-    """Ten attempts; the alert is open until somebody redrives the message."""
+    """Ten attempts; the alert is open until the message is redriven."""
     use_recipients(database, "webhook:a")
     deliver(database, "m1")
     fetch(database, FakeCodat())
@@ -140,11 +141,11 @@ def test_a_delivery_stops_after_days_with_an_alert(database: Database) -> None:
     assert timedelta(days=3) < clock.now - T0 < timedelta(days=4)
     assert "stopped after 10 attempts: answered 500" in timeline(database)[-1][1]
     use_recipients(database)
-    alerts = FailureAlerts(database, clock, {"webhook:a"})
-    assert asyncio.run(alerts.run()) == "2 alerts opened, 0 resolved"  # one is about the failure
+    alerts = partial(check_failures, database, clock, {"webhook:a"})
+    assert asyncio.run(alerts()) == "2 alerts opened, 0 resolved"  # one is about the failure
     with database.writing() as connection:
         assert outgoing.redrive(connection, now=clock.now) == 1
-    assert asyncio.run(alerts.run()) == "0 alerts opened, 1 resolved"
+    assert asyncio.run(alerts()) == "0 alerts opened, 1 resolved"
 
 
 @pytest.mark.parametrize("failure", [DeliveryFailed("answered 410", final=True), None])
@@ -189,9 +190,9 @@ def test_a_recipient_that_hangs_delays_no_other(database: Database) -> None:
         assert await pool.claim_due() == 0
         assert slow.wait_for
         slow.wait_for.set()
-        await pool.wait_until_idle()
+        await pool.shut_down(60)
         await pool.claim_due()
-        await pool.wait_until_idle()
+        await pool.shut_down(60)
 
     asyncio.run(run())
     assert (len(slow.received), len(quick.received)) == (6, 1)
@@ -202,15 +203,15 @@ def test_messages_to_addresses_that_are_no_longer_set_are_abandoned(database: Da
     """After longer than deliveries are retried; the alert says so."""
     send(database, "webhook:gone")
     clock = Clock(after(days=3))
-    alerts = FailureAlerts(database, clock, {"webhook:a"})
-    assert asyncio.run(alerts.run()) == "0 alerts opened, 0 resolved"
+    alerts = partial(check_failures, database, clock, {"webhook:a"})
+    assert asyncio.run(alerts()) == "0 alerts opened, 0 resolved"
     clock.now = after(days=5)
-    assert asyncio.run(alerts.run()) == "1 alerts opened, 0 resolved"
+    assert asyncio.run(alerts()) == "1 alerts opened, 0 resolved"
     assert message_jobs(database)[0]["state"] == "dead"
 
 
 def test_the_runner_delivers_to_the_recipients_that_it_has_channels_for(database: Database) -> None:
-    """Messages to others wait for a worker that knows them, untried."""
+    """Messages to other recipients wait, untried, for a worker that is configured for them."""
     send(database, "webhook:a", "webhook:unknown")
     clock, channel = Clock(), FakeChannel()
 

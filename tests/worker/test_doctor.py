@@ -31,8 +31,8 @@ def make_settings(**overrides: Any) -> Settings:
 
 
 def names(found: list[Misconfiguration]) -> list[str]:
-    assert all(each.text and each.action for each in found)
-    return [each.name for each in found]
+    assert all(finding.text and finding.action for finding in found)
+    return [finding.name for finding in found]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,12 @@ def names(found: list[Misconfiguration]) -> list[str]:
          ["webhook_secret_wrong", "webhook_secret_repeated"]),
         ({"codat_webhook_secrets": "whsec_canary"}, ["webhook_secret_wrong"]),
         ({"api_keys": f"{KEY},{KEY}"}, ["api_key_repeated"]),
+        ({"api_keys": "aaaaaaaabbbbbbbb"}, ["api_key_weak"]),  # length alone is not enough
+        ({"api_keys": "Change-me-please-now"}, ["api_key_weak"]),
         ({"codat_api_key": KEY}, ["api_key_shared"]),
         ({"codat_base_url": "http://codat.internal"}, ["codat_in_clear"]),
+        ({"codat_base_url": "http://127.0.0.1:9000"}, []),  # a simulator on the same machine
+        ({"codat_base_url": "http://[::1]:9000"}, []),
         ({"reconcile_every_minutes": 0}, ["reconcile_off"]),
     ],
 )  # fmt: skip
@@ -62,7 +66,7 @@ def test_settings_that_cannot_be_read_are_not_also_missing() -> None:
     problems = ["PORT must be a number.", "API_KEYS must be longer."]
     found = list(check_settings(make_settings(api_keys=""), problems))
     assert names(found) == ["setting_wrong", "setting_wrong"]
-    assert [each.text for each in found] == problems
+    assert [finding.text for finding in found] == problems
 
 
 def beat(database: Database, at: datetime = T0) -> None:
@@ -170,14 +174,20 @@ DOWN = CodatUnavailable("Cannot connect to Codat (ConnectError)")
         (FakeCodat([]), LOCAL, ["endpoint_missing"]),
         (FakeCodat([replace(GOOD, disabled=True)]), LOCAL, ["endpoint_disabled"]),
         (FakeCodat([replace(GOOD, event_types=("SyncFailed",))]), LOCAL, ["event_types_missing"]),
-        (FakeCodat(clock_skew=timedelta(minutes=-2)), LOCAL, ["clock_skewed"]),
+        # webhooks are rejected from five minutes on, so this warns in time
+        (FakeCodat(clock_skew=timedelta(seconds=-60)), LOCAL, []),
+        (FakeCodat(clock_skew=timedelta(seconds=61)), LOCAL, ["clock_skewed"]),
+        (FakeCodat(clock_skew=None), LOCAL, []),
         (failing(CodatRefused("no", status=401)), LOCAL, ["codat_key_refused"]),
         (failing(CodatRefused("no", status=403)), LOCAL, ["codat_key_refused"]),
         (failing(CodatRefused("plan", status=402)), LOCAL, ["codat_refuses"]),
         (failing(CodatRateLimited("wait", status=429)), LOCAL, ["codat_rate_limited"]),
         (failing(DOWN), LOCAL, ["codat_unreachable"]),
+        # the sign of TLS is the URL by which Codat reaches us
         (failing(DOWN), PUBLIC, ["codat_unreachable", "host_exposed"]),
         (FakeCodat([replace(GOOD, url="http://us/webhooks/codat")]), "::", ["host_exposed"]),
+        (failing(DOWN), "our-host", ["codat_unreachable", "host_exposed"]),
+        *((failing(DOWN), host, ["codat_unreachable"]) for host in ("localhost", "::1")),
     ],
 )
 def test_each_problem_with_codat_is_a_finding(
@@ -188,8 +198,8 @@ def test_each_problem_with_codat_is_a_finding(
 
 def test_a_secret_in_an_endpoint_url_is_not_shown() -> None:
     """The finding names the endpoint without user, password and query."""
-    url = "https://u:canary@us.example/webhooks/codat?token=canary"
-    codat = FakeCodat([replace(GOOD, url=url, disabled=True)])
-    found = asyncio.run(check_codat(codat, "127.0.0.1"))
-    assert "canary" not in str(found)
-    assert "us.example" in str(found)
+    url = "https://u:canary@us.example:8443/webhooks/codat?token=canary#canary"
+    codat = FakeCodat([replace(GOOD, url=url, disabled=True)], clock_skew=timedelta(seconds=-90))
+    disabled, skewed = asyncio.run(check_codat(codat, "127.0.0.1"))
+    assert disabled.text.endswith(" https://us.example:8443/webhooks/codat.")
+    assert "90 s behind" in skewed.text

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from app.db import erasure, sync_writer
 from app.db.engine import Database
 from app.errors import DatabaseUnavailable, NotFound
 from app.worker import erase as erase_module
-from app.worker.erase import TRIES, Eraser
+from app.worker import threads
+from app.worker.erase import Eraser
 from app.worker.fetcher import Fetcher
 from tests.db.test_erasure import C1, C2, fill, rows
 from tests.factories import T0, count_rows
@@ -21,7 +23,8 @@ from tests.worker.fakes import Clock, FakeCodat, claim_jobs
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pauses, and a few rows at a time."""
     monkeypatch.setattr(erase_module, "PAUSE_S", 0)
-    monkeypatch.setattr(erase_module, "CONFLICT_PAUSE_S", 0)
+    without_pause = partial(threads.retry_conflicts, pause_s=0)
+    monkeypatch.setattr(erase_module, "retry_conflicts", without_pause)
     monkeypatch.setattr(erasure, "SYNCS_PER_STEP", 2)
 
 
@@ -47,7 +50,7 @@ def test_an_unknown_company_is_an_error(database: Database) -> None:
         Eraser(database, Clock()).require_known(C1)
 
 
-@pytest.mark.parametrize(("failures", "is_erased"), [(TRIES - 1, True), (TRIES, False)])
+@pytest.mark.parametrize(("failures", "is_erased"), [(4, True), (5, False)])
 def test_a_conflict_with_a_worker_is_retried(
     database: Database, monkeypatch: pytest.MonkeyPatch, failures: int, is_erased: bool
 ) -> None:

@@ -15,7 +15,6 @@ from tests.factories import (
     after,
     count_rows,
     deliver,
-    fetch_job,
     sync_row,
     timeline,
     transaction_rows,
@@ -27,14 +26,9 @@ from tests.worker.fakes import (
     FakeCodat,
     claim_jobs,
     fetch,
+    job_of,
     visible,
 )
-
-
-def last_error(database: Database) -> str:
-    job = fetch_job(database)
-    assert job is not None
-    return str(job["last_error"])
 
 
 def test_a_failed_sync_gets_its_code_its_messages_and_every_error(database: Database) -> None:
@@ -84,11 +78,11 @@ def test_identical_rows_are_all_stored_and_a_new_list_replaces_the_old(database:
     row = Transaction("t1", "PushError", FEED_ERROR, "bankfeeds")
     deliver(database, "m1")
     fetch(database, FakeCodat(transactions=(row, row)))
-    assert [each["position"] for each in transaction_rows(database)] == [0, 1]
+    assert [row["position"] for row in transaction_rows(database)] == [0, 1]
     assert sync_row(database)["total"] == 2
     deliver(database, "m2")
     fetch(database, FakeCodat(transactions=WRITTEN, code=2000))
-    assert [each["transaction_id"] for each in transaction_rows(database)] == ["t"]
+    assert [row["transaction_id"] for row in transaction_rows(database)] == ["t"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
@@ -97,9 +91,9 @@ def test_a_final_refusal_stops_immediately(database: Database, status: int) -> N
     deliver(database, "m1")
     refused = CodatRefused(f"Codat answered {status}", status=status)
     assert fetch(database, FakeCodat(status_error=refused)) == "dead"
-    assert last_error(database) == f"Codat answered {status}"
+    assert job_of(database, "last_error") == (f"Codat answered {status}",)
     assert visible(database) == ("failed", "failed", "given_up")
-    assert timeline(database)[-1] == ("fetch", f"stopped retrying: Codat answered {status}")
+    assert timeline(database)[-1] == ("fetch", f"Stopped retrying: Codat answered {status}")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +110,7 @@ def test_the_status_is_recorded_without_the_list(
     fetch(database, FakeCodat(list_error=error))
     assert sync_row(database)["status_code"] == 5130
     assert visible(database) == ("failed", "failed", expected)
-    assert last_error(database) == str(error)
+    assert job_of(database, "last_error") == (str(error),)
 
 
 def test_an_unexpected_error_is_retried(database: Database) -> None:
@@ -124,7 +118,7 @@ def test_an_unexpected_error_is_retried(database: Database) -> None:
     deliver(database, "m1")
     broken = FakeCodat(meanwhile=lambda: {}["nothing"])  # type: ignore[index]
     assert fetch(database, broken) == "retry"
-    assert last_error(database) == "internal error (KeyError)"
+    assert job_of(database, "last_error") == ("internal error (KeyError)",)
 
 
 def test_an_outage_is_retried_with_growing_pauses(database: Database) -> None:
@@ -135,10 +129,9 @@ def test_an_outage_is_retried_with_growing_pauses(database: Database) -> None:
     pauses = []
     for _ in range(3):
         assert fetch(database, codat, clock=clock) == "retry"
-        job = fetch_job(database)
-        assert job is not None
-        pauses.append(job["run_at"] - clock.now)
-        clock.now = job["run_at"]
+        (run_at,) = job_of(database, "run_at")
+        pauses.append(run_at - clock.now)
+        clock.now = run_at
     assert pauses == [timedelta(seconds=s) for s in (2, 6, 18)]
     assert visible(database) == ("failed", "failed", "waiting")
     assert timeline(database)[1] == (
@@ -201,7 +194,7 @@ def test_an_incomplete_list_is_stored_and_read_again(
 
 
 def test_a_status_that_lags_behind_its_webhook_is_read_again(database: Database) -> None:
-    """Codat may still say in progress when its webhook said failed."""
+    """Codat may still report in progress when its webhook reported failed."""
     deliver(database, "m1")
     codat = FakeCodat(code=1000)
     assert fetch(database, codat) == "retry"

@@ -7,7 +7,7 @@ import pytest
 from app.db.engine import Database
 from app.errors import CodatUnavailable
 from app.worker import scheduler as scheduler_module
-from app.worker.scheduler import PeriodicTask, Scheduler
+from app.worker.scheduler import PeriodicTask, run_periodic_tasks
 from tests.factories import after
 from tests.worker.fakes import Clock
 from tests.worker.tasks.test_reconcile import HOUR
@@ -34,7 +34,7 @@ def test_a_task_that_fails_does_not_stop_the_others(
 
     async def run() -> None:
         tasks = [PeriodicTask(task.__name__, HOUR, task) for task in (unavailable, broken, works)]
-        running = asyncio.create_task(Scheduler(database, tasks, clock).run())
+        running = asyncio.create_task(run_periodic_tasks(database, tasks, clock))
         async with asyncio.timeout(20):
             while len(runs) < 3:
                 await asyncio.sleep(0.01)

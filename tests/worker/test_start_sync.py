@@ -75,7 +75,7 @@ def test_a_started_sync_is_stored_immediately(database: Database) -> None:
     assert start(database, FakeCodat(), ["d1", "d2"]) == "s1"
     row = sync_row(database)
     assert (row["state"], row["outcome"], row["started_at"]) == ("started", "in_progress", T0)
-    assert timeline(database) == [("initiated", "with 2 datasets")]
+    assert timeline(database) == [("initiated", "2 datasets")]
     assert (count_rows(database, "companies"), count_rows(database, "start_locks")) == (1, 0)
 
 

@@ -3,7 +3,7 @@
 Codat's webhooks are sent by svix and signed with its scheme. The svix library does the
 cryptography; this module decides which headers it gets: one complete family (`webhook-*` or
 `svix-*`), each header once, none of the other family. The message id comes from the verified
-family, because the library by itself mixes the two families header by header.
+family, because the library mixes the two families header by header.
 """
 
 import re

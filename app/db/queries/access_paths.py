@@ -3,12 +3,12 @@
 A page of a list is found quickly in two ways. If few rows meet one condition, they are looked up
 by its index and sorted. Otherwise rows are read in the order of the list, and those that meet the
 conditions are soon enough for a page. The wrong way reads a whole table (measured at a million
-syncs on PostgreSQL: 0.4 to 1 s instead of 5 to 50 ms). Neither planner can tell the ways apart:
+syncs on PostgreSQL: 0.4 to 1 s instead of 5 to 50 ms). Neither planner can choose between them:
 SQLite does not know how frequent a value is, and PostgreSQL does not know that syncs of one week
 were also updated in one week. A short count can.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,20 @@ class Condition:
     check: ColumnElement[bool]
     sorts: Collection[str] = ()
     few: int | None = None
+
+
+def make_condition(
+    connection: Connection,
+    rows: Select[Any],
+    build: Callable[..., ColumnElement[bool]],
+    *columns: ColumnElement[Any],
+    sorts: Collection[str] = (),
+    few: int | None = None,
+) -> Condition:
+    """The condition that `build` makes of these columns, whose index finds it among `rows`."""
+    lookup = build(*columns)
+    check = build(*(without_index(connection, column) for column in columns))
+    return Condition(rows.where(lookup), lookup, check, sorts, few)
 
 
 def rare_condition(

@@ -131,50 +131,46 @@ def cause_counts(connection: Connection, sync_pk: int) -> list[tuple[str | None,
 
 
 def _failed_transactions(criteria: CauseFilter, key: Column[Any]) -> Select[Any]:
-    """The failed transactions of each key and company, in the columns that `_add_up` expects."""
+    """The failed transactions of each key and company."""
     table = failed_transactions.c
-    return (
-        select(
-            key.label("key"),
-            table.company_id.label("company_id"),
-            func.count().label("transactions"),
-            func.sum(case((table.resolved_by.is_(None), 1), else_=0)).label("open"),
-            literal(0).label("syncs"),
-            func.min(table.first_failed_at).label("first_failed_at"),
-            func.max(table.last_failed_at).label("last_failed_at"),
-        )
-        .where(*_conditions(criteria, table.company_id, table.last_failed_at))
-        .group_by(key, table.company_id)
-    )
+    is_open = case((table.resolved_by.is_(None), 1), else_=0)
+    counts = (func.count(), func.sum(is_open), literal(0))
+    times = (table.first_failed_at, table.last_failed_at)
+    return _totals(criteria, key, table.company_id, counts, times)
 
 
 def _failed_syncs(criteria: CauseFilter, key: Column[Any]) -> Select[Any]:
-    """The syncs that failed as a whole, in the same columns."""
+    """The syncs that failed as a whole, of each key and company."""
+    counts = (literal(0), literal(0), func.count())
+    times = (syncs.c.occurred_at, syncs.c.occurred_at)
+    totals = _totals(criteria, key, syncs.c.company_id, counts, times)
+    return totals.where(syncs.c.cause_key.is_not(None))
+
+
+def _totals(
+    criteria: CauseFilter,
+    key: Column[Any],
+    company_id: Column[Any],
+    counts: tuple[ColumnElement[int], ColumnElement[int], ColumnElement[int]],
+    times: tuple[Column[Any], Column[Any]],
+) -> Select[Any]:
+    """The columns that `_add_up` expects; `times` are of the first and the last failure."""
+    first, last = times
+    conditions = in_range(last, criteria.since, criteria.until)
+    if criteria.company_id is not None:
+        conditions.append(company_id == criteria.company_id)
+    names = ("transactions", "open", "syncs")
     return (
         select(
             key.label("key"),
-            syncs.c.company_id.label("company_id"),
-            literal(0).label("transactions"),
-            literal(0).label("open"),
-            func.count().label("syncs"),
-            func.min(syncs.c.occurred_at).label("first_failed_at"),
-            func.max(syncs.c.occurred_at).label("last_failed_at"),
+            company_id.label("company_id"),
+            *(count.label(name) for name, count in zip(names, counts, strict=True)),
+            func.min(first).label("first_failed_at"),
+            func.max(last).label("last_failed_at"),
         )
-        .where(
-            syncs.c.cause_key.is_not(None),
-            *_conditions(criteria, syncs.c.company_id, syncs.c.occurred_at),
-        )
-        .group_by(key, syncs.c.company_id)
+        .where(*conditions)
+        .group_by(key, company_id)
     )
-
-
-def _conditions(
-    criteria: CauseFilter, company_id: Column[Any], at: Column[Any]
-) -> list[ColumnElement[bool]]:
-    conditions = in_range(at, criteria.since, criteria.until)
-    if criteria.company_id is not None:
-        conditions.append(company_id == criteria.company_id)
-    return conditions
 
 
 def _add_up(

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, ScalarSelect, Select, func, or_, select
 
-from app.db.pagination import Order, read_page
+from app.db.pagination import Order, Page, read_page
 from app.db.queries.search import name_starts_with
 from app.db.queries.syncs import SyncRecord, syncs_by_pk
 from app.db.tables import companies, failed_transactions, syncs
@@ -55,17 +55,9 @@ class CompanyRecord:
     last_sync: SyncRecord | None
 
 
-@dataclass(frozen=True, slots=True)
-class CompanyPage:
-    """Companies, and the cursor of the next page."""
-
-    items: list[CompanyRecord]
-    next: str | None
-
-
 def list_companies(
     connection: Connection, *, q: str | None = None, cursor: str | None = None, limit: int = 50
-) -> CompanyPage:
+) -> Page[CompanyRecord]:
     """One page of companies by name, those without a name last.
 
     `q` is an id or the beginning of a name. Raises BadRequest naming `cursor`.
@@ -74,7 +66,7 @@ def list_companies(
     if q is not None:
         statement = statement.where(or_(companies.c.company_id == q, name_starts_with(q)))
     page = read_page(connection, statement, _BY_NAME, cursor=cursor, limit=limit)
-    return CompanyPage(_records(connection, page.rows), page.next)
+    return Page(_records(connection, page.items), page.next)
 
 
 def get_company(connection: Connection, company_id: str) -> CompanyRecord:
@@ -156,13 +148,7 @@ def _totals(connection: Connection, company_ids: Sequence[str]) -> dict[str, Cou
 
 
 def _open_failures(connection: Connection, company_ids: Sequence[str]) -> dict[str, int]:
-    statement = (
-        select(failed_transactions.c.company_id, func.count().label("open"))
-        .where(
-            failed_transactions.c.company_id.in_(company_ids),
-            failed_transactions.c.resolved_by.is_(None),
-        )
-        .group_by(failed_transactions.c.company_id)
-    )
-    rows = connection.execute(statement)
-    return {row.company_id: row.open for row in rows}
+    table = failed_transactions.c
+    is_open = (table.company_id.in_(company_ids), table.resolved_by.is_(None))
+    statement = select(table.company_id, func.count()).where(*is_open).group_by(table.company_id)
+    return dict(connection.execute(statement).all())

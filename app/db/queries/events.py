@@ -17,7 +17,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.db.pagination import Order, read_page
+from app.db.pagination import Order, Page, read_page
 from app.db.pending_events import reported_as
 from app.db.queries.access_paths import Condition, clauses, rare_condition
 from app.db.tables import sync_log, syncs, webhook_events
@@ -63,14 +63,6 @@ class EventRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class EventPage:
-    """Events without their bodies, and the cursor of the next page."""
-
-    items: list[EventRecord]
-    next: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class LogRecord:
     """An entry of a sync's timeline; `message_id` is that of the webhook event, if it was one."""
 
@@ -78,14 +70,6 @@ class LogRecord:
     kind: str
     reason: str
     message_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TimelinePage:
-    """Entries, oldest first, and the cursor of the next page."""
-
-    items: list[LogRecord]
-    next: str | None
 
 
 _COLUMNS = [webhook_events.c[name] for name in EventRecord.__slots__ if name != "body"]
@@ -98,8 +82,8 @@ def list_events(
     needs_review: bool = False,
     cursor: str | None = None,
     limit: int = 50,
-) -> EventPage:
-    """One page of events, newest first. Raises BadRequest naming `cursor`.
+) -> Page[EventRecord]:
+    """One page of events without bodies, newest first. Raises BadRequest naming `cursor`.
 
     `needs_review` selects those that are not `ok` or could not be applied.
     """
@@ -112,7 +96,7 @@ def list_events(
         rare = rare_condition(connection, [_NEEDS_REVIEW], sort="-id")
         statement = statement.where(*clauses([_NEEDS_REVIEW], rare, sort="-id"))
     page = read_page(connection, statement, _NEWEST_FIRST, cursor=cursor, limit=limit)
-    return EventPage([_record(row) for row in page.rows], page.next)
+    return Page([_record(row) for row in page.items], page.next)
 
 
 def get_event(connection: Connection, message_id: str, *, with_body: bool = False) -> EventRecord:
@@ -127,7 +111,7 @@ def get_event(connection: Connection, message_id: str, *, with_body: bool = Fals
 
 def timeline(
     connection: Connection, sync_pk: int, *, cursor: str | None = None, limit: int = 50
-) -> TimelinePage:
+) -> Page[LogRecord]:
     """One page of a sync's timeline, oldest first: its events, and the log of what else happened.
 
     Raises BadRequest naming `cursor`.
@@ -154,7 +138,7 @@ def timeline(
     both = union_all(events, log).subquery("timeline")
     order = Order("timeline", (both.c.at, both.c.source, both.c.id))
     page = read_page(connection, select(both), order, cursor=cursor, limit=limit)
-    return TimelinePage([_log_record(row) for row in page.rows], page.next)
+    return Page([_log_record(row) for row in page.items], page.next)
 
 
 def _log_record(row: RowMapping) -> LogRecord:

@@ -1,4 +1,4 @@
-"""The search box: what a person pasted, as a condition that indexes serve.
+"""The search box: a search text as a condition that indexes serve.
 
 A search means exactly one sync id, company id, transaction id or correlation id, also in capitals,
 or the beginning of a company's name in any case. Each meaning is looked up first and only those
@@ -26,7 +26,7 @@ from sqlalchemy import (
 from app.db.tables import companies, syncs, transactions
 
 MAX_COMPANIES = 50  # as a list of ids. More become a subquery.
-_FIRST_SURROGATE, _LAST_CODE_POINT = 0xD800, 0x10FFFF  # surrogates are no text
+LAST_CODE_POINT = chr(0x10FFFF)
 _TRANSACTION_IDS = (transactions.c.transaction_id, transactions.c.correlation_id)
 
 
@@ -43,30 +43,25 @@ class TransactionMatch:
     transaction_id: str
 
 
-def find_syncs(connection: Connection, q: str) -> MakeCondition:
-    """Look up what a search means, for a condition on `syncs`."""
-    return _find(connection, q, _syncs_with)
-
-
-def find_failed_rows(connection: Connection, q: str) -> MakeCondition:
-    """Look up what a search means, for a condition on `transactions` joined to `syncs`."""
-    return _find(connection, q, operator.eq)
-
-
-def _syncs_with(column: Column[str | None], value: str) -> ColumnElement[bool]:
+def has_transaction(column: Column[str | None], value: str) -> ColumnElement[bool]:
+    """The condition on `syncs` for a transaction with this value."""
     return syncs.c.id.in_(select(transactions.c.sync_pk).where(column == value))
 
 
-def _find(
+def find(
     connection: Connection,
     q: str,
-    has_transaction: Callable[[Column[str | None], str], ColumnElement[bool]],
+    is_match: Callable[[Column[str | None], str], ColumnElement[bool]] = operator.eq,
 ) -> MakeCondition:
+    """Look up what a search means, for a condition on `transactions` joined to `syncs`.
+
+    With `has_transaction` as `is_match` it is a condition on `syncs`.
+    """
     for text in dict.fromkeys((q, _lower_uuid(q))):
         companies_found = _companies(connection, text)
         others = [syncs.c.sync_id == text] if _exists(connection, syncs.c.sync_id == text) else []
         others += [
-            has_transaction(column, text)
+            is_match(column, text)
             for column in _TRANSACTION_IDS
             if _exists(connection, column == text)
         ]
@@ -99,18 +94,8 @@ def find_transactions(connection: Connection, q: str, limit: int) -> list[Transa
 def name_starts_with(q: str) -> ColumnElement[bool]:
     """The condition on `companies` for the beginning of a name in any case: a range of an index."""
     prefix = q.casefold()
-    end = _after_prefix(prefix)
-    starts = companies.c.name_folded >= prefix
-    return starts if end is None else and_(starts, companies.c.name_folded < end)
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """The smallest text after all that start with the prefix, by code point; None if none does."""
-    stem = prefix.rstrip(chr(_LAST_CODE_POINT))
-    if not stem:
-        return None
-    following = ord(stem[-1]) + 1
-    return stem[:-1] + chr(0xE000 if following == _FIRST_SURROGATE else following)
+    folded = companies.c.name_folded
+    return and_(folded >= prefix, folded <= prefix + LAST_CODE_POINT)
 
 
 def _lower_uuid(q: str) -> str:

@@ -27,14 +27,9 @@ from sqlalchemy import (
 )
 
 from app.db import rate_limit
-from app.db.pagination import Order, read_page
-from app.db.queries.access_paths import (
-    Condition,
-    clauses,
-    rare_condition,
-    without_index,
-)
-from app.db.queries.search import find_syncs
+from app.db.pagination import Order, Page, read_page
+from app.db.queries.access_paths import Condition, clauses, make_condition, rare_condition
+from app.db.queries.search import find, has_transaction
 from app.db.sync_rows import to_sync
 from app.db.tables import companies, jobs, rate_limit_pauses, syncs, transactions
 from app.domain.sync_state import ErrorsState, JobState, Outcome, Sync, errors_state
@@ -127,12 +122,7 @@ class SyncFilter:
     q: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SyncPage:
-    """Syncs, and the cursor of the next page."""
-
-    items: list[SyncRecord]
-    next: str | None
+SyncPage = Page[SyncRecord]
 
 
 def list_syncs(
@@ -157,8 +147,8 @@ def list_syncs(
     )
     # Sorting ids and reading the rest for one page is three times as fast as sorting whole rows.
     page = read_page(connection, select(rows.c.id), order, cursor=cursor, limit=limit)
-    records = syncs_by_pk(connection, [row["id"] for row in page.rows])
-    return SyncPage([records[row["id"]] for row in page.rows if row["id"] in records], page.next)
+    records = syncs_by_pk(connection, [row["id"] for row in page.items])
+    return Page([records[row["id"]] for row in page.items if row["id"] in records], page.next)
 
 
 def _matching(connection: Connection, criteria: SyncFilter, sort: str) -> FromClause:
@@ -176,14 +166,11 @@ def _matching(connection: Connection, criteria: SyncFilter, sort: str) -> FromCl
 
 def _conditions(connection: Connection, criteria: SyncFilter) -> list[Condition]:
     def add(build: Callable[..., ColumnElement[bool]], *columns: Column[Any], **more: Any) -> None:
-        lookup = build(*columns)
-        check = build(*(without_index(connection, column) for column in columns))
-        rows = select(syncs.c.id).where(lookup)
-        conditions.append(Condition(rows, lookup, check, **more))
+        conditions.append(make_condition(connection, select(syncs.c.id), build, *columns, **more))
 
     conditions: list[Condition] = []
     if criteria.q is not None:
-        add(find_syncs(connection, criteria.q), syncs.c.company_id)
+        add(find(connection, criteria.q, has_transaction), syncs.c.company_id)
     if criteria.cause is not None:
         conditions.append(_cause_condition(criteria.cause))
     if criteria.status_codes:
@@ -274,7 +261,7 @@ def latest_sync(connection: Connection, company_id: str) -> SyncRecord:
     """The newest sync of a company. Raises NotFound when it has none."""
     records = newest_syncs(connection, company_id, 1)
     if not records:
-        raise NotFound("This company has no syncs")
+        raise NotFound("This company has no syncs.")
     return records[0]
 
 
@@ -283,15 +270,22 @@ def last_successful_sync(connection: Connection, company_id: str) -> SyncRecord:
 
     Raises NotFound when the company has none.
     """
-    records = _newest(connection, company_id, 1, syncs.c.outcome.in_(SUCCESSFUL))
+    records = newest_syncs(connection, company_id, 1, syncs.c.outcome.in_(SUCCESSFUL))
     if not records:
-        raise NotFound("This company has no successful syncs")
+        raise NotFound("This company has no successful syncs.")
     return records[0]
 
 
-def newest_syncs(connection: Connection, company_id: str, limit: int) -> list[SyncRecord]:
-    """The company's syncs by `occurred_at`, newest first."""
-    return _newest(connection, company_id, limit)
+def newest_syncs(
+    connection: Connection, company_id: str, limit: int, *conditions: ColumnElement[bool]
+) -> list[SyncRecord]:
+    """The company's syncs that meet these conditions by `occurred_at`, newest first."""
+    statement = (
+        _SYNC.where(syncs.c.company_id == company_id, *conditions)
+        .order_by(syncs.c.occurred_at.desc(), syncs.c.id.desc())
+        .limit(limit)
+    )
+    return [_record(row) for row in connection.execute(statement).mappings()]
 
 
 def open_whole_failure(connection: Connection, company_id: str) -> SyncRecord | None:
@@ -310,7 +304,7 @@ def open_whole_failure(connection: Connection, company_id: str) -> SyncRecord | 
     conditions = [syncs.c.outcome == "failed", func.coalesce(syncs.c.failed, 0) == 0]
     if last is not None:
         conditions.append(tuple_(*order) > tuple_(*last))
-    records = _newest(connection, company_id, 1, *conditions)
+    records = newest_syncs(connection, company_id, 1, *conditions)
     return records[0] if records else None
 
 
@@ -320,17 +314,6 @@ def syncs_by_pk(connection: Connection, pks: Sequence[int]) -> dict[int, SyncRec
         return {}
     rows = connection.execute(_SYNC.where(syncs.c.id.in_(pks))).mappings()
     return {row["id"]: _record(row) for row in rows}
-
-
-def _newest(
-    connection: Connection, company_id: str, limit: int, *conditions: ColumnElement[bool]
-) -> list[SyncRecord]:
-    statement = (
-        _SYNC.where(syncs.c.company_id == company_id, *conditions)
-        .order_by(syncs.c.occurred_at.desc(), syncs.c.id.desc())
-        .limit(limit)
-    )
-    return [_record(row) for row in connection.execute(statement).mappings()]
 
 
 def _record(row: RowMapping) -> SyncRecord:

@@ -6,14 +6,16 @@ that of the newest sync that lists it, by Codat's time and not by arrival. A fai
 by the first later sync in which all rows of the transaction are completed, and open until then.
 """
 
+import operator
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     RowMapping,
@@ -26,13 +28,20 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.db.engine import chunked
-from app.db.pagination import Order, read_page
-from app.db.queries.access_paths import Condition, clauses, rare_condition, without_index
-from app.db.queries.search import find_failed_rows
+from app.db.failed_transactions import histories
+from app.db.many_rows import is_any_of
+from app.db.pagination import Order, Page, read_page
+from app.db.queries.access_paths import (
+    Condition,
+    clauses,
+    make_condition,
+    rare_condition,
+    without_index,
+)
+from app.db.queries.search import find
 from app.db.queries.syncs import company_and_time
 from app.db.tables import failed_transactions, syncs, transactions
-from app.domain.transactions import TransactionClass, classify, worst
+from app.domain.transactions import Attempt, TransactionClass, classify, worst
 from app.errors import NotFound
 
 MAX_HISTORY = 1000
@@ -71,6 +80,11 @@ class TransactionRecord:
     resolved_by: str | None
 
 
+_STORED = tuple(
+    name for name in TransactionRecord.__slots__ if name not in ("current_status", "resolved_by")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class TransactionFilter:
     """Conditions on the rows of one sync; `q` is part of an id or a message."""
@@ -93,14 +107,6 @@ class PushErrorFilter:
     q: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionPage:
-    """Rows, and the cursor of the next page."""
-
-    items: list[TransactionRecord]
-    next: str | None
-
-
 def list_transactions(
     connection: Connection,
     sync_pk: int,
@@ -108,7 +114,7 @@ def list_transactions(
     *,
     cursor: str | None = None,
     limit: int = 50,
-) -> TransactionPage:
+) -> Page[TransactionRecord]:
     """One page of a sync's rows, in Codat's order. Raises BadRequest naming `cursor`."""
     conditions: list[ColumnElement[bool]] = [transactions.c.sync_pk == sync_pk]
     if criteria.statuses:
@@ -126,7 +132,7 @@ def list_transactions(
         )
         conditions.append(or_(*(text.icontains(criteria.q, autoescape=True) for text in texts)))
     page = read_page(connection, _ROW.where(*conditions), _IN_SYNC, cursor=cursor, limit=limit)
-    return TransactionPage(_records(connection, page.rows), page.next)
+    return Page(_records(connection, page.items), page.next)
 
 
 def transactions_from(
@@ -175,18 +181,15 @@ def failed_rows(
     connection: Connection, company_id: str, transaction_ids: Sequence[str]
 ) -> list[TransactionRecord]:
     """The failed rows of these transactions over all syncs of their company, oldest sync first."""
-    found: list[TransactionRecord] = []
-    for some_ids in chunked(transaction_ids):
-        statement = _ROW.where(
-            transactions.c.transaction_id.in_(some_ids),
-            transactions.c.failed.is_(True),
-            syncs.c.company_id == company_id,
-        )
-        rows = connection.execute(
-            statement.order_by(syncs.c.occurred_at, syncs.c.id, transactions.c.position)
-        )
-        found += _records(connection, rows.mappings().all())
-    return found
+    statement = _ROW.where(
+        is_any_of(connection, transactions.c.transaction_id, transaction_ids),
+        transactions.c.failed.is_(True),
+        without_index(connection, syncs.c.company_id) == company_id,
+    )
+    rows = connection.execute(
+        statement.order_by(syncs.c.occurred_at, syncs.c.id, transactions.c.position)
+    )
+    return _records(connection, rows.mappings().all())
 
 
 def list_push_errors(
@@ -195,7 +198,7 @@ def list_push_errors(
     *,
     cursor: str | None = None,
     limit: int = 50,
-) -> TransactionPage:
+) -> Page[TransactionRecord]:
     """One page of failed rows over all syncs, newest sync first, last row of a sync first.
 
     Raises BadRequest naming `cursor`.
@@ -207,11 +210,11 @@ def list_push_errors(
         cursor = page.next
         records += [
             record
-            for record in _records_by_id(connection, page.rows)
+            for record in _records_by_id(connection, page.items)
             if criteria.open is None or criteria.open == (record.resolved_by is None)
         ]
         if cursor is None or len(records) == limit:
-            return TransactionPage(records, cursor)
+            return Page(records, cursor)
 
 
 def _failed_ids(connection: Connection, criteria: PushErrorFilter) -> Select[Any]:
@@ -246,29 +249,26 @@ def _failed_ids(connection: Connection, criteria: PushErrorFilter) -> Select[Any
 
 def _conditions(connection: Connection, criteria: PushErrorFilter) -> list[Condition]:
     """The conditions of the filter that have an index."""
-    conditions = []
+
+    def add(
+        rows: Select[Any], build: Callable[..., Any], *columns: Column[Any], **more: Any
+    ) -> None:
+        conditions.append(make_condition(connection, rows, build, *columns, **more))
+
+    conditions: list[Condition] = []
     if criteria.q is not None:
-        is_match = find_failed_rows(connection, criteria.q)
-        lookup = is_match(syncs.c.company_id)
-        rows = select(transactions.c.id).join_from(
-            syncs, transactions, transactions.c.sync_pk == syncs.c.id
-        )
-        check = is_match(without_index(connection, syncs.c.company_id))
-        conditions.append(Condition(rows.where(lookup), lookup, check))
+        is_of_sync = transactions.c.sync_pk == syncs.c.id
+        rows = select(transactions.c.id).join_from(syncs, transactions, is_of_sync)
+        add(rows, find(connection, criteria.q), syncs.c.company_id)
     if criteria.cause is not None:
-        lookup = transactions.c.cause_key == criteria.cause
-        check = without_index(connection, transactions.c.cause_key) == criteria.cause
-        rows = select(transactions.c.sync_pk).where(lookup)
-        conditions.append(Condition(rows, lookup, check))
+        rows = select(transactions.c.sync_pk)
+        add(rows, partial(operator.eq, criteria.cause), transactions.c.cause_key)
     if criteria.open:
         conditions.append(_open_condition(criteria.company_id))
     if criteria.company_id is not None or criteria.since or criteria.until:
         within = partial(company_and_time, criteria.company_id, criteria.since, criteria.until)
         columns = (syncs.c.company_id, syncs.c.occurred_at)
-        lookup = within(*columns)
-        check = within(*(without_index(connection, column) for column in columns))
-        rows = select(syncs.c.id).where(lookup)
-        conditions.append(Condition(rows, lookup, check, sorts={_SORT}))
+        add(select(syncs.c.id), within, *columns, sorts={_SORT})
     return conditions
 
 
@@ -311,8 +311,19 @@ def _records_by_id(connection: Connection, rows: Sequence[RowMapping]) -> list[T
     return _records(connection, [by_id[row_id] for row_id in ids if row_id in by_id])
 
 
-class _Attempt(NamedTuple):
-    """A transaction in one sync. Attempts sort as their syncs happened."""
+def _records(connection: Connection, rows: Sequence[RowMapping]) -> list[TransactionRecord]:
+    """The rows, with what the other syncs that list the same transactions made of them."""
+    keys = {
+        (row["company_id"], row["transaction_id"])
+        for row in rows
+        if row["transaction_id"] is not None
+    }
+    found = {key: _by_sync(attempts) for key, attempts in histories(connection, keys)}
+    return [_record(row, found.get((row["company_id"], row["transaction_id"]), [])) for row in rows]
+
+
+class _InSync(NamedTuple):
+    """What one sync did to a transaction. They sort as the syncs happened."""
 
     occurred_at: datetime
     sync_pk: int
@@ -320,62 +331,18 @@ class _Attempt(NamedTuple):
     status: TransactionClass
 
 
-_TransactionKey = tuple[str, str | None]
-"""Company and transaction id."""
+def _by_sync(attempts: Sequence[Attempt]) -> list[_InSync]:
+    statuses: defaultdict[tuple[datetime, int, str], list[str | None]] = defaultdict(list)
+    for attempt in attempts:
+        statuses[attempt.at, attempt.sync_pk, attempt.sync_id].append(attempt.status)
+    return sorted(_InSync(*sync, worst(in_sync)) for sync, in_sync in statuses.items())
 
 
-def _records(connection: Connection, rows: Sequence[RowMapping]) -> list[TransactionRecord]:
-    """The rows, with what the other syncs that list the same transactions made of them."""
-    histories = _histories(connection, rows)
-    return [
-        _record(row, histories.get((row["company_id"], row["transaction_id"]), [])) for row in rows
-    ]
-
-
-def _record(row: RowMapping, history: Sequence[_Attempt]) -> TransactionRecord:
-    later = [attempt for attempt in history if attempt[:2] > (row["at"], row["sync_pk"])]
-    completed = [attempt.sync_id for attempt in later if attempt.status == "completed"]
+def _record(row: RowMapping, history: Sequence[_InSync]) -> TransactionRecord:
+    later = [in_sync for in_sync in history if in_sync[:2] > (row["at"], row["sync_pk"])]
+    completed = [in_sync.sync_id for in_sync in later if in_sync.status == "completed"]
     return TransactionRecord(
         **{name: row[name] for name in _STORED},
         current_status=history[-1].status if history else classify(row["status"]),
         resolved_by=completed[0] if row["failed"] and completed else None,
     )
-
-
-_STORED = tuple(
-    name for name in TransactionRecord.__slots__ if name not in ("current_status", "resolved_by")
-)
-
-
-def _histories(
-    connection: Connection, rows: Sequence[RowMapping]
-) -> dict[_TransactionKey, list[_Attempt]]:
-    """The attempts of these rows' transactions in all syncs of their companies, oldest first."""
-    ids = sorted({row["transaction_id"] for row in rows if row["transaction_id"] is not None})
-    company_ids = {row["company_id"] for row in rows}
-    statuses: dict[tuple[Any, ...], list[str | None]] = defaultdict(list)
-    for some_ids in chunked(ids):
-        for *key, status in connection.execute(
-            _ATTEMPT.where(transactions.c.transaction_id.in_(some_ids))
-        ):
-            if key[0] in company_ids:
-                statuses[tuple(key)].append(status)
-    histories: dict[_TransactionKey, list[_Attempt]] = defaultdict(list)
-    for (company_id, transaction_id, at, sync_pk, sync_id), in_sync in statuses.items():
-        attempt = _Attempt(at, sync_pk, sync_id, worst(in_sync))
-        histories[company_id, transaction_id].append(attempt)
-    return {key: sorted(history) for key, history in histories.items()}
-
-
-_ATTEMPT: Select[Any] = (
-    select(
-        syncs.c.company_id,
-        transactions.c.transaction_id,
-        syncs.c.occurred_at,
-        syncs.c.id,
-        syncs.c.sync_id,
-        transactions.c.status,
-    )
-    .distinct()
-    .join_from(transactions, syncs, syncs.c.id == transactions.c.sync_pk)
-)

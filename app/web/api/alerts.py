@@ -22,5 +22,5 @@ def list_alerts(database: DatabaseDep, params: Annotated[PageParams, Query()]) -
     """
     with database.reading() as connection:
         page = alerts.open_alerts(connection, cursor=params.cursor, limit=params.limit)
-    items = [schemas.Alert.model_validate(dict(row)) for row in page.rows]
+    items = [schemas.Alert.model_validate(dict(row)) for row in page.items]
     return schemas.AlertList(items=items, next=page.next)

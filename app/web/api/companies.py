@@ -5,25 +5,23 @@ import re
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Query, Response
 
 from app.db.queries import companies as queries
 from app.db.queries import syncs as sync_queries
 from app.web.api import schemas
-from app.web.api.query_params import CompanyParams, ConfigParams, NoParams
-from app.web.api.responses import NOT_MODIFIED, etag_response
+from app.web.api.query_params import CompanyParams, ConfigParams, NoQuery
+from app.web.api.responses import ApiRoute
 from app.web.api.serializers import serialize_company, serialize_sync
 from app.web.dependencies import CodatDep, DatabaseDep, InteractiveCallsDep, SyncStarterDep
-from app.web.path_params import Id, IdRoute
+from app.web.path_params import Id
 from app.web.problems import documented
 
-ONE_COMPANY = {**NOT_MODIFIED, **documented(401, 404, 422, 503)}
+ONE_COMPANY = documented(304, 401, 404, 422, 503)
 MAX_FILENAME_LENGTH = 100
 _UNSAFE_IN_FILENAME = re.compile(r"[^A-Za-z0-9._-]+")
-NoQuery = Annotated[NoParams, Query()]
 
-router = APIRouter(tags=["Companies"], route_class=IdRoute)
+router = APIRouter(tags=["Companies"], route_class=ApiRoute)
 
 
 @router.get("/companies", summary="List companies", responses=documented(401, 422, 503))
@@ -40,61 +38,53 @@ def list_companies(
     return schemas.CompanyList(items=items, next=page.next)
 
 
-@router.get(
-    "/companies/{company_id}",
-    summary="Get a company",
-    response_model=schemas.Company,
-    responses=ONE_COMPANY,
-)
-def get_company(
-    request: Request, database: DatabaseDep, company_id: Id, _params: NoQuery
-) -> Response:
+@router.get("/companies/{company_id}", summary="Get a company", responses=ONE_COMPANY)
+def get_company(database: DatabaseDep, company_id: Id, _params: NoQuery) -> schemas.Company:
     """The company's syncs by outcome, its newest sync, and its open failed transactions."""
     with database.reading() as connection:
         record = queries.get_company(connection, company_id)
-    return etag_response(request, serialize_company(record, database.classifier.causes))
+    return serialize_company(record, database.classifier.causes)
 
 
 @router.get(
     "/companies/{company_id}/syncs/latest",
     summary="Get the latest sync of a company",
-    response_model=schemas.Sync,
     responses=ONE_COMPANY,
 )
-def get_latest_sync(
-    request: Request, database: DatabaseDep, company_id: Id, _params: NoQuery
-) -> Response:
+def get_latest_sync(database: DatabaseDep, company_id: Id, _params: NoQuery) -> schemas.Sync:
     """The newest sync by its start, its end, or the time when it was first seen."""
     with database.reading() as connection:
         record = sync_queries.latest_sync(connection, company_id)
-    return etag_response(request, serialize_sync(record, database.classifier.causes))
+    return serialize_sync(record, database.classifier.causes)
 
 
 @router.get(
     "/companies/{company_id}/syncs/last-successful",
     summary="Get the last successful sync of a company",
-    response_model=schemas.Sync,
     responses=ONE_COMPANY,
 )
 def get_last_successful_sync(
-    request: Request, database: DatabaseDep, company_id: Id, _params: NoQuery
-) -> Response:
+    database: DatabaseDep, company_id: Id, _params: NoQuery
+) -> schemas.Sync:
     """The newest sync that wrote all its data, or had none to write, according to Codat's API."""
     with database.reading() as connection:
         record = sync_queries.last_successful_sync(connection, company_id)
-    return etag_response(request, serialize_sync(record, database.classifier.causes))
+    return serialize_sync(record, database.classifier.causes)
 
 
 @router.post(
     "/companies/{company_id}/syncs",
     summary="Start a sync",
     status_code=202,
-    response_model=schemas.SyncStarted,
     responses=documented(400, 401, 404, 409, 422, 502, 503),
 )
 async def start_sync(
-    starter: SyncStarterDep, company_id: Id, body: schemas.StartSyncRequest, _params: NoQuery
-) -> Response:
+    starter: SyncStarterDep,
+    response: Response,
+    company_id: Id,
+    body: schemas.StartSyncRequest,
+    _params: NoQuery,
+) -> schemas.SyncStarted:
     """Start a sync at Codat. 409 while a sync of the company is in progress.
 
     If Codat does not answer (502), the sync may have started. Repeat the request: within 85 minutes
@@ -102,9 +92,8 @@ async def start_sync(
     """
     dataset_ids = list(dict.fromkeys(str(dataset_id) for dataset_id in body.dataset_ids))
     sync_id = await starter.start(company_id, dataset_ids)
-    location = f"/api/v1/syncs/{quote(sync_id, safe='')}"
-    started = schemas.SyncStarted(sync_id=sync_id)
-    return JSONResponse(started.model_dump(), 202, {"Location": location})
+    response.headers["Location"] = f"/api/v1/syncs/{quote(sync_id, safe='')}"
+    return schemas.SyncStarted(sync_id=sync_id)
 
 
 @router.get(

@@ -3,12 +3,14 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeVar, get_args
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from app.web.api.query_params import ExportParams
 from app.web.api.responses import prefers
 
 CSV_TYPE = "text/csv"
@@ -22,28 +24,28 @@ ReadPage = Callable[[str | None, int], tuple[list[Item], str | None]]
 """Reads one page: (cursor, limit) → its items and the next cursor."""
 
 
-def wants_csv(request: Request, format: str | None) -> bool:
-    """True when the caller asks for CSV: by `?format=`, else by the `Accept` header."""
-    return prefers(request, CSV_TYPE) if format is None else format == "csv"
+def wants_csv(request: Request, params: ExportParams) -> bool:
+    """True when CSV is requested: by `?format=`, else by the `Accept` header."""
+    return prefers(request, CSV_TYPE) if params.format is None else params.format == "csv"
 
 
 def csv_response(
-    read: ReadPage[Item],
-    model: type[Item],
-    *,
-    filename: str,
-    cursor: str | None = None,
-    limit: int | None = None,
+    read: ReadPage[Item], model: type[Item], *, filename: str, params: ExportParams | None = None
 ) -> Response:
-    """All items after the cursor (at most `limit`) as CSV, read page by page while it is sent.
+    """The items as CSV, read page by page while it is sent: all of them, or those of one page.
 
-    The first page is read before the response starts, so that an error still has its status. An
-    item that changes while the file is sent may be missed, as in any list that is paged through.
+    `params` may name a cursor and a limit: the default limit is for pages only. The first page is
+    read before the response starts, so that an error still has its status. An item that changes
+    while the file is sent may be missed, as in any list that is paged through.
     """
-    pages = _pages(read, cursor, limit)
+    limit = params.limit if params and "limit" in params.model_fields_set else None
+    pages = _pages(read, params.cursor if params else None, limit)
     first = next(pages, [])
+    columns = list(field_paths(model))
+    header = ["_".join(path) for path in columns]
+    rows = ([_row(item, columns) for item in page] for page in chain([first], pages))
     return StreamingResponse(
-        _lines(list(columns(model)), first, pages),
+        map(_csv, chain([[header]], rows)),  # a page at once: each piece takes a thread
         media_type=f"{CSV_TYPE}; charset=utf-8; header=present",
         headers={
             "Content-Disposition": f'attachment; filename="{filename}.csv"',
@@ -53,22 +55,16 @@ def csv_response(
     )
 
 
-def columns(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The fields of a model in their order; those of a nested model as `errors_state`."""
+def field_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """The fields of a model in their order; those of a nested model as (`errors`, `state`)."""
     for name, field in model.model_fields.items():
-        nested = _nested_model(field.annotation)
-        if nested is None:
-            yield prefix + name
+        # `Model` or `Model | None`
+        for candidate in (field.annotation, *get_args(field.annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                yield from ((name, *path) for path in field_paths(candidate))
+                break
         else:
-            yield from columns(nested, f"{prefix}{name}_")
-
-
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
-    """The model in `Model` or `Model | None`."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+            yield (name,)
 
 
 def _pages(
@@ -85,34 +81,21 @@ def _pages(
             remaining -= len(items)
 
 
-def _lines(
-    names: Sequence[str], first: Sequence[BaseModel], rest: Iterator[Sequence[BaseModel]]
-) -> Iterator[str]:
-    yield _csv([names])
-    yield _csv(_row(item, names) for item in first)
-    for items in rest:
-        yield _csv(_row(item, names) for item in items)
+def _row(item: BaseModel, columns: Iterable[Sequence[str]]) -> list[Any]:
+    fields = item.model_dump(mode="json")
+    row = []
+    for path in columns:
+        value: Any = fields
+        for name in path:
+            value = value and value[name]
+        row.append(_safe(value))
+    return row
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:
     out = io.StringIO()
     csv.writer(out).writerows(rows)
     return out.getvalue()
-
-
-def _row(item: BaseModel, names: Sequence[str]) -> list[Any]:
-    values = _flatten(item.model_dump(mode="json"))
-    return [_safe(values.get(name)) for name in names]
-
-
-def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}_")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _safe(value: Any) -> Any:

@@ -2,21 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 
 from app.db import event_store
 from app.db.queries import events as queries
 from app.web.api import schemas
-from app.web.api.query_params import BodyParams, EventParams, NoParams
-from app.web.api.responses import NOT_MODIFIED, etag_response
-from app.web.api.serializers import serialize_event, serialize_event_with_body
+from app.web.api.query_params import BodyParams, EventParams, NoQuery
+from app.web.api.responses import ApiRoute
+from app.web.api.serializers import serialize_event_with_body
 from app.web.dependencies import DatabaseDep, MetricsDep, WakeWorkerDep
-from app.web.path_params import Id, IdRoute
+from app.web.path_params import Id
 from app.web.problems import documented
 
-NoQuery = Annotated[NoParams, Query()]
-
-router = APIRouter(tags=["Webhooks"], route_class=IdRoute)
+router = APIRouter(tags=["Webhooks"], route_class=ApiRoute)
 
 
 @router.get("/events", summary="List webhook events", responses=documented(401, 422, 503))
@@ -26,32 +24,26 @@ def list_events(
     """One page of stored webhooks without their bodies, newest first."""
     with database.reading() as connection:
         page = queries.list_events(
-            connection,
-            parse_status=params.parse_status,
-            cursor=params.cursor,
-            limit=params.limit,
+            connection, parse_status=params.parse_status, cursor=params.cursor, limit=params.limit
         )
-    items = [serialize_event(record) for record in page.items]
+    items = [schemas.Event.model_validate(record) for record in page.items]
     return schemas.EventList(items=items, next=page.next)
 
 
 @router.get(
     "/events/{message_id}",
     summary="Get a webhook event",
-    response_model=schemas.EventWithBody | schemas.Event,
-    responses={**NOT_MODIFIED, **documented(401, 404, 422, 503)},
+    responses=documented(304, 401, 404, 422, 503),
 )
 def get_event(
-    request: Request,
-    database: DatabaseDep,
-    message_id: Id,
-    params: Annotated[BodyParams, Query()],
-) -> Response:
+    database: DatabaseDep, message_id: Id, params: Annotated[BodyParams, Query()]
+) -> schemas.EventWithBody | schemas.Event:
     """The webhook with this message ID, and its raw body if `body` is true."""
     with database.reading() as connection:
         record = queries.get_event(connection, message_id, with_body=params.body)
-    event = serialize_event_with_body(record) if params.body else serialize_event(record)
-    return etag_response(request, event)
+    return (
+        serialize_event_with_body(record) if params.body else schemas.Event.model_validate(record)
+    )
 
 
 @router.post(
@@ -71,7 +63,7 @@ def replay_event(
         event_store.mark_pending(connection, message_id)
         record = queries.get_event(connection, message_id)
     wake_worker()
-    return serialize_event(record)
+    return schemas.Event.model_validate(record)
 
 
 @router.get(

@@ -5,10 +5,12 @@ is exclusive, but a date in `to` includes that whole day.
 """
 
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+from fastapi import Query
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,25 +25,17 @@ from pydantic_core import PydanticCustomError
 
 from app.db.pagination import MAX_CURSOR_LENGTH
 from app.db.queries.causes import CauseFilter
-from app.db.queries.syncs import MAX_LIMIT, SyncFilter
-from app.db.queries.transactions import PushErrorFilter, TransactionFilter
+from app.db.queries.syncs import MAX_LIMIT
 from app.domain.models import ParseStatus
 from app.domain.sync_state import Outcome, State
 from app.web.path_params import NO_NUL_PATTERN, REJECT_NUL
 
 Sort = Literal[
-    "-updated_at",
-    "updated_at",
-    "-started_at",
-    "started_at",
-    "-finished_at",
-    "finished_at",
-    "-company_id",
-    "company_id",
-    "-status_code",
-    "status_code",
-]
+    "-updated_at", "updated_at", "-started_at", "started_at", "-finished_at", "finished_at",
+    "-company_id", "company_id", "-status_code", "status_code",
+]  # fmt: skip
 Format = Literal["json", "csv"]
+Filter = TypeVar("Filter")
 DEFAULT_LIMIT = 50
 DEFAULT_DAYS = 30
 _LOST_PLUS = re.compile(r" (?=\d\d:?\d\d$)")  # a + that is not encoded arrives as a space
@@ -87,6 +81,14 @@ class NoParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    def to(self, kind: type[Filter]) -> Filter:
+        """The filter of a query (a dataclass), filled with the parameters of the same name."""
+        names = kind.__annotations__.keys() & type(self).model_fields.keys()
+        return kind(**{name: getattr(self, name) for name in names})
+
+
+NoQuery = Annotated[NoParams, Query()]
+
 
 class SyncIdParams(NoParams):
     """Which company's sync is meant."""
@@ -108,18 +110,20 @@ class PageParams(NoParams):
 class RangeParams(NoParams):
     """A time range."""
 
-    from_: From | None = Field(
+    since: From | None = Field(
         None, alias="from", description="Start (inclusive). A date or an RFC 3339 time."
     )
-    to: To | None = Field(None, description="End (exclusive). A date includes that whole day.")
+    until: To | None = Field(
+        None, alias="to", description="End (exclusive). A date includes that whole day."
+    )
 
-    @field_validator("to")
+    @field_validator("until")
     @classmethod
-    def _require_order(cls, to: datetime | None, info: ValidationInfo) -> datetime | None:
-        since = info.data.get("from_")
-        if since and to and since >= to:
+    def _require_order(cls, until: datetime | None, info: ValidationInfo) -> datetime | None:
+        since = info.data.get("since")
+        if since and until and since >= until:
             raise PydanticCustomError("range", "must be after from")
-        return to
+        return until
 
 
 class ExportParams(PageParams):
@@ -127,47 +131,27 @@ class ExportParams(PageParams):
 
     format: Format | None = Field(None, description="Overrides the `Accept` header.")
 
-    @property
-    def csv_limit(self) -> int | None:
-        """The maximum number of CSV rows; None for all: the default limit is for pages only."""
-        return self.limit if "limit" in self.model_fields_set else None
-
 
 class SyncParams(ExportParams, RangeParams):
     """Filters for syncs. If a filter has several values, any of them may match."""
 
     company_id: Text | None = None
-    state: list[State] = Field([], max_length=10)
-    outcome: list[Outcome] = Field([], max_length=10)
-    status_code: list[StatusCode] = Field([], max_length=50)
+    states: list[State] = Field([], alias="state", max_length=10)
+    outcomes: list[Outcome] = Field([], alias="outcome", max_length=10)
+    status_codes: list[StatusCode] = Field([], alias="status_code", max_length=50)
     cause: Text | None = Field(None, description=f"{_CAUSE_KEY} Selects syncs with such a failure.")
     q: SearchText | None = Field(None, description=_Q)
     sort: Sort = "-updated_at"
-
-    def to_filter(self) -> SyncFilter:
-        """The filter for the query."""
-        return SyncFilter(
-            company_id=self.company_id,
-            states=self.state,
-            outcomes=self.outcome,
-            status_codes=self.status_code,
-            cause=self.cause,
-            since=self.from_,
-            until=self.to,
-            q=self.q,
-        )
 
 
 class TransactionParams(PageParams, SyncIdParams):
     """Filters for the transactions of one sync."""
 
-    status: list[Text] = Field([], max_length=20, description="Codat's statuses, in any case.")
+    statuses: list[Text] = Field(
+        [], alias="status", max_length=20, description="Codat's statuses, in any case."
+    )
     failed: bool | None = None
     q: SearchText | None = Field(None, description="Part of an ID, a correlation ID or a message.")
-
-    def to_filter(self) -> TransactionFilter:
-        """The filter for the query."""
-        return TransactionFilter(statuses=self.status, failed=self.failed, q=self.q)
 
 
 class TimelineParams(PageParams, SyncIdParams):
@@ -183,17 +167,6 @@ class PushErrorParams(ExportParams, RangeParams):
         None, description="True: no later sync completed the transaction. False: one did."
     )
     q: SearchText | None = Field(None, description=_Q)
-
-    def to_filter(self) -> PushErrorFilter:
-        """The filter for the query."""
-        return PushErrorFilter(
-            company_id=self.company_id,
-            cause=self.cause,
-            open=self.open,
-            since=self.from_,
-            until=self.to,
-            q=self.q,
-        )
 
 
 class ChangeParams(NoParams):
@@ -216,10 +189,10 @@ class CauseParams(RangeParams):
 
     def to_filter(self, now: datetime) -> CauseFilter:
         """The filter for the query."""
-        since = self.from_
-        if self.from_ is None and self.to is None:
-            since = first_day(now)
-        return CauseFilter(company_id=self.company_id, since=since, until=self.to)
+        criteria = self.to(CauseFilter)
+        if self.since is None and self.until is None:
+            return replace(criteria, since=first_day(now))
+        return criteria
 
 
 class CompanyParams(PageParams):
@@ -243,13 +216,13 @@ class EventParams(PageParams):
 class BodyParams(NoParams):
     """Whether to include the raw body."""
 
-    body: bool = Field(False, description="Set to true to include the raw body.")
+    body: bool = Field(default=False, description="Set to true to include the raw body.")
 
 
 class ConfigParams(NoParams):
     """How to return a configuration."""
 
-    download: bool = Field(False, description="Set to true for a file download.")
+    download: bool = Field(default=False, description="Set to true for a file download.")
 
 
 def first_day(now: datetime, days: int = DEFAULT_DAYS) -> datetime:

@@ -1,31 +1,34 @@
-"""Response helpers: ETags for single resources, and content negotiation."""
+"""Responses of the API: ETags for single resources, and content negotiation."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from fastapi import Request, Response
-from pydantic import BaseModel
 
-NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
-    304: {"description": "Not changed since the ETag in `If-None-Match`."}
-}
-"""The `responses` of a route that answers with `etag_response`, besides its others."""
+from app.web.path_params import IdRoute
 
 
-def etag_response(request: Request, model: BaseModel) -> Response:
-    """The model as JSON with an ETag of its content; 304 if the caller has the same."""
-    body = model.model_dump_json().encode()
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
-    if _matches(request.headers.getlist("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type="application/json", headers=headers)
+class ApiRoute(IdRoute):
+    """A route of the API. One that documents a 304 answers with an ETag of its content."""
 
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler; 304 if the caller has the same content."""
+        handle = super().get_route_handler()
+        if 304 not in self.responses:
+            return handle
 
-def _matches(if_none_match: Sequence[str], etag: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in ",".join(if_none_match).split(",")]
-    return etag in tags or "*" in tags
+        async def handle_with_etag(request: Request) -> Response:
+            response = await handle(request)
+            etag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
+            headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+            known = ",".join(request.headers.getlist("if-none-match")).split(",")
+            if {etag, "*"} & {tag.strip().removeprefix("W/") for tag in known}:
+                return Response(status_code=304, headers=headers)
+            response.headers.update(headers)
+            return response
+
+        return handle_with_etag
 
 
 def prefers(request: Request, media_type: str) -> bool:

@@ -42,8 +42,8 @@ class Cause(Schema):
     title: str
     owner: Owner | None = Field(description="Who has to act.")
     next_step: str | None
-    customer_message: str | None = Field(description="You can send this to the customer as is.")
-    retry_advice: RetryAdvice | None = Field(description="Whether sending it again helps.")
+    customer_message: str | None = Field(description="Can be sent to the customer unedited.")
+    retry_advice: RetryAdvice | None = Field(description="Whether resending the expense helps.")
 
 
 class TransactionCounts(Schema):
@@ -82,7 +82,7 @@ class SyncIdentity(Schema):
 
 
 class SyncFields(Schema):
-    """What is known about a sync from Codat. The change feed has the same fields."""
+    """The fields of a sync that come from Codat. The change feed has the same fields."""
 
     state: State
     status_code: int | None
@@ -185,11 +185,9 @@ class RefreshAccepted(Schema):
     sync_id: str
 
 
-class RetryAccepted(Schema):
+class RetryAccepted(RefreshAccepted):
     """A retry request is queued."""
 
-    company_id: str
-    sync_id: str
     message_id: str = Field(description="The `webhook-id` of the request.")
     transactions: int = Field(description="Failed rows in the request.")
     already_requested: bool = Field(
@@ -233,7 +231,7 @@ class StartSyncRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset_ids: list[UUID] = Field(
-        min_length=1, max_length=MAX_DATASETS, description="Codat's ids of the datasets."
+        min_length=1, max_length=MAX_DATASETS, description="Codat's IDs of the datasets."
     )
 
 
@@ -288,7 +286,7 @@ class CauseList(List[CauseTotals]):
 
 
 class CauseGroup(FailureTotals):
-    """Failures with equal messages, apart from ids, amounts, dates and names."""
+    """Failures whose messages differ only in IDs, amounts, dates and names."""
 
     fingerprint: str
     pattern: str = Field(description="The common part of the messages. # stands for the rest.")
@@ -320,7 +318,7 @@ class Event(Schema):
     )
     company_id: str | None
     sync_id: str | None
-    body_id: str | None = Field(description="The id in the body.")
+    body_id: str | None = Field(description="The ID in the body.")
     generated_at: datetime | None
 
 

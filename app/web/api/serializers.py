@@ -7,6 +7,7 @@ written here.
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
@@ -30,55 +31,44 @@ Causes = Mapping[str, classifier.Cause]
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def _make(model: type[Model], *sources: object, **fields: Any) -> Model:
+    """A model with these fields, and the attributes of the same names: the first source wins."""
+    for source in sources:
+        for name in model.model_fields.keys() - fields.keys():
+            if hasattr(source, name):
+                fields[name] = getattr(source, name)
+    return model(**fields)
+
+
 def serialize_cause(key: str | None, causes: Causes) -> schemas.Cause | None:
-    """A cause by its key. For a key that the classifier no longer has, the key is the title."""
-    if key is None:
-        return None
-    return schemas.Cause(**_cause_fields(schemas.Cause, key, causes))
+    """A cause by its key."""
+    return None if key is None else _make(schemas.Cause, _cause(key, causes))
 
 
-def _cause_fields(model: type[BaseModel], key: str, causes: Causes) -> dict[str, Any]:
-    cause = causes.get(key)
-    if cause is None:
-        names = (*schemas.Cause.model_fields, "text")
-        fields = {name: None for name in names if name in model.model_fields}
-        return fields | {"key": key, "title": key}
-    return _same_fields(model, cause)
-
-
-def _same_fields(model: type[BaseModel], *sources: object) -> dict[str, Any]:
-    """The fields of the model that a source has an attribute for; the first source wins."""
-    return {
-        name: getattr(source, name)
-        for source in reversed(sources)
-        for name in model.model_fields
-        if hasattr(source, name)
-    }
+def _cause(key: str, causes: Causes) -> object:
+    """The definition of a cause; for a key that the classifier no longer has, the key as title."""
+    unknown = dict.fromkeys(classifier.Cause.__annotations__) | {"key": key, "title": key}
+    return causes.get(key) or SimpleNamespace(**unknown)
 
 
 def serialize_sync(record: SyncRecord, causes: Causes) -> schemas.Sync:
     """A sync."""
     sync, job = record.sync, record.job
-    counts = schemas.TransactionCounts(expected=sync.expected)
-    if sync.counts is not None:
-        counts = schemas.TransactionCounts.model_validate(sync.counts).model_copy(
-            update={"expected": sync.expected}
-        )
-    return schemas.Sync(
-        **_same_fields(schemas.Sync, record, sync)
-        | {
-            "status_text": status_text(sync.status_code),
-            "failure_stage": visible_failure_stage(sync.state, sync.failure_stage),
-            "transactions": counts,
-            "cause": serialize_cause(record.cause_key, causes),
-            "errors": schemas.Errors(
-                state=record.errors_state,
-                attempts=job.attempts if job else 0,
-                next_attempt_at=job.next_attempt_at if job else None,
-                fetched_at=sync.fetched_at,
-                last_error=job.last_error if job else None,
-            ),
-        }
+    return _make(
+        schemas.Sync,
+        record,
+        sync,
+        status_text=status_text(sync.status_code),
+        failure_stage=visible_failure_stage(sync.state, sync.failure_stage),
+        transactions=_make(schemas.TransactionCounts, sync.counts, expected=sync.expected),
+        cause=serialize_cause(record.cause_key, causes),
+        errors=schemas.Errors(
+            state=record.errors_state,
+            attempts=job.attempts if job else 0,
+            next_attempt_at=job.next_attempt_at if job else None,
+            fetched_at=sync.fetched_at,
+            last_error=job.last_error if job else None,
+        ),
     )
 
 
@@ -88,34 +78,26 @@ def serialize_transaction(record: TransactionRecord, causes: Causes) -> schemas.
 
 
 def _transaction(model: type[Model], record: TransactionRecord, causes: Causes) -> Model:
-    cause = serialize_cause(record.cause_key, causes)
-    return model(**_same_fields(model, record) | {"cause": cause})
+    return _make(model, record, cause=serialize_cause(record.cause_key, causes))
 
 
 def serialize_history(
     records: Sequence[TransactionRecord], causes: Causes
 ) -> schemas.TransactionHistory:
     """A transaction's rows over all syncs, newest first, at least one."""
-    newest = records[0]
-    failures = [record for record in records if record.failed]
-    return schemas.TransactionHistory(
-        company_id=newest.company_id,
-        transaction_id=newest.transaction_id or "",
-        current_status=newest.current_status,
-        resolved_by=failures[0].resolved_by if failures else None,
+    return _make(
+        schemas.TransactionHistory,
+        records[0],
+        resolved_by=next((record.resolved_by for record in records if record.failed), None),
         history=[_transaction(schemas.TransactionAttempt, record, causes) for record in records],
     )
 
 
 def serialize_company(record: CompanyRecord, causes: Causes) -> schemas.Company:
     """A company with its totals."""
-    return schemas.Company(
-        **_same_fields(schemas.Company, record)
-        | {
-            "syncs": schemas.SyncTotals(**_totals(record.by_outcome)),
-            "last_sync": serialize_sync(record.last_sync, causes) if record.last_sync else None,
-        }
-    )
+    last_sync = serialize_sync(record.last_sync, causes) if record.last_sync else None
+    totals = schemas.SyncTotals(**_totals(record.by_outcome))
+    return _make(schemas.Company, record, syncs=totals, last_sync=last_sync)
 
 
 def serialize_stats(stats: stats_queries.Stats) -> schemas.Stats:
@@ -142,28 +124,18 @@ def serialize_cause_totals(
     totals: cause_queries.CauseTotals, causes: Causes
 ) -> schemas.CauseTotals:
     """A cause and its failures."""
-    model = schemas.CauseTotals
-    cause_fields = _cause_fields(model, totals.cause_key, causes)
-    return model(**_same_fields(model, totals) | cause_fields)
+    return _make(schemas.CauseTotals, totals, _cause(totals.cause_key, causes))
 
 
 def serialize_cause_details(
     details: cause_queries.CauseDetails, causes: Causes
 ) -> schemas.CauseDetails:
     """A cause, its failures and its groups."""
-    totals = serialize_cause_totals(details.totals, causes)
     groups = [
-        schemas.CauseGroup(**_same_fields(schemas.CauseGroup, group), pattern=mask(group.example))
-        for group in details.groups
+        _make(schemas.CauseGroup, group, pattern=mask(group.example)) for group in details.groups
     ]
-    return schemas.CauseDetails(
-        **totals.model_dump(), group_count=details.group_count, groups=groups
-    )
-
-
-def serialize_event(record: EventRecord) -> schemas.Event:
-    """A webhook event without its body."""
-    return schemas.Event.model_validate(record)
+    cause = _cause(details.totals.cause_key, causes)
+    return _make(schemas.CauseDetails, details, details.totals, cause, groups=groups)
 
 
 def serialize_event_with_body(record: EventRecord) -> schemas.EventWithBody:
@@ -175,8 +147,7 @@ def serialize_event_with_body(record: EventRecord) -> schemas.EventWithBody:
             body, encoding = record.body.decode(), "utf-8"
         except UnicodeDecodeError:
             body, encoding = base64.b64encode(record.body).decode(), "base64"
-    fields = _same_fields(schemas.EventWithBody, record)
-    return schemas.EventWithBody(**fields | {"body": body, "body_encoding": encoding})
+    return _make(schemas.EventWithBody, record, body=body, body_encoding=encoding)
 
 
 def serialize_change(change: StoredChange, causes: Causes) -> schemas.Change:
@@ -187,8 +158,7 @@ def serialize_change(change: StoredChange, causes: Causes) -> schemas.Change:
         sync = _from_payload(schemas.SyncState, {**change.payload, "cause": cause})
     else:
         rows = [_from_payload(schemas.TransactionState, row) for row in change.payload["rows"]]
-    fields = _same_fields(schemas.Change, change)
-    return schemas.Change(**fields | {"sync": sync, "rows": rows})
+    return _make(schemas.Change, change, sync=sync, rows=rows)
 
 
 def _from_payload(model: type[Model], payload: Mapping[str, Any]) -> Model:

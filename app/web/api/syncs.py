@@ -1,48 +1,44 @@
 """Syncs: the list, one sync, its timeline, refresh, retry, statistics."""
 
+from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.db import sync_writer
+from app.db import outgoing, sync_writer
 from app.db.engine import Database
 from app.db.queries import events as event_queries
 from app.db.queries import stats as stats_queries
 from app.db.queries import syncs as queries
-from app.errors import NotFound
+from app.domain.outgoing import recipient_name
+from app.errors import Conflict, NotFound
+from app.settings import Settings
 from app.web.api import schemas
-from app.web.api.csv_export import CSV_CONTENT, ReadPage, csv_response, wants_csv
-from app.web.api.query_params import (
-    RangeParams,
-    SyncIdParams,
-    SyncParams,
-    TimelineParams,
-)
-from app.web.api.responses import NOT_MODIFIED, etag_response
-from app.web.api.retry import request_retry
+from app.web.api.csv_export import CSV_CONTENT, csv_response, wants_csv
+from app.web.api.query_params import RangeParams, SyncIdParams, SyncParams, TimelineParams
+from app.web.api.responses import ApiRoute
 from app.web.api.serializers import serialize_stats, serialize_sync
 from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
-from app.web.path_params import Id, IdRoute
+from app.web.path_params import Id
 from app.web.problems import documented
 
 ONE_SYNC = documented(401, 404, 409, 422, 503)
 SyncIdQuery = Annotated[SyncIdParams, Query()]
 
-router = APIRouter(tags=["Syncs"], route_class=IdRoute)
+router = APIRouter(tags=["Syncs"], route_class=ApiRoute)
 
 
-def read_syncs(database: Database, params: SyncParams) -> ReadPage[schemas.Sync]:
-    """A function that reads a page of the syncs that match the parameters."""
-    criteria, causes = params.to_filter(), database.classifier.causes
-
-    def read(cursor: str | None, limit: int) -> tuple[list[schemas.Sync], str | None]:
-        with database.reading() as connection:
-            page = queries.list_syncs(
-                connection, criteria, sort=params.sort, cursor=cursor, limit=limit
-            )
-        return [serialize_sync(record, causes) for record in page.items], page.next
-
-    return read
+def read_syncs(
+    database: Database, params: SyncParams, cursor: str | None, limit: int
+) -> tuple[list[schemas.Sync], str | None]:
+    """A page of the syncs that match the filters, and the cursor of the next one."""
+    criteria, causes = params.to(queries.SyncFilter), database.classifier.causes
+    with database.reading() as connection:
+        page = queries.list_syncs(
+            connection, criteria, sort=params.sort, cursor=cursor, limit=limit
+        )
+    return [serialize_sync(record, causes) for record in page.items], page.next
 
 
 @router.get(
@@ -59,26 +55,19 @@ def list_syncs(
     `from` and `to` are compared with the start of a sync, or with its end or the time when it was
     first seen if the start is unknown. Unknown values sort last.
     """
-    read = read_syncs(database, params)
-    if wants_csv(request, params.format):
-        return csv_response(
-            read, schemas.Sync, filename="syncs", cursor=params.cursor, limit=params.csv_limit
-        )
+    read = partial(read_syncs, database, params)
+    if wants_csv(request, params):
+        return csv_response(read, schemas.Sync, filename="syncs", params=params)
     items, following = read(params.cursor, params.limit)
     return schemas.SyncList(items=items, next=following)
 
 
-@router.get(
-    "/syncs/{sync_id}",
-    summary="Get a sync",
-    response_model=schemas.Sync,
-    responses={**NOT_MODIFIED, **ONE_SYNC},
-)
-def get_sync(request: Request, database: DatabaseDep, sync_id: Id, params: SyncIdQuery) -> Response:
+@router.get("/syncs/{sync_id}", summary="Get a sync", responses=documented(304) | ONE_SYNC)
+def get_sync(database: DatabaseDep, sync_id: Id, params: SyncIdQuery) -> schemas.Sync:
     """One sync. 409 if two companies have a sync with this ID."""
     with database.reading() as connection:
         record = queries.get_sync(connection, sync_id, params.company_id)
-    return etag_response(request, serialize_sync(record, database.classifier.causes))
+    return serialize_sync(record, database.classifier.causes)
 
 
 @router.get("/syncs/{sync_id}/timeline", summary="Get a sync's timeline", responses=ONE_SYNC)
@@ -107,8 +96,7 @@ def refresh_sync(
 ) -> schemas.RefreshAccepted:
     """Queue a fetch of the sync's status and transactions from Codat. Safe to repeat."""
     with database.writing() as connection:
-        record = queries.get_sync(connection, sync_id, params.company_id)
-        company_id = record.sync.company_id
+        company_id = queries.get_sync(connection, sync_id, params.company_id).sync.company_id
         if not sync_writer.refresh(connection, sync_id, company_id, now=clock()):
             raise NotFound("Sync not found")
     wake_worker()
@@ -139,9 +127,37 @@ def retry_sync(
     return accepted
 
 
+def request_retry(
+    database: Database, settings: Settings, sync_id: str, company_id: str | None, now: datetime
+) -> schemas.RetryAccepted:
+    """Queue a `retry.requested` message with the open failures of a sync, and log it.
+
+    Wake the worker afterwards. Raises NotFound, and Conflict when nothing failed, the company is
+    ambiguous, or `RETRY_WEBHOOK_URL` is not set.
+    """
+    if settings.retry_webhook_url is None:
+        raise Conflict("Retry is not set up (RETRY_WEBHOOK_URL).")
+    recipient = recipient_name("retry", settings.retry_webhook_url.get_secret_value())
+    with database.writing() as connection:
+        record = queries.get_sync(connection, sync_id, company_id)
+        request = outgoing.request_retry(connection, record.pk, record.sync, now, to=recipient)
+        noun = "item" if request.transactions == 1 else "items"
+        text = f"{request.transactions} failed {noun} ({request.message_id})"
+        if request.already_requested:
+            text = f"Retry already requested; not sent again ({request.message_id})"
+        sync_writer.add_log(connection, record.pk, sync_writer.LogEntry(now, "retry", text))
+    return schemas.RetryAccepted(
+        company_id=record.sync.company_id,
+        sync_id=record.sync.sync_id,
+        message_id=request.message_id,
+        transactions=request.transactions,
+        already_requested=request.already_requested,
+    )
+
+
 @router.get("/stats", summary="Get statistics", responses=documented(401, 422, 503))
 def get_stats(database: DatabaseDep, params: Annotated[RangeParams, Query()]) -> schemas.Stats:
     """Numbers of syncs by outcome, status code and UTC day, of all time without a range."""
     with database.reading() as connection:
-        stats = stats_queries.stats(connection, params.from_, params.to)
+        stats = stats_queries.stats(connection, params.since, params.until)
     return serialize_stats(stats)

@@ -4,11 +4,11 @@ Codat's official SDKs work against it with only their server URL changed. Paths,
 paging are those of Codat's OpenAPI file ("Sync for Expenses"). It makes no calls to Codat.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -29,19 +29,13 @@ MAX_LISTED = 1000
 MAX_PAGE_SIZE = 5000
 MAX_PAGE = 1_000_000
 
-
-def operation_id(route: APIRoute) -> str:
-    """The name of the call in generated clients: `get_sync` → `codatGetSync`."""
-    return to_camel(f"codat_{route.name}")
-
-
 router = APIRouter(
     prefix=PREFIX,
     tags=["Codat-compatible API"],
     route_class=LenientRoute,
     dependencies=[Depends(require_codat_key)],
     responses=schemas.documented(400, 401, 503),
-    generate_unique_id_function=operation_id,
+    generate_unique_id_function=lambda route: to_camel(f"codat_{route.name}"),  # codatGetSync
 )
 
 
@@ -55,6 +49,19 @@ class PageParams(BaseModel):
 
 
 PageQuery = Annotated[PageParams, Query()]
+NOT_FOUND = schemas.documented(404)
+NOT_KNOWN = schemas.documented(404, 409)
+
+
+async def _show_age(response: Response, clock: ClockDep) -> Callable[[Sequence[SyncRecord]], None]:
+    def show_age(records: Sequence[SyncRecord]) -> None:
+        response.headers.update(schemas.freshness_headers(records, clock()))
+
+    return show_age
+
+
+ShowAge = Annotated[Callable[[Sequence[SyncRecord]], None], Depends(_show_age)]
+"""Sets the headers that say how old an answer about these syncs is."""
 
 
 @router.get("/companies", summary="List companies", response_model_exclude_none=True)
@@ -70,56 +77,50 @@ def list_companies(database: DatabaseDep, params: PageQuery) -> schemas.Companie
     )
 
 
-@router.get(
-    SYNCS + "/list/status", summary="List a company's syncs", responses=schemas.documented(404)
-)
+@router.get(SYNCS + "/list/status", summary="List a company's syncs", responses=NOT_FOUND)
 def list_syncs(
-    database: DatabaseDep, clock: ClockDep, company_id: Id, response: Response
+    database: DatabaseDep, company_id: Id, show_age: ShowAge
 ) -> list[schemas.CompanySyncStatus]:
     """The newest 1000 syncs as an array without paging."""
     with database.reading() as connection:
         company_queries.require_company(connection, company_id)
         records = sync_queries.newest_syncs(connection, company_id, MAX_LISTED)
-    response.headers.update(schemas.freshness_headers(records, clock()))
+    show_age(records)
     return [schemas.status_schema(record) for record in records]
 
 
-@router.get(
-    SYNCS + "/latest/status", summary="Get the latest sync", responses=schemas.documented(404)
-)
+@router.get(SYNCS + "/latest/status", summary="Get the latest sync", responses=NOT_FOUND)
 def get_latest_sync(
-    database: DatabaseDep, clock: ClockDep, company_id: Id, response: Response
+    database: DatabaseDep, company_id: Id, show_age: ShowAge
 ) -> schemas.CompanySyncStatus:
     """The newest sync by its start, its end, or the time when it was first seen."""
     with database.reading() as connection:
         record = sync_queries.latest_sync(connection, company_id)
-    response.headers.update(schemas.freshness_headers([record], clock()))
+    show_age([record])
     return schemas.status_schema(record)
 
 
 @router.get(
-    SYNCS + "/lastSuccessful/status",
-    summary="Get the last successful sync",
-    responses=schemas.documented(404),
+    SYNCS + "/lastSuccessful/status", summary="Get the last successful sync", responses=NOT_FOUND
 )
 def get_last_successful_sync(
-    database: DatabaseDep, clock: ClockDep, company_id: Id, response: Response
+    database: DatabaseDep, company_id: Id, show_age: ShowAge
 ) -> schemas.CompanySyncStatus:
     """The newest sync that wrote all its data, or had none to write, according to Codat's API."""
     with database.reading() as connection:
         record = sync_queries.last_successful_sync(connection, company_id)
-    response.headers.update(schemas.freshness_headers([record], clock()))
+    show_age([record])
     return schemas.status_schema(record)
 
 
-@router.get(SYNCS + "/{sync_id}/status", summary="Get a sync", responses=schemas.documented(404))
+@router.get(SYNCS + "/{sync_id}/status", summary="Get a sync", responses=NOT_FOUND)
 def get_sync(
-    database: DatabaseDep, clock: ClockDep, company_id: Id, sync_id: Id, response: Response
+    database: DatabaseDep, company_id: Id, sync_id: Id, show_age: ShowAge
 ) -> schemas.CompanySyncStatus:
     """One sync of the company."""
     with database.reading() as connection:
         record = sync_queries.get_sync(connection, sync_id, company_id)
-    response.headers.update(schemas.freshness_headers([record], clock()))
+    show_age([record])
     return schemas.status_schema(record)
 
 
@@ -127,15 +128,10 @@ def get_sync(
     SYNCS + "/{sync_id}/transactions",
     summary="List a sync's transactions",
     response_model_exclude_none=True,
-    responses=schemas.documented(404, 409),
+    responses=NOT_KNOWN,
 )
 def list_transactions(
-    database: DatabaseDep,
-    clock: ClockDep,
-    company_id: Id,
-    sync_id: Id,
-    params: PageQuery,
-    response: Response,
+    database: DatabaseDep, company_id: Id, sync_id: Id, params: PageQuery, show_age: ShowAge
 ) -> schemas.TransactionsPage:
     """One page by number. 409 while the sync's list is unknown: an empty list would be wrong."""
     size = params.page_size
@@ -145,7 +141,7 @@ def list_transactions(
         rows = transaction_queries.transactions_from(
             connection, record.pk, (params.page - 1) * size, size
         )
-    response.headers.update(schemas.freshness_headers([record], clock()))
+    show_age([record])
     path = (SYNCS + "/{sync_id}/transactions").format(
         company_id=quote(company_id, safe=""), sync_id=quote(sync_id, safe="")
     )
@@ -159,28 +155,23 @@ def list_transactions(
     SYNCS + "/{sync_id}/transactions/{transaction_id}",
     summary="Get a transaction",
     response_model_exclude_none=True,
-    responses=schemas.documented(404, 409),
+    responses=NOT_KNOWN,
 )
 def get_transaction(
-    database: DatabaseDep,
-    clock: ClockDep,
-    company_id: Id,
-    sync_id: Id,
-    transaction_id: Id,
-    response: Response,
+    database: DatabaseDep, company_id: Id, sync_id: Id, transaction_id: Id, show_age: ShowAge
 ) -> list[schemas.CodatTransaction]:
     """The transaction's rows as an array, one per integration type."""
     with database.reading() as connection:
         record = sync_queries.get_sync(connection, sync_id, company_id)
         _known_total(record)
         rows = transaction_queries.transaction_rows(connection, record.pk, transaction_id)
-    response.headers.update(schemas.freshness_headers([record], clock()))
+    show_age([record])
     return [schemas.transaction_schema(row) for row in rows]
 
 
 def _known_total(record: SyncRecord) -> int:
     if record.sync.counts is None:
-        raise Conflict("The transactions of this sync are not known yet")
+        raise Conflict("The transactions of this sync have not been fetched yet.")
     return record.sync.counts.total
 
 

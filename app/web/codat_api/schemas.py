@@ -23,19 +23,12 @@ from app.web.problems import Fault
 LINK_URL = "https://link.codat.io/company/"
 SERVICE = "CodatSyncReceiver"
 STATUSES = {
-    "unknown": "Unknown",
-    "pending": "Pending",
-    "validationerror": "ValidationError",
-    "completed": "Completed",
-    "pusherror": "PushError",
-    "failed": "PushError",
-}
+    "unknown": "Unknown", "pending": "Pending", "validationerror": "ValidationError",
+    "completed": "Completed", "pusherror": "PushError", "failed": "PushError",
+}  # fmt: skip
 INTEGRATION_TYPES = {
-    "expense": "expenses",
-    "expenses": "expenses",
-    "bankfeed": "bankfeeds",
-    "bankfeeds": "bankfeeds",
-}
+    "expense": "expenses", "expenses": "expenses", "bankfeed": "bankfeeds", "bankfeeds": "bankfeeds"
+}  # fmt: skip
 
 
 class CodatSchema(BaseModel):
@@ -144,18 +137,15 @@ def status_schema(record: SyncRecord) -> CompanySyncStatus:
 
 def transaction_schema(record: TransactionRecord) -> CodatTransaction:
     """A row as Codat's transaction."""
+    status, kind = record.status, record.integration_type
     return CodatTransaction(
         transaction_id=record.transaction_id,
-        status=_member(record.status, STATUSES, default="Unknown"),
+        status=None if status is None else STATUSES.get(status.strip().lower(), "Unknown"),
         message=record.message,
-        integration_type=_member(record.integration_type, INTEGRATION_TYPES, default=None),
-        original_status=record.status,
-        original_integration_type=record.integration_type,
+        integration_type=INTEGRATION_TYPES.get((kind or "").strip().lower()),
+        original_status=status,
+        original_integration_type=kind,
     )
-
-
-def _member(value: str | None, members: dict[str, str], *, default: str | None) -> str | None:
-    return None if value is None else members.get(value.strip().lower(), default)
 
 
 def company_schema(company_id: str, name: str | None, last_sync: datetime | None) -> CodatCompany:

@@ -1,13 +1,13 @@
 """The stored webhooks, first those that need review, and the page of one with its body."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
-from app.db.queries import companies, events
-from app.web.api.query_params import NoParams, PageParams
-from app.web.api.serializers import serialize_event, serialize_event_with_body
-from app.web.pages.query_params import read_query
+from app.db.queries import events
+from app.web.api import schemas
+from app.web.api.query_params import NoQuery, PageParams
+from app.web.api.serializers import serialize_event_with_body
 from app.web.pages.rendering import PageRoute, SignedInPage
 from app.web.path_params import Id
 
@@ -23,29 +23,25 @@ class EventPageParams(PageParams):
 
 
 @router.get("/events")
-def list_events(page: SignedInPage) -> Response:
+def list_events(page: SignedInPage, params: Annotated[EventPageParams, Query()]) -> Response:
     """Webhooks, newest first."""
-    query = read_query(page.request, EventPageParams)
     with page.database.reading() as connection:
         found = events.list_events(
             connection,
-            parse_status=None if query.show == "all" else query.show,
-            needs_review=query.show is None,
-            cursor=query.cursor,
-            limit=query.limit,
+            parse_status=None if params.show == "all" else params.show,
+            needs_review=params.show is None,
+            cursor=params.cursor,
+            limit=params.limit,
         )
-        company_ids = {event.company_id for event in found.items if event.company_id}
-        names = companies.company_names(connection, company_ids)
-    rows = [serialize_event(event) for event in found.items]
-    return page.render("events.html", query=query, events=rows, next=found.next, names=names)
+    rows = [schemas.Event.model_validate(event) for event in found.items]
+    names = page.company_names(*(event.company_id for event in rows))
+    return page.render("events.html", query=params, events=rows, next=found.next, names=names)
 
 
 @router.get("/events/{message_id}")
-def get_event(page: SignedInPage, message_id: Id) -> Response:
+def get_event(page: SignedInPage, message_id: Id, _params: NoQuery) -> Response:
     """One webhook with its body, shown as text only."""
-    read_query(page.request, NoParams)
     with page.database.reading() as connection:
-        event = events.get_event(connection, message_id, with_body=True)
-        names = companies.company_names(connection, {event.company_id} if event.company_id else ())
-    shown = serialize_event_with_body(event)
-    return page.render("event.html", event=shown, names=names, max_shown=MAX_BODY_SHOWN)
+        record = events.get_event(connection, message_id, with_body=True)
+    event, names = serialize_event_with_body(record), page.company_names(record.company_id)
+    return page.render("event.html", event=event, names=names, max_shown=MAX_BODY_SHOWN)

@@ -36,7 +36,7 @@ EXPENSES: dict[str, tuple[str, Tone, str]] = {
     "completed": ("In the books", "good", "The latest sync recorded this expense."),
     "failed": ("Not in the books", "bad", "The latest sync could not record this expense."),
     "pending": ("Pending", "wait", "The latest sync has not finished with this expense."),
-    "other": ("Unknown", "unknown", "Codat returned a status that this service does not know."),
+    "other": ("Unknown", "unknown", "Codat returned an unknown status."),
     "duplicate": (
         "Possible duplicate",
         "calm",
@@ -69,7 +69,7 @@ TIMELINE_KINDS = {
     "replay": "Webhook processed again",
     "fetch": "Checked with Codat",
     "reconcile": "Compared with Codat",
-    "stuck": "In progress for long",
+    "stuck": "Still in progress",
     "initiated": "Sync started here",
     "refresh": "Refresh requested",
     "retry": "Retry requested",
@@ -158,4 +158,5 @@ def status_codes(chosen: Iterable[int]) -> dict[int, str]:
 def item_statuses(chosen: Iterable[str]) -> dict[str, str]:
     """The item statuses that Codat documents, and those that are chosen already."""
     documented = {status.lower(): status for status in _ITEM_STATUSES}
-    return documented | {each.lower(): each for each in chosen if each.lower() not in documented}
+    others = {status.lower(): status for status in chosen}
+    return documented | {key: others[key] for key in others if key not in documented}

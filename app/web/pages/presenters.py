@@ -1,4 +1,4 @@
-"""What pages show beyond stored values, and what they must not present as a fact."""
+"""Values that pages derive from stored ones, and checks that unknowns are not shown as facts."""
 
 import re
 from collections.abc import Sequence

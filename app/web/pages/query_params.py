@@ -1,16 +1,11 @@
-"""The query string of a page, read like the API's, and the addresses of the pages.
+"""The addresses of the pages: links, parameters that have a value, and errors in them."""
 
-Forms that work without JavaScript send their empty fields too; empty parameters are ignored.
-"""
-
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_origin
-from urllib.parse import quote, urlencode
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes, urlencode
 
 from fastapi import Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
 
 from app.web.pages.labels import OUTCOMES, STATES
 
@@ -37,31 +32,6 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "format": ("Format", "use csv or json"),
 }  # fmt: skip
 """The parameters of all pages: the name on the page, and which values are allowed."""
-
-Query = TypeVar("Query", bound=BaseModel)
-
-
-def read_query(request: Request, model: type[Query], *, without: Collection[str] = ()) -> Query:
-    """Read the query string as a model, `without` some of its parameters.
-
-    Raises RequestValidationError naming what is wrong.
-    """
-    lists = {
-        field.alias or name
-        for name, field in model.model_fields.items()
-        if get_origin(field.annotation) is list
-    }
-    try:
-        return model.model_validate(
-            {
-                name: values if name in lists else values[-1]
-                for name, values in page_address(request).params.items()
-                if name not in without
-            }
-        )
-    except ValidationError as error:
-        details = [dict(detail) | {"loc": ("query", *detail["loc"])} for detail in error.errors()]
-        raise RequestValidationError(details) from None
 
 
 def describe_error(name: str, reason: str) -> str:
@@ -109,6 +79,11 @@ class PageAddress:
     def has(self, *names: str) -> bool:
         """True if one of these parameters is given."""
         return not self.params.keys().isdisjoint(names)
+
+
+def has_value(part: bytes) -> bool:
+    """True unless a part of a query string is empty: forms send their empty fields too."""
+    return bool(unquote_to_bytes(part.partition(b"=")[2].replace(b"+", b" ")).strip())
 
 
 def page_address(request: Request) -> PageAddress:

@@ -1,4 +1,4 @@
-"""What every page has: its frame, its headers, its static files, and pages for errors.
+"""What all pages share: frame, headers, static files, and error pages.
 
 Text becomes HTML only in templates, which always escape it.
 """
@@ -6,7 +6,6 @@ Text becomes HTML only in templates, which always escape it.
 import hashlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,13 +16,15 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.db.engine import Database
+from app.db.queries import companies
 from app.domain.causes.fingerprint import mask
 from app.domain.transactions import classify
+from app.web.api.responses import ApiRoute
 from app.web.api.serializers import Causes
+from app.web.dependencies import Clock
 from app.web.pages import labels, presenters
-from app.web.pages.query_params import describe_error, page_address, path
+from app.web.pages.query_params import describe_error, has_value, page_address, path
 from app.web.pages.sessions import SignedIn, session_of
-from app.web.path_params import IdRoute
 from app.web.problems import Fault
 
 FOLDER = Path(__file__).parent
@@ -75,14 +76,17 @@ async def get_static(request: Request, name: str) -> Response:
     return response
 
 
-class PageRoute(IdRoute):
-    """A route whose responses all carry the headers of a page."""
+class PageRoute(ApiRoute):
+    """A route that ignores empty parameters and whose responses carry the headers of a page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, with the headers added to its response."""
         handle = super().get_route_handler()
 
         async def handle_page(request: Request) -> Response:
+            request.scope["query_string"] = b"&".join(
+                part for part in request.scope["query_string"].split(b"&") if has_value(part)
+            )
             return _with_page_headers(await handle(request))
 
         return handle_page
@@ -114,33 +118,37 @@ def render_page(
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page for a signed-in user: what its content is read from, and how it is rendered."""
+    """A page for a signed-in user: its request, database, and clock, and how it is rendered."""
 
     request: Request
     database: Database
-    now: datetime
+    clock: Clock
 
     @property
     def causes(self) -> Causes:
         """The definitions of the causes, by key."""
         return self.database.classifier.causes
 
+    def company_names(self, *company_ids: str | None) -> dict[str, str]:
+        """The names of those companies that have one."""
+        with self.database.reading() as connection:
+            return companies.company_names(connection, {key for key in company_ids if key})
+
     def render(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
         """Render a template that also shows whether the service is up to date."""
-        service = presenters.read_service_status(self.database, self.now)
+        service = presenters.read_service_status(self.database, self.clock())
         return render_page(self.request, template, status, service=service, **context)
 
 
 async def _page(request: Request, _session: SignedIn) -> Page:
-    state = request.app.state
-    return Page(request, state.database, state.clock())
+    return Page(request, request.app.state.database, request.app.state.clock)
 
 
 SignedInPage = Annotated[Page, Depends(_page)]
 
 
 def page_problem(request: Request, fault: Fault) -> Response:
-    """The shape of errors for people: a page, or the redirect that the fault asks for."""
+    """Renders an error as a page, or as the redirect of the fault."""
     headers = dict(fault.headers)
     if 300 <= fault.status < 400:
         return _with_page_headers(Response(status_code=fault.status, headers=headers))
@@ -173,7 +181,7 @@ def _title_and_text(request: Request, fault: Fault) -> tuple[str, str]:
             is_retry = request.url.path.endswith("/retry")
             return "Nothing to retry" if is_retry else "Not possible now", detail
         case 422:
-            is_dates = fault.wrong and all(each.name in ("from", "to") for each in fault.wrong)
+            is_dates = fault.wrong and all(wrong.name in ("from", "to") for wrong in fault.wrong)
             return "Check the dates" if is_dates else "Check the address", detail
         case 500 | 502 | 503:
             return _server_error(fault)

@@ -5,7 +5,6 @@ twelve hours, as long as its key is configured, and on every replica with that k
 carries a token that only the pages of this session contain.
 """
 
-import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from urllib.parse import parse_qsl, quote
 from fastapi import Depends, HTTPException, Request, Response
 
 from app.settings import Settings
+from app.web.auth import api_keys, find_key
 
 COOKIE = "sync_health"
 LIFETIME = timedelta(hours=12)
@@ -31,33 +31,22 @@ class Session:
 
 
 def create_session(settings: Settings, api_key: str, now: datetime) -> str | None:
-    """The cookie of a new session, or None if `api_key` is not one of `API_KEYS`.
-
-    Takes as long for a key that is nearly right as for any other.
-    """
-    digest = hashlib.sha256(api_key.encode("utf-8", "replace")).digest()
-    matching = None
-    for key in _keys(settings):
-        if hmac.compare_digest(hashlib.sha256(key).digest(), digest):
-            matching = key
-    if matching is None:
+    """The cookie of a new session, or None if `api_key` is not one of `API_KEYS`."""
+    key = find_key(settings, [api_key.encode("utf-8", "replace")])
+    if key is None:
         return None
     claims = f"{int((now + LIFETIME).timestamp())}.{secrets.token_urlsafe(18)}"
-    return f"{claims}.{_sign(matching, 'session', claims)}"
+    return f"{claims}.{_sign(key, 'session', claims)}"
 
 
 def read_session(settings: Settings, cookie: str, now: datetime) -> Session | None:
     """The session of this cookie; None if it is not signed by one of our keys, or has expired."""
     claims, _, signature = cookie.rpartition(".")
-    for key in _keys(settings):
+    for key in api_keys(settings):
         if _equal(_sign(key, "session", claims), signature):
             expires = int(claims.partition(".")[0])
             return Session(_sign(key, "form", cookie)) if expires > now.timestamp() else None
     return None
-
-
-def _keys(settings: Settings) -> list[bytes]:
-    return [key.get_secret_value().encode() for key in settings.api_keys]
 
 
 def _sign(key: bytes, purpose: str, text: str) -> str:
@@ -92,25 +81,16 @@ async def read_form(request: Request) -> dict[str, str]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(413, "The form is too large")
+            raise HTTPException(413, "The form is too large.")
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
-        raise HTTPException(422, "The form cannot be read") from None
+        raise HTTPException(422, "The form cannot be read.") from None
     return dict(fields)
 
 
 SignedIn = Annotated[Session, Depends(_require_session)]
 Form = Annotated[dict[str, str], Depends(read_form)]
-
-
-async def _own_form(request: Request, session: SignedIn, form: Form) -> dict[str, str]:
-    require_own_form(request, session, form)
-    return form
-
-
-OwnForm = Annotated[dict[str, str], Depends(_own_form)]
-"""The fields of a form that a page of this session sent."""
 
 
 def require_own_form(request: Request, session: Session | None, form: dict[str, str]) -> None:
@@ -121,9 +101,18 @@ def require_own_form(request: Request, session: Session | None, form: dict[str, 
     """
     site = request.headers.get("sec-fetch-site")
     if site not in (None, "same-origin", "none") or (site is None and _is_foreign_origin(request)):
-        raise HTTPException(403, "The form is from another site")
+        raise HTTPException(403, "The form is from another site.")
     if session and not _equal(session.csrf, form.get("csrf", "")):
-        raise HTTPException(403, "The form is not from a page of this session")
+        raise HTTPException(403, "The form is not from a page of this session.")
+
+
+async def _own_form(request: Request, session: SignedIn, form: Form) -> dict[str, str]:
+    require_own_form(request, session, form)
+    return form
+
+
+OwnForm = Annotated[dict[str, str], Depends(_own_form)]
+"""The fields of a form that a page of this session sent."""
 
 
 def _is_foreign_origin(request: Request) -> bool:

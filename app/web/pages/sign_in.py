@@ -37,7 +37,7 @@ class Throttle:
         self._failures: dict[str, deque[float]] = {}
 
     def wait_seconds(self, address: str) -> int:
-        """For how many seconds the address must not try again; 0 if it may."""
+        """Seconds until the address may try again; 0 if it may now."""
         failures = self._failures.get(address, deque())
         if len(failures) < MAX_FAILURES:
             return 0
@@ -58,7 +58,7 @@ class Throttle:
 
 @router.get("/sign-in")
 async def get_sign_in(request: Request) -> Response:
-    """The form; a user who is signed in already is sent on."""
+    """The form; a user who is signed in already is redirected."""
     target = local_address(request.query_params.get("next", "/"))
     if session_of(request):
         return RedirectResponse(target, 303)

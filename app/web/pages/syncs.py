@@ -1,26 +1,27 @@
 """The page of one sync: its result, items and timeline; refresh from Codat, retry failed items."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field
 
-from app.db import sync_writer
 from app.db.pagination import MAX_CURSOR_LENGTH
 from app.db.queries import causes, events, syncs, transactions
 from app.db.queries.transactions import TransactionFilter
 from app.domain.causes.classifier import UNCLASSIFIED
-from app.errors import NotFound
-from app.web.api import retry
+from app.web.api import schemas
+from app.web.api import syncs as api
 from app.web.api.query_params import SyncIdParams, Text, TransactionParams
-from app.web.api.responses import etag_response
-from app.web.api.serializers import serialize_cause, serialize_sync, serialize_transaction
+from app.web.api.serializers import serialize_cause, serialize_transaction
 from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
 from app.web.pages.labels import counted
 from app.web.pages.presenters import present_sync
-from app.web.pages.query_params import path, read_query
+from app.web.pages.query_params import path
 from app.web.pages.rendering import PageRoute, SignedInPage
 from app.web.pages.sessions import OwnForm, SignedIn
 from app.web.path_params import Id
+from app.web.problems import documented
 
 TIMELINE_LIMIT = 100
 NOTICE_COOKIE = "sync-health-notice"
@@ -41,24 +42,28 @@ class SyncPageParams(TransactionParams):
 
 
 @router.get("/syncs/{sync_id}")
-def get_sync(page: SignedInPage, settings: SettingsDep, sync_id: Id) -> Response:
+def get_sync(
+    page: SignedInPage,
+    settings: SettingsDep,
+    sync_id: Id,
+    params: Annotated[SyncPageParams, Query()],
+) -> Response:
     """What is stored about one sync; nothing waits for Codat."""
-    query = read_query(page.request, SyncPageParams)
-    criteria = TransactionFilter(query.status, query.failed, query.q, query.cause)
+    criteria = params.to(TransactionFilter)
     with page.database.reading() as connection:
-        record = syncs.get_sync(connection, sync_id, query.company_id)
+        record = syncs.get_sync(connection, sync_id, params.company_id)
         items = transactions.list_transactions(
-            connection, record.pk, criteria, cursor=query.cursor, limit=query.limit
+            connection, record.pk, criteria, cursor=params.cursor, limit=params.limit
         )
         timeline = events.timeline(
-            connection, record.pk, cursor=query.timeline, limit=TIMELINE_LIMIT
+            connection, record.pk, cursor=params.timeline, limit=TIMELINE_LIMIT
         )
         counts = causes.cause_counts(connection, record.pk)
     reasons = [(serialize_cause(key or UNCLASSIFIED, page.causes), count) for key, count in counts]
     notice = _notice(page.request.cookies.get(NOTICE_COOKIE, ""))
     response = page.render(
         "sync.html",
-        query=query,
+        query=params,
         sync=present_sync(record, page.causes),
         reasons=reasons,
         cause_titles={cause.key: cause.title for cause, _ in reasons if cause},
@@ -86,13 +91,10 @@ def _notice(cookie: str) -> str | None:
     return NOTICES.get(cookie)
 
 
-@router.get("/syncs/{sync_id}/json")
-def get_json(page: SignedInPage, sync_id: Id) -> Response:
+@router.get("/syncs/{sync_id}/json", responses=documented(304))
+def get_json(page: SignedInPage, sync_id: Id, params: api.SyncIdQuery) -> schemas.Sync:
     """The sync as the API returns it."""
-    query = read_query(page.request, SyncIdParams)
-    with page.database.reading() as connection:
-        record = syncs.get_sync(connection, sync_id, query.company_id)
-    return etag_response(page.request, serialize_sync(record, page.causes))
+    return api.get_sync(page.database, sync_id, params)
 
 
 @router.post("/syncs/{sync_id}/refresh")
@@ -100,12 +102,9 @@ def post_refresh(
     database: DatabaseDep, clock: ClockDep, wake_worker: WakeWorkerDep, sync_id: Id, form: OwnForm
 ) -> Response:
     """Queue a fetch of the sync from Codat, and show its page again."""
-    company_id = form.get("company_id") or None
-    with database.writing() as connection:
-        if not sync_writer.refresh(connection, sync_id, company_id, now=clock()):
-            raise NotFound("Sync not found")
-    wake_worker()
-    return _back_to(sync_id, company_id, "refresh")
+    params = _which_company(form)
+    accepted = api.refresh_sync(database, clock, wake_worker, sync_id, params)
+    return _back_to(sync_id, accepted.company_id, "refresh")
 
 
 @router.post("/syncs/{sync_id}/retry")
@@ -118,11 +117,15 @@ def post_retry(
     form: OwnForm,
 ) -> Response:
     """Request a retry of the failed items, and show the sync's page again."""
-    company_id = form.get("company_id") or None
-    accepted = retry.request_retry(database, settings, sync_id, company_id, clock())
-    wake_worker()
+    params = _which_company(form)
+    accepted = api.retry_sync(database, settings, clock, wake_worker, sync_id, params)
     notice = "repeated" if accepted.already_requested else f"retry:{accepted.transactions}"
     return _back_to(sync_id, accepted.company_id, notice)
+
+
+def _which_company(form: dict[str, str]) -> SyncIdParams:
+    """The company that the form names. Any text is looked up: an unknown one is not found."""
+    return SyncIdParams.model_construct(company_id=form.get("company_id") or None)
 
 
 def _back_to(sync_id: str, company_id: str | None, notice: str) -> Response:
@@ -142,5 +145,5 @@ def _back_to(sync_id: str, company_id: str | None, notice: str) -> Response:
 @router.get("/syncs/{sync_id}/retry")
 @router.get("/syncs/{sync_id}/refresh")
 def redirect_to_sync(sync_id: Id, _session: SignedIn) -> Response:
-    """Where a user arrives who had to sign in between the button and its effect."""
+    """Redirect a user who had to sign in after submitting the form."""
     return RedirectResponse(path("syncs", sync_id), 303)

@@ -1,16 +1,17 @@
-"""Failure alerts: transactions that stay failed, by cause and company, and undelivered messages."""
+"""Failure alerts: open failed transactions, by cause and company, and undelivered messages."""
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from app import logging as log
 from app.db import alerts, outgoing
-from app.db.alerts import FAILURE_PREFIX
+from app.db.alerts import FAILURE_PREFIX, AlertChanges
 from app.db.engine import Database
+from app.domain.causes.classifier import Classifier
 from app.domain.webhook_loss import Finding
+from app.worker.threads import read, write
 
 EVERY = timedelta(minutes=5)
 LOOKBACK = timedelta(days=30)
@@ -20,42 +21,37 @@ UNDELIVERED = "messages_undelivered"
 _log = log.get(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class FailureAlerts:
-    """Opens and resolves one alert per cause and company.
+async def check_failures(
+    database: Database, clock: Callable[[], datetime], recipients: Collection[str]
+) -> str:
+    """Open and resolve one alert per cause and company; returns what changed, as text.
 
     `recipients` are the names of those that messages are sent to; messages to others are abandoned.
     """
+    now = clock()
+    failures = await read(database, alerts.open_failures, now - LOOKBACK)
+    findings = [_failure_finding(database.classifier, *failure) for failure in failures]
+    changes = await write(database, _update, findings, recipients, now)
+    for (cause, text), companies in Counter((a.cause, a.text) for a in changes.opened).items():
+        _log.warning("alerts opened", cause=cause, text=text, companies=companies)
+    return f"{len(changes.opened)} alerts opened, {changes.resolved} resolved"
 
-    database: Database
-    clock: Callable[[], datetime]
-    recipients: Collection[str]
 
-    async def run(self) -> str:
-        """One check; returns what it changed, as text."""
-        return await asyncio.to_thread(self._check)
+def _update(
+    connection: Any, failures: Sequence[Finding], recipients: Collection[str], now: datetime
+) -> AlertChanges:
+    outgoing.abandon(connection, recipients, before=now - ABANDON_AFTER, now=now)
+    findings = [*failures, *_undelivered_findings(outgoing.dead_by_recipient(connection))]
+    causes = {finding.cause for finding in findings} | {UNDELIVERED}
+    causes |= alerts.open_causes(connection, FAILURE_PREFIX)
+    return alerts.sync_alerts(connection, causes, findings, now)
 
-    def _check(self) -> str:
-        now = self.clock()
-        with self.database.reading() as connection:
-            failures = alerts.open_failures(connection, now - LOOKBACK)
-        findings = [self._failure_finding(*each) for each in failures]
-        with self.database.writing() as connection:
-            before = now - ABANDON_AFTER
-            outgoing.abandon(connection, self.recipients, before=before, now=now)
-            findings += _undelivered_findings(outgoing.dead_by_recipient(connection))
-            causes = {finding.cause for finding in findings} | {UNDELIVERED}
-            causes |= alerts.open_causes(connection, FAILURE_PREFIX)
-            changes = alerts.sync_alerts(connection, causes, findings, now)
-        for (cause, text), companies in Counter((a.cause, a.text) for a in changes.opened).items():
-            _log.warning("alerts opened", cause=cause, text=text, companies=companies)
-        return f"{len(changes.opened)} alerts opened, {changes.resolved} resolved"
 
-    def _failure_finding(self, cause_key: str, company_id: str) -> Finding:
-        cause = self.database.classifier.causes.get(cause_key)
-        title = cause.title if cause else cause_key
-        text = f"{title}: items not recorded"  # without their number, which changes all the time
-        return Finding(f"{FAILURE_PREFIX}{cause_key}", company_id, text)
+def _failure_finding(classifier: Classifier, cause_key: str, company_id: str) -> Finding:
+    cause = classifier.causes.get(cause_key)
+    title = cause.title if cause else cause_key
+    text = f"{title}: items not recorded"  # without their number, which changes all the time
+    return Finding(f"{FAILURE_PREFIX}{cause_key}", company_id, text)
 
 
 def _undelivered_findings(dead: Mapping[str, int]) -> list[Finding]:

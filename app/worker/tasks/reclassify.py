@@ -1,8 +1,7 @@
-"""Reclassification: changed rules reach the causes that are stored already."""
+"""Reclassification: applies changed rules to stored causes."""
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -36,23 +35,18 @@ def load_classifier(file: Path | None) -> Classifier:
         raise SettingsError(f"CAUSES_FILE: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Reclassifier:
-    """Decides outdated causes again, a few syncs per transaction."""
+async def reclassify_outdated(database: Database, clock: Callable[[], datetime]) -> str:
+    """Decide outdated causes again, a few syncs per transaction.
 
-    database: Database
-    clock: Callable[[], datetime]
-
-    async def run(self) -> str:
-        """Up to `MAX_STEPS` steps; the rest is left for the next run."""
-        syncs = 0
-        for _ in range(MAX_STEPS):
-            outdated = await read(self.database, reclassification.list_outdated, ROWS_PER_STEP)
-            if not outdated:
-                break
-            for step in outdated:
-                now = self.clock()
-                await write(self.database, reclassification.reclassify, *step, now=now)
-                syncs += len(step.sync_pks)
-            await asyncio.sleep(PAUSE_S)
-        return f"{syncs} syncs were reclassified"
+    Makes up to `MAX_STEPS` steps; the rest is left for the next run.
+    """
+    syncs = 0
+    for _ in range(MAX_STEPS):
+        outdated = await read(database, reclassification.list_outdated, ROWS_PER_STEP)
+        if not outdated:
+            break
+        for step in outdated:
+            await write(database, reclassification.reclassify, *step, now=clock())
+            syncs += len(step.sync_pks)
+        await asyncio.sleep(PAUSE_S)
+    return f"{syncs} syncs were reclassified"

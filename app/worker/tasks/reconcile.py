@@ -1,13 +1,12 @@
 """Reconciliation: compares what Codat lists with what is stored, and queues what differs.
 
-Webhooks get lost: endpoints are disabled, retries end after 28 hours, settings drop events. One
+Webhooks can be lost: endpoints are disabled, retries end after 28 hours, settings drop events. One
 call lists a hundred companies, and one call a company's syncs; only a sync that differs costs more
 (its status and transactions, fetched by the worker).
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +14,6 @@ from app import logging as log
 from app.codat.client import CodatClient
 from app.db import companies, reconciliation
 from app.db.engine import Database, chunked
-from app.db.reconciliation import Difference
 from app.domain.models import Company
 from app.errors import CodatError, CodatRateLimited, CodatRefused
 from app.worker.threads import read, write
@@ -29,23 +27,17 @@ _KINDS = ("never_announced", "disagrees", "given_up", "incomplete", "stuck")
 _log = log.get(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StuckSyncs:
-    """Enqueues a fetch for each sync that has been in progress for longer than `stuck_after`.
+async def enqueue_stuck(
+    database: Database, clock: Callable[[], datetime], stuck_after: timedelta
+) -> str:
+    """Enqueue a fetch of each sync that has been in progress for longer than `stuck_after`.
 
-    Its last event may have been lost.
+    Its last event may have been lost. Returns how many, as text.
     """
-
-    database: Database
-    clock: Callable[[], datetime]
-    stuck_after: timedelta
-
-    async def run(self) -> str:
-        """One pass; returns how many fetches it enqueued, as text."""
-        now = self.clock()
-        before = now - self.stuck_after
-        count = await write(self.database, reconciliation.enqueue_stuck, before=before, now=now)
-        return f"{count} fetches enqueued"
+    now = clock()
+    before = now - stuck_after
+    count = await write(database, reconciliation.enqueue_stuck, before=before, now=now)
+    return f"{count} fetches enqueued"
 
 
 @dataclass
@@ -97,18 +89,18 @@ class Reconciler:
             await self._compare(company_id, since, dry_run, report)
             return report
         company_ids = await self._list_companies(dry_run, report)
-        for each in company_ids[: self.max_companies]:
+        for listed_id in company_ids[: self.max_companies]:
             try:
-                await self._compare(each, since, dry_run, report)
+                await self._compare(listed_id, since, dry_run, report)
             except CodatRateLimited:
                 raise
             except CodatError as error:
                 # 404: a company without this product, which is no problem
                 report.skipped += not (isinstance(error, CodatRefused) and error.status == 404)
-                self.report(f"{each}: {error}")
+                self.report(f"{listed_id}: {error}")
                 if not dry_run:  # else it would come first in each run, and others never
                     now = self.clock()
-                    await write(self.database, companies.mark_reconciled, each, now)
+                    await write(self.database, companies.mark_reconciled, listed_id, now)
         report.left = len(company_ids) - report.companies
         return report
 
@@ -116,12 +108,12 @@ class Reconciler:
         """All company ids, those compared longest ago first; stores names and connections."""
         requested_at = self.clock()
         listed: list[Company] = [company async for company in self.codat.list_companies()]
-        for some in () if dry_run else chunked(listed, COMPANIES_PER_CALL):
-            await write(self.database, companies.record_listed, some, as_of=requested_at)
+        for chunk in () if dry_run else chunked(listed, COMPANIES_PER_CALL):
+            await write(self.database, companies.record_listed, chunk, as_of=requested_at)
         report.calls += max(1, -(-len(listed) // COMPANIES_PER_CALL))
         compared_at = await read(self.database, companies.reconciled_at)
         ids = {company.company_id for company in listed}
-        return sorted(ids, key=lambda each: (compared_at.get(each, _NEVER), each))
+        return sorted(ids, key=lambda company_id: (compared_at.get(company_id, _NEVER), company_id))
 
     async def _compare(
         self, company_id: str, since: datetime | None, dry_run: bool, report: ReconcileReport
@@ -143,17 +135,12 @@ class Reconciler:
             stuck_after=self.stuck_after,
         )
         if not dry_run:
-            await asyncio.to_thread(self._correct, company_id, found)
+            now = self.clock()
+            for chunk in chunked(found):
+                await write(self.database, reconciliation.correct, company_id, chunk, now=now)
+            await write(self.database, companies.mark_reconciled, company_id, now)
+            for difference in found:
+                ids = {"sync_id": difference.sync_id, "company_id": company_id}
+                _log.info("sync differs from Codat", difference=difference.kind, **ids)
         report.differences.update(difference.kind for difference in found)
         self.report(f"{company_id}: {len(statuses)} syncs, {len(found)} differ")
-
-    def _correct(self, company_id: str, found: Sequence[Difference]) -> None:
-        now = self.clock()
-        for some in chunked(found):
-            with self.database.writing() as connection:
-                reconciliation.correct(connection, company_id, some, now=now)
-        with self.database.writing() as connection:
-            companies.mark_reconciled(connection, company_id, now)
-        for difference in found:
-            ids = {"sync_id": difference.sync_id, "company_id": company_id}
-            _log.info("sync differs from Codat", difference=difference.kind, **ids)

@@ -4,10 +4,10 @@ In small transactions with a pause after each, so that deliveries do not have to
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from app.db import alerts, change_feed, outgoing, retention
 from app.db.engine import Database
@@ -20,7 +20,8 @@ REPORT_EVERY = 10_000
 Prune = Callable[[Any, datetime, int], int]
 
 
-class PruneReport(NamedTuple):
+@dataclass
+class PruneReport:
     """How many rows a run removed, by kind."""
 
     bodies: int = 0
@@ -51,28 +52,24 @@ class Retention:
 
     async def run(self) -> PruneReport:
         """Run until nothing old is left. What is removed stays removed if it is stopped."""
-        now = self.clock()
-        removed = PruneReport()
+        now, removed = self.clock(), PruneReport()
         if self.keep_events is not None:
-            removed = PruneReport(await self._prune_bodies(now - self.keep_events))
+            before = now - self.keep_events
+            total = await read(self.database, retention.count_bodies, before)
+            removed.bodies = await self._prune(retention.prune_bodies, before, total)
         if self.keep_changes is not None:
             before = now - self.keep_changes
-            prunes = (change_feed.prune, outgoing.prune, alerts.prune)
-            history = [sum([n async for n in self._prune(each, before)]) for each in prunes]
-            removed = PruneReport(removed.bodies, *history)
+            removed.changes = await self._prune(change_feed.prune, before)
+            removed.messages = await self._prune(outgoing.prune, before)
+            removed.alerts = await self._prune(alerts.prune, before)
         return removed
 
-    async def _prune_bodies(self, before: datetime) -> int:
-        total = await read(self.database, retention.count_bodies, before)
+    async def _prune(self, prune: Prune, before: datetime, bodies: int | None = None) -> int:
+        """Remove what is old, step by step; reports the progress where `bodies` are many."""
         removed = 0
-        async for step in self._prune(retention.prune_bodies, before):
-            removed += step
-            if removed // REPORT_EVERY != (removed - step) // REPORT_EVERY:
-                self.report(f"{removed} of {total} bodies removed")
-        return removed
-
-    async def _prune(self, prune: Prune, before: datetime) -> AsyncIterator[int]:
-        """Remove what is old; gives how many rows each step removed."""
         while step := await write(self.database, prune, before, ROWS_PER_STEP):
-            yield step
+            removed += step
+            if bodies and removed // REPORT_EVERY != (removed - step) // REPORT_EVERY:
+                self.report(f"{removed} of {bodies} bodies removed")
             await asyncio.sleep(PAUSE_S)
+        return removed

@@ -1,10 +1,8 @@
 """Webhook monitor: detects lost webhooks, and checks our endpoints at Codat."""
 
-import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import get_args
+from typing import Any, get_args
 
 from app import logging as log
 from app.codat.client import CodatClient
@@ -12,6 +10,7 @@ from app.db import alerts
 from app.db.alerts import AlertChanges
 from app.db.engine import Database
 from app.domain.webhook_loss import AlertCause, Finding, check_endpoints, find_lost_webhooks
+from app.worker.threads import read, write
 
 LOOKBACK = timedelta(days=15)
 _LOST: tuple[AlertCause, ...] = ("webhooks_lost",)
@@ -20,36 +19,36 @@ _ENDPOINT = tuple(cause for cause in get_args(AlertCause) if cause not in _LOST)
 _log = log.get(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookMonitor:
-    """Opens and resolves alerts about webhooks. Run it after a reconciliation."""
+async def check_webhooks(
+    database: Database, codat: CodatClient, clock: Callable[[], datetime]
+) -> str:
+    """Open and resolve alerts about webhooks; returns what changed, as text. Raises CodatError.
 
-    database: Database
-    codat: CodatClient
-    clock: Callable[[], datetime]
+    Run it after a reconciliation.
+    """
+    now = clock()
+    lost = await _update(database, _LOST, await read(database, _find_losses, now), now)
+    findings = check_endpoints(await codat.list_consumers())
+    checked = await _update(database, _ENDPOINT, findings, clock())
+    opened = len(lost.opened) + len(checked.opened)
+    return f"{opened} alerts opened, {lost.resolved + checked.resolved} resolved"
 
-    async def run(self) -> str:
-        """One check; returns what it changed, as text. Raises CodatError."""
-        lost = await asyncio.to_thread(self._check_for_loss)
-        findings = check_endpoints(await self.codat.list_consumers())
-        checked = await asyncio.to_thread(self._update, _ENDPOINT, findings)
-        opened = len(lost.opened) + len(checked.opened)
-        return f"{opened} alerts opened, {lost.resolved + checked.resolved} resolved"
 
-    def _check_for_loss(self) -> AlertChanges:
-        now = self.clock()
-        findings = []
-        with self.database.reading() as connection:
-            since = now - LOOKBACK
-            for company_id in alerts.companies_with_unreported_syncs(connection, since):
-                recent = alerts.recent_finished_syncs(connection, company_id, now)
-                findings.append(find_lost_webhooks(company_id, recent, now))
-        return self._update(_LOST, [finding for finding in findings if finding])
+def _find_losses(connection: Any, now: datetime) -> list[Finding]:
+    found = [
+        find_lost_webhooks(
+            company_id, alerts.recent_finished_syncs(connection, company_id, now), now
+        )
+        for company_id in alerts.companies_with_unreported_syncs(connection, now - LOOKBACK)
+    ]
+    return [finding for finding in found if finding]
 
-    def _update(self, causes: Sequence[str], findings: Sequence[Finding]) -> AlertChanges:
-        with self.database.writing() as connection:
-            changes = alerts.sync_alerts(connection, causes, findings, self.clock())
-        for finding in changes.opened:
-            fields = {"cause": finding.cause, "text": finding.text}
-            _log.warning("alert opened", **fields, company_id=finding.company_id or None)
-        return changes
+
+async def _update(
+    database: Database, causes: Sequence[str], findings: Sequence[Finding], now: datetime
+) -> AlertChanges:
+    changes = await write(database, alerts.sync_alerts, causes, findings, now)
+    for finding in changes.opened:
+        fields = {"cause": finding.cause, "text": finding.text}
+        _log.warning("alert opened", **fields, company_id=finding.company_id or None)
+    return changes

@@ -1,7 +1,6 @@
 """Parsing webhook bodies: every documented body, every spelling, and any input at all."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.codat.webhooks.payloads import _decode, parse, read_time
+from app.codat.webhooks.payloads import parse, read_time
 from app.domain.models import Transaction
 from app.domain.transactions import count
 
@@ -89,7 +88,7 @@ def test_the_type_of_the_payload_is_not_the_type_of_the_event() -> None:
     "body",
     [
         b"", b"not json", b"[]", b'[{"RuleType": "Sync Failed"}]', b'"text"', b"1", b"null",
-        b"\xff\xfe", b"[" * 200_000, b'{"a":' * 100_000, b"9" * 10_000,
+        b"\xff\xfe", b"[" * 200_000, b'{"a":' * 100_000, b"9" * 10_000, b'{"a":1,}',
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_json_object_is_unreadable_with_a_reason(body: bytes) -> None:
@@ -109,10 +108,16 @@ def test_a_sync_event_without_a_usable_id_is_unreadable(bad: object) -> None:
         assert "ID missing or invalid" in (event.parse_error or "")
 
 
-def test_a_number_as_an_id_is_its_digits() -> None:
-    """Lenient in what we accept: ids are text."""
-    body = b'{"RuleType": "Sync Failed", "CompanyId": 12, "Data": {"syncId": 34}}'
-    assert (parse(body).company_id, parse(body).sync_id) == ("12", "34")
+def test_a_number_is_an_id_and_texts_that_a_database_cannot_store_are_cleaned() -> None:
+    """Lenient in what we accept: ids are text; NUL and lone surrogates are replaced."""
+    company = {"id": 12, "name": "A\x00B\ud800C é😀"}
+    body = {
+        "eventType": "expenses.sync.successful",
+        "payload": {"referenceCompany": company, "syncId": 34},
+    }
+    event = parse(json.dumps(body).encode())
+    assert (event.company_id, event.sync_id) == ("12", "34")
+    assert event.company_name == "A\ufffdB\ufffdC é😀"
 
 
 def test_absent_transactions_are_not_an_empty_list() -> None:
@@ -132,16 +137,6 @@ def test_absent_transactions_are_not_an_empty_list() -> None:
     ) == (Transaction("t", "Failed", "no", None),)
 
 
-def test_texts_that_a_database_cannot_store_are_cleaned() -> None:
-    """NUL and lone surrogates are replaced, the rest stays."""
-    payload = {
-        "referenceCompany": {"id": "c", "name": "A\x00B\ud800C é😀"},
-        "syncId": "s",
-    }
-    body = {"eventType": "expenses.sync.successful", "payload": payload}
-    assert parse(json.dumps(body).encode()).company_name == "A\ufffdB\ufffdC é😀"
-
-
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 json_values = scalars | st.lists(scalars, max_size=2)
 inner = st.dictionaries(
@@ -159,26 +154,14 @@ envelopes = st.dictionaries(
 )
 
 
-@given(st.binary())
-def test_any_bytes_are_parsed_without_an_error(body: bytes) -> None:
-    """The parser never raises."""
-    assert parse(body).parse_status in ("ok", "unknown", "unreadable")
-
-
-@given(envelopes)
-def test_any_json_is_parsed_into_texts_that_a_database_can_store(
-    envelope: dict[str, object],
-) -> None:
-    """Whatever the members are; and every text is valid UTF-8 without NUL."""
-    event = parse(json.dumps(envelope).encode())
-    for text in (
-        event.body_id,
-        event.company_id,
-        event.sync_id,
-        event.company_name,
-        event.parse_error,
-    ):
-        assert "\x00" not in (text or "").encode().decode()
+@given(st.binary() | envelopes.map(lambda envelope: json.dumps(envelope).encode()))
+def test_any_body_is_parsed_into_texts_that_a_database_can_store(body: bytes) -> None:
+    """The parser never raises; every text is valid UTF-8 without NUL."""
+    event = parse(body)
+    assert event.parse_status in ("ok", "unknown", "unreadable")
+    texts = (event.body_id, event.company_id, event.sync_id, event.company_name, event.parse_error)
+    for text in filter(None, texts):
+        assert "\x00" not in text.encode().decode()
 
 
 @pytest.mark.parametrize(
@@ -201,56 +184,3 @@ def test_any_json_is_parsed_into_texts_that_a_database_can_store(
 def test_times_are_read_leniently(text: object, expected: datetime | None) -> None:
     """Every documented form, the impossible one included."""
     assert read_time(text) == expected
-
-
-ODD = [
-    b"-0", b"-0.0", b"1e400", b"1e-400", b"NaN", b"-Infinity", b"-NaN", b"+1", b"01", b"1.", b".5",
-    b"9" * 25, b"9" * 4300, b"9" * 4301, b"18446744073709551616", b"1" * 400 + b"e5", b"1_0",
-    b'{"a":1,"b":2,"a":3}', b'{"a":1,}', b"{a:1}", b"[1,]", b"[]]", b"", b"/**/1", b"tru", b"None",
-    rb'"\ud800"', rb'"\ud83d\ude00"', rb'"\ude00\ud83d"', rb'"\u0000"', rb'"\x41"', rb'"\u+123"',
-    b'"\x00"', b'"\x1f"', b'"\x7f"', b'"\xff"', b'"\xed\xa0\x80"', b"\xc2\xa0{}", b"{}\x00",
-    *(b"[" * depth + b"]" * depth for depth in (199, 200, 201, 500, 100_000)),
-    *('{"a": "\u00e9"}'.encode(name) for name in ("utf-8-sig", "utf-16", "utf-16-le", "utf-32-be")),
-]  # fmt: skip
-PIECES = [
-    *(b"{", b"}", b"[", b"]", b":", b",", b'"', b"\\", b"\\u", b"d83d", b"-", b".", b"e", b"E+"),
-    *(b"0", b"1", b"99999999999999999999", b"true", b"null", b"NaN", b"Infinity", b" ", b"\n"),
-    *(b'"a"', b'"a":', b'"A":', b"\xc3\xa9", b"\xed\xa0\x80", b"\x00"),
-]
-
-
-def outcome(decode: Callable[[bytes], Any], body: bytes) -> str:
-    """The result, down to the type of a number and the order of keys."""
-    try:
-        return repr(decode(body))
-    except (ValueError, RecursionError) as error:
-        return f"{type(error).__name__}: {error}"
-
-
-@pytest.mark.parametrize(
-    "body", [*ODD, *(b'{"a":%s}' % odd for odd in ODD)], ids=range(len(ODD) * 2)
-)
-def test_the_faster_parser_decodes_odd_input_like_the_standard_library(body: bytes) -> None:
-    """Where two parsers of JSON usually differ."""
-    assert outcome(_decode, body) == outcome(json.loads, body)
-
-
-@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=2), max_size=30).map(b"".join))
-def test_the_faster_parser_decodes_random_text_like_the_standard_library(body: bytes) -> None:
-    """Almost JSON, most of it rejected: by both, with the same error."""
-    assert outcome(_decode, body) == outcome(json.loads, body)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-@given(JSON, st.booleans(), st.sampled_from([None, 1]))
-def test_the_faster_parser_decodes_any_json_like_the_standard_library(
-    value: Any, in_ascii: bool, indent: int | None
-) -> None:
-    """Numbers, texts and nesting of every kind, whichever way they are written."""
-    body = json.dumps(value, ensure_ascii=in_ascii, indent=indent).encode("utf-8", "surrogatepass")
-    assert outcome(_decode, body) == outcome(json.loads, body)

@@ -4,8 +4,7 @@ import pytest
 
 from app.db.queries import access_paths, events
 from app.domain.models import ParseStatus
-from app.errors import NotFound
-from tests.web.store import T0, Store, after
+from tests.web.store import Store
 
 
 @pytest.fixture
@@ -52,27 +51,3 @@ def test_events_that_need_a_review_include_those_that_could_not_be_applied(
     with webhooks.database.reading() as connection:
         page = events.list_events(connection, needs_review=True)
     assert [event.message_id for event in page.items] == ["m4", "m3", "m2"]
-
-
-def test_one_event_has_its_body_only_on_request(webhooks: Store) -> None:
-    with webhooks.database.reading() as connection:
-        assert events.get_event(connection, "m1").body is None
-        assert events.get_event(connection, "m1", with_body=True).body == b"{}"
-        with pytest.raises(NotFound):
-            events.get_event(connection, "m9")
-
-
-def test_a_timeline_is_that_of_one_sync_in_order(store: Store) -> None:
-    pk = store.failed()
-    other = store.failed("s2")
-    store.log(pk, "third", at=after(seconds=3))
-    store.log(pk, "first", "delivery", at=T0, message_id="m1")
-    store.log(pk, "second", "duplicate", at=T0)
-    store.log(other, "another sync")
-    with store.database.reading() as connection:
-        first = events.timeline(connection, pk, limit=2)
-        rest = events.timeline(connection, pk, limit=2, cursor=first.next)
-    entries = [*first.items, *rest.items]
-    assert [entry.reason for entry in entries] == ["first", "second", "third"]
-    assert [entry.message_id for entry in entries] == ["m1", None, None]
-    assert rest.next is None

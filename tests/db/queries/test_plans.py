@@ -1,18 +1,19 @@
 """Pages of lists come from indexes: no list sorts or scans a table that grows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import pytest
 from sqlalchemy import Connection, event
 
+from app.db import failed_transactions
 from app.db.engine import Database
 from app.db.queries import access_paths, causes, events, stats, syncs, transactions
 from app.db.queries.causes import CauseFilter
 from app.db.queries.syncs import SyncFilter
 from app.db.queries.transactions import PushErrorFilter, TransactionFilter
 from app.web.api.query_params import Sort
-from tests.web.store import T0, Store, after
+from tests.web.store import T0, Store, after, failed_row
 
 Read = Callable[[Connection], Any]
 SCANS = (
@@ -21,8 +22,10 @@ SCANS = (
 )
 
 
-def plans(database: Database, read: Read) -> list[str]:
-    """The plans of the statements of a read that have a limit or count something."""
+def plans(
+    database: Database, read: Read, words: Sequence[str] = (" LIMIT ", "count(")
+) -> list[str]:
+    """The plans of the statements of a read that contain one of these words."""
     statements: list[tuple[str, Any]] = []
 
     def listen(_c: Any, _cursor: Any, statement: str, values: Any, *_more: Any) -> None:
@@ -35,7 +38,7 @@ def plans(database: Database, read: Read) -> list[str]:
         return [
             _plan(connection, statement, values)
             for statement, values in statements
-            if " LIMIT " in statement or "count(" in statement
+            if any(word in statement for word in words)
         ]
 
 
@@ -146,3 +149,15 @@ def test_totals_come_from_indexes_alone(store: Store) -> None:
     for index in ("ix_syncs_totals", "ix_failed_transactions_"):
         assert index in plan, plan
     assert not [scan for scan in SCANS if scan in plan], plan
+
+
+def test_failures_without_an_id_are_found_by_their_sync(store: Store) -> None:
+    """Other syncs may have many of them."""
+    pk = store.failed("s1", rows=(failed_row(None),))
+
+    def read(connection: Connection) -> None:
+        assert failed_transactions.is_unnamed_current(connection, [pk])
+
+    plan = "".join(plans(store.database, read, words=["FROM transactions"]))
+    assert "uq_transactions_sync_pk" in plan or "sqlite_autoindex_transactions" in plan, plan
+    assert "ix_transactions_transaction_id" not in plan, plan

@@ -10,7 +10,7 @@ import pytest
 from app.db.engine import Database
 from app.db.queries import access_paths, syncs
 from app.db.queries.syncs import SyncFilter
-from app.errors import BadRequest, Conflict, NotFound
+from app.errors import BadRequest, NotFound
 from app.web.api.query_params import Sort
 from tests.web.store import T0, Store, after, completed_row, failed_row
 
@@ -56,12 +56,12 @@ def fill(store: Store, count: int, seed: int) -> None:
 
 
 def test_every_sort_order_pages_through_every_sync_once(store: Store) -> None:
-    fill(store, 23, seed=7)
+    fill(store, 16, seed=7)
     for sort in SORTS:
-        for limit in (1, 4, 23, 50):
+        for limit in (1, 4, 50):
             seen = walk(store.database, sort, limit)
-            assert len(seen) == 23, (sort, limit)
-            assert set(seen) == {f"s{n}" for n in range(23)}, (sort, limit)
+            assert len(seen) == 16, (sort, limit)
+            assert set(seen) == {f"s{n}" for n in range(16)}, (sort, limit)
 
 
 FILTERS = [
@@ -85,11 +85,11 @@ def test_both_access_paths_give_the_same_list(
     store.company("c2", "Toft stores")
     fill(store, 16, seed=11)
     for sort in SORTS:
-        looked_up = walk(store.database, sort, 3, SyncFilter(**criteria))
+        looked_up = walk(store.database, sort, 5, SyncFilter(**criteria))
         with monkeypatch.context() as patch:
             patch.setattr(access_paths, "FEW", -1)
             patch.setattr(syncs, "FEW_IN_RANGE", -1)
-            read_in_order = walk(store.database, sort, 3, SyncFilter(**criteria))
+            read_in_order = walk(store.database, sort, 5, SyncFilter(**criteria))
         assert looked_up == read_in_order, sort
         assert 0 < len(looked_up) < 16
 
@@ -117,21 +117,20 @@ def test_a_new_sync_shifts_no_page(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "x", "e30", "bnVsbA", "W10", "WyJzeW5jczpib3RoIiwxXQ", "é", "W" * 3999, "//8"]
+    "cursor",
+    ["other", "", "x", "e30", "bnVsbA", "W10", "WyJzeW5jczpib3RoIiwxXQ", "é", "W" * 3999, "//8"],
 )
 def test_an_invalid_cursor_is_named(store: Store, cursor: str) -> None:
+    """Also one of another sort order."""
+    if cursor == "other":
+        store.sync("s1")
+        store.sync("s2")
+        with store.database.reading() as connection:
+            found = syncs.list_syncs(connection, EVERYTHING, sort="updated_at", limit=1)
+        cursor = found.next or ""
     with store.database.reading() as connection, pytest.raises(BadRequest) as caught:
         syncs.list_syncs(connection, EVERYTHING, cursor=cursor)
     assert caught.value.name == "cursor"
-
-
-def test_a_cursor_of_another_sort_order_is_invalid(store: Store) -> None:
-    for n in range(3):
-        store.sync(f"s{n}")
-    with store.database.reading() as connection:
-        cursor = syncs.list_syncs(connection, EVERYTHING, limit=1).next
-        with pytest.raises(BadRequest):
-            syncs.list_syncs(connection, EVERYTHING, sort="updated_at", cursor=cursor)
 
 
 def test_filters_combine(store: Store) -> None:
@@ -202,25 +201,6 @@ def test_search_finds_many_companies(store: Store) -> None:
         store.company(f"c{n}", f"Shop {n}")
         store.sync(f"s{n}", f"c{n}")
     assert len(found(store.database, q="shop")) == 60
-
-
-def test_an_ambiguous_id_needs_its_company(store: Store) -> None:
-    store.completed("s1", "c1")
-    store.failed("s1", "c2")
-    with store.database.reading() as connection:
-        with pytest.raises(Conflict, match="company_id"):
-            syncs.get_sync(connection, "s1")
-        assert syncs.get_sync(connection, "s1", "c2").sync.state == "failed"
-        with pytest.raises(NotFound):
-            syncs.get_sync(connection, "s1", "c3")
-
-
-def test_the_latest_sync_is_the_newest_at_codat(store: Store) -> None:
-    """And not the one that arrived last."""
-    store.completed("new", at=after(hours=2), updated_at=after(hours=3))
-    store.failed("old", at=T0, updated_at=after(hours=9))
-    with store.database.reading() as connection:
-        assert syncs.latest_sync(connection, "c1").sync.sync_id == "new"
 
 
 def test_the_last_successful_sync_is_proved_and_newest(store: Store) -> None:

@@ -20,7 +20,7 @@ def test_companies_are_sorted_by_name_with_their_totals(store: Store) -> None:
     store.completed("new", "c2", at=after(hours=1), rows=(completed_row("t2"),))
     with store.database.reading() as connection:
         page = companies.list_companies(connection)
-        assert [each.company_id for each in page.items] == ["c3", "c2", "c1"]
+        assert [company.company_id for company in page.items] == ["c3", "c2", "c1"]
         zoo = page.items[1]
         assert zoo.by_outcome == {"failed": 1, "all_written": 1}
         assert zoo.open_failures == 1
@@ -39,7 +39,7 @@ def test_companies_page_by_name(store: Store) -> None:
     while True:
         with store.database.reading() as connection:
             page = companies.list_companies(connection, cursor=cursor, limit=2)
-        seen += [each.company_id for each in page.items]
+        seen += [company.company_id for company in page.items]
         cursor = page.next
         if cursor is None:
             break
@@ -75,32 +75,6 @@ def test_stats_count_the_syncs_of_a_range(
     assert {day: counts.total() for day, counts in totals.by_day.items()} == days
     assert list(totals.by_day) == sorted(totals.by_day)
     assert totals.by_status_code == Counter({2000: len(expected)} if expected else {})
-
-
-def test_causes_count_each_transaction_once(store: Store) -> None:
-    """Under its latest failure; a sync that failed as a whole is counted beside them."""
-    locked = "The document date cannot be before the end of year lock date, currently 31-Jul-2015"
-    store.failed("s1", rows=(failed_row("t1", "Oh"), failed_row("t1", "Oh"), failed_row(None)))
-    store.failed("s2", at=after(hours=1), rows=(failed_row("t1", locked), failed_row("t2", "Ah")))
-    store.completed("s3", at=after(hours=2), rows=(completed_row("t2"),))
-    store.sync("s4", "c2", code=4040, at=after(hours=3), error_message="c2 is gone")
-    with store.database.reading() as connection:
-        totals = {each.cause_key: each for each in causes.list_causes(connection, CauseFilter())}
-        details = causes.get_cause(connection, "unclassified", CauseFilter())
-        pk = store.failed("s5", rows=(failed_row("t7"), failed_row("t8"), failed_row("t9", locked)))
-    assert list(totals) == ["unclassified", "period_closed", "disconnected"]
-    unclassified = totals["unclassified"]
-    assert (unclassified.transactions, unclassified.open, unclassified.companies) == (2, 1, 1)
-    assert (totals["disconnected"].transactions, totals["disconnected"].syncs) == (0, 1)
-    assert totals["period_closed"].first_failed_at == T0
-    assert totals["period_closed"].last_failed_at == after(hours=1)
-    assert sorted((group.example or "", group.open) for group in details.groups) == [
-        ("Account is closed", 1),
-        ("Ah", 0),
-    ]
-    with store.database.reading() as connection:
-        counts = causes.cause_counts(connection, pk)
-    assert counts == [("unclassified", 2), ("period_closed", 1)]
 
 
 def test_only_the_largest_groups_are_shown(store: Store) -> None:

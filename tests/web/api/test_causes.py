@@ -51,7 +51,7 @@ def test_a_transaction_counts_under_its_latest_failure(store: Store, client: Tes
     store.completed("s2", at=after(hours=1), rows=(completed_row("t1"),))
     locked = failed_row("t1", LOCKED.format("31-Jul-2015"))
     store.failed("s3", at=after(hours=2), rows=(locked, failed_row(None)))
-    totals = {key: (each["transactions"], each["open"]) for key, each in causes(client).items()}
+    totals = {key: (cause["transactions"], cause["open"]) for key, cause in causes(client).items()}
     assert totals == {"unclassified": (2, 2), "period_closed": (1, 1)}
 
 

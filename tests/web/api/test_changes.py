@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from threading import BoundedSemaphore
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from app.db import change_feed
 from app.db.tables import changes, outgoing_messages
 from app.errors import DatabaseUnavailable
 from app.settings import load_settings
-from app.web.api.event_stream import Batch, StreamLimit, follow
+from app.web.api import changes as change_routes
+from app.web.api.changes import Batch, follow
 from app.web.api.schemas import SyncState
 from tests.processes import SECRET
 from tests.web.store import KEY, T0, Store, after, completed_row, failed_row
@@ -97,12 +99,13 @@ def events_of(text: str) -> list[tuple[str, Any]]:
 
 
 def test_a_stream_sends_the_same_and_continues_after_the_last_event(
-    app: FastAPI, store: Store, client: TestClient
+    app: FastAPI, store: Store, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`Last-Event-ID` takes precedence over `after`. The stream ends with the process."""
     store.failed("s1")
     store.failed("s2", rows=None)
     listed = client.get("/api/v1/changes").json()["items"]
+    monkeypatch.setattr(change_routes, "POLL_EVERY_S", 0)
     stops = iter([False, True] * 3)
     app.state.is_stopping = lambda: next(stops)
     answer = client.get("/api/v1/changes", headers=STREAM)
@@ -116,11 +119,11 @@ def test_a_stream_sends_the_same_and_continues_after_the_last_event(
 
 
 def test_streams_are_limited_and_give_their_place_back(app: FastAPI, client: TestClient) -> None:
-    app.state.stream_limit = StreamLimit(max_streams=1)
+    app.state.stream_places = BoundedSemaphore(1)
     app.state.is_stopping = lambda: True
     for _ in range(3):
         assert client.get("/api/v1/changes", headers=STREAM).status_code == 200
-    assert app.state.stream_limit.acquire()
+    assert app.state.stream_places.acquire(blocking=False)
     answer = client.get("/api/v1/changes", headers=STREAM)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert client.get("/api/v1/changes").status_code == 200
@@ -147,9 +150,7 @@ def test_an_idle_stream_sends_comments_and_ends_when_the_database_is_down() -> N
 
 def enable_retry(app: FastAPI) -> None:
     app.state.settings = load_settings(
-        api_keys=KEY,
-        retry_webhook_url="https://pushes.example/retry",
-        notify_signing_secret=SECRET,
+        api_keys=KEY, retry_webhook_url="https://pushes.example/retry", notify_signing_secret=SECRET
     )
 
 

@@ -37,22 +37,11 @@ def test_a_history_says_whether_the_transaction_is_in_the_books(
         ("s1", "s2"),
     ]
     assert history["history"][0]["at"] == "2026-01-01T10:00:00Z"
+    rows = [client.get(f"{V1}/push-errors?open={value}").json()["items"] for value in ("true", "0")]
+    assert [len(found) for found in rows] == [0, 1]
     store.failed("s3", at=after(hours=2))
     history = client.get(f"{V1}/companies/c1/transactions/t1").json()
     assert (history["current_status"], history["resolved_by"]) == ("failed", None)
-
-
-def test_failed_transactions_are_open_until_a_later_sync_completes_them(
-    store: Store, client: TestClient
-) -> None:
-    store.failed("s1", rows=(failed_row("t1"), failed_row("t2")))
-    store.completed("s2", at=after(hours=1), rows=(completed_row("t1"),))
-
-    def ids(query: str) -> list[str]:
-        rows = client.get(f"{V1}/push-errors?{query}").json()["items"]
-        return [row["transaction_id"] for row in rows]
-
-    assert (ids(""), ids("open=true"), ids("open=false")) == (["t2", "t1"], ["t2"], ["t1"])
 
 
 def test_a_failed_transaction_has_its_cause(store: Store, client: TestClient) -> None:

