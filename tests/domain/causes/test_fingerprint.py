@@ -3,7 +3,7 @@
 from datetime import date
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.domain.causes.fingerprint import fingerprint, mask, normalize
@@ -52,6 +52,7 @@ MESSAGES = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(MESSAGES, MESSAGES)
 def test_messages_that_differ_only_in_variable_parts_share_a_fingerprint(
     one: str, other: str
