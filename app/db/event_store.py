@@ -134,11 +134,21 @@ class EventStore:
         while self._waiting:
             await self._gather()
             batch = self._in_hand = self._next_batch()
+            events = [waiting.event for waiting in batch]
+            if not events:
+                continue
             started = time.perf_counter()
             reason = "the database takes too long"
             deadline = loop.call_later(WRITE_WITHIN_S, self._give_up, reason)
             try:
-                results = await self._store_batch([waiting.event for waiting in batch])
+                results: Sequence[Result] = await self._writer.write(events)
+            except DatabaseDown as error:
+                _log.warning("could not store webhook events", count=len(events), reason=str(error))
+                results = [error] * len(events)
+            except Exception as error:
+                log = _log.warning if isinstance(error, DatabaseUnavailable) else _log.exception
+                log("could not store a batch of webhook events", reason=str(error))
+                results = await self._store_one_by_one(events)
             finally:
                 deadline.cancel()
             if self._committing is not asyncio.current_task():
@@ -196,21 +206,6 @@ class EventStore:
             _resolve(waiting.stored, error)
         self._waiting = []
         self._waiting_bytes = 0
-
-    async def _store_batch(self, events: Sequence[ReceivedEvent]) -> Sequence[Result]:
-        """One result per event. Never raises."""
-        if not events:
-            return []
-        try:
-            return await self._writer.write(events)
-        except DatabaseDown as error:
-            _log.warning("could not store webhook events", count=len(events), reason=str(error))
-            return [error] * len(events)
-        except DatabaseUnavailable as error:
-            _log.warning("could not store a batch of webhook events", reason=str(error))
-        except Exception:
-            _log.exception("could not store a batch of webhook events")
-        return await self._store_one_by_one(events)
 
     async def _store_one_by_one(self, events: Sequence[ReceivedEvent]) -> Sequence[Result]:
         """One commit each, so that a bad event affects only itself."""
@@ -284,35 +279,32 @@ class _PostgresqlWriter:
     async def write(self, events: Sequence[ReceivedEvent]) -> list[Result]:
         # Taken while it is in use: a write that fails, or never ends, does not give it back.
         connection, self._connection = self._connection, None
+        columns = zip(*_in_order(events), strict=True)
         try:
             with translate_errors():
                 connection = connection or await self._engine.connect()
-                results = await self._write(connection, events)
+                inserted = await connection.exec_driver_sql(
+                    _INSERT_ARRAYS, tuple(map(list, columns))
+                )
+                results: list[Result] = [True] * len(events)
+                if inserted.rowcount < len(events):
+                    results = await self._count_duplicates(connection, events)
         except BaseException:
             await _close(connection)
             raise
         self._connection = connection
         return results
 
-    async def _write(
+    async def _count_duplicates(
         self, connection: AsyncConnection, events: Sequence[ReceivedEvent]
     ) -> list[Result]:
-        columns = zip(*_in_order(events), strict=True)
-        inserted = await connection.exec_driver_sql(_INSERT_ARRAYS, tuple(map(list, columns)))
-        if inserted.rowcount == len(events):
-            return [True] * len(events)
-        ids = {event.message_id for event in events}
-        found = await connection.execute(_STORED.where(webhook_events.c.message_id.in_(ids)))
-        results, redelivered = _results(events, {row.message_id: row.received_at for row in found})
-        return await self._redeliver(connection, results, redelivered)
-
-    async def _redeliver(
-        self, connection: AsyncConnection, results: list[bool], redelivered: list[dict[str, Any]]
-    ) -> list[Result]:
-        """Count the duplicates; they must come again when a projector holds one of them.
+        """Which events are new; duplicates must come again when a projector holds one of them.
 
         All deliveries wait meanwhile. The INSERT has no such limit: it waits for a migration only.
         """
+        ids = {event.message_id for event in events}
+        found = await connection.execute(_STORED.where(webhook_events.c.message_id.in_(ids)))
+        results, redelivered = _results(events, {row.message_id: row.received_at for row in found})
         outcome: list[Result] = [*results]
         await connection.exec_driver_sql(f"SET lock_timeout = {REDELIVER_WITHIN_MS}")
         try:
