@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Callable
 
 from app.cli.terminal import one_line_errors, open_current_database, read_settings
@@ -11,6 +12,7 @@ from app.settings import Settings
 
 def serve() -> None:
     """Start the web server (webhook endpoint, API, pages) and, by default, the worker."""
+    _exit_on_sigterm()
     with one_line_errors():
         run_server(read_settings())
 
@@ -32,6 +34,7 @@ def run_server(settings: Settings, on_ready: Callable[[], None] = lambda: None) 
 
 def worker() -> None:
     """Run the background worker only."""
+    _exit_on_sigterm()
     with one_line_errors():
         asyncio.run(_run_worker(read_settings()))
 
@@ -53,3 +56,8 @@ async def _run_worker(settings: Settings) -> None:
             gc.collect()
             gc.freeze()  # collections need not walk the objects of the start
             await runner.run()
+
+
+def _exit_on_sigterm() -> None:
+    """End with 0 also when the signal arrives during the start, before anything is in hand."""
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))

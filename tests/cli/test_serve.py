@@ -138,3 +138,24 @@ def test_a_full_disk_under_the_log_does_not_change_the_exit_code() -> None:
     code = "from app import logging; logging.configure('info', 'json'); logging.get('x').info('x')"
     with Path("/dev/full").open("w") as full:
         assert python(code, full).returncode == 0
+
+
+@pytest.mark.parametrize(("verb", "function"), [("serve", "create_app"), ("worker", "open_worker")])
+def test_a_signal_during_the_start_ends_it(tmp_path: Path, verb: str, function: str) -> None:
+    """The exit code is 0 as after an orderly shutdown, and there is no error."""
+    interrupted = (
+        "import os, signal, app.bootstrap\n"
+        "def stop(*_): os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"app.bootstrap.{function} = stop\n"
+        f"from app.cli.serve import {verb}; {verb}()"
+    )
+    assert run(tmp_path, "migrate").returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
