@@ -324,6 +324,7 @@ def client(sqlite_template: Path, tmp_path: Path) -> Iterator[TestClient]:
     shutil.copy(sqlite_template, path)
     application = create_app(settings(f"sqlite:///{path}"))
     application.state.codat = application.state.sync_starter = FakeCodat()
+    application.state.is_stopping = lambda: True  # else an event stream would not end
     database = open_database(f"sqlite:///{path}")
     store = Store(database)
     store.company(IDS["COMPANY"], "Toft stores")
@@ -340,8 +341,6 @@ def test_every_call_works(client: TestClient) -> None:
     made = 0
     for document in DOCUMENTS:
         for call in calls(document):
-            if "event-stream" in str(call.headers):
-                continue  # it stays open; tests/web/api/test_changes.py
             url = re.sub(r"\$([A-Z]+)", lambda name: IDS[name[1]], call.url)
             headers = {name: IDS["ETAG"] if "$" in v else v for name, v in call.headers.items()}
             headers["Authorization"] = f"Bearer {API_KEY}"
