@@ -13,13 +13,24 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    Table,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.selectable import CompoundSelect
 
 from app.domain.causes.classifier import Classifier
 from app.domain.causes.loader import load_builtin
@@ -336,6 +347,12 @@ def insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.I
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+def count_up_to(connection: Connection, limit: int, rows: Select[Any] | CompoundSelect[Any]) -> int:
+    """How many rows a statement finds, at most `limit`: the cost does not grow with the table."""
+    first = rows.limit(limit).subquery()
+    return connection.execute(select(func.count()).select_from(first)).scalar_one()
 
 
 def chunked(rows: Sequence[Row], size: int = 500) -> Iterator[Sequence[Row]]:

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import logging
-from app.db.engine import Database, translate_errors
+from app.db.engine import Database, count_up_to, translate_errors
 from app.db.tables import webhook_events
 from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable, Gone, NotFound
 
@@ -371,8 +371,7 @@ class PendingStats:
 def pending_stats(connection: Connection) -> PendingStats:
     """How far the projector is behind. Costs no more than MAX_COUNTED index entries."""
     pending = webhook_events.c.processed_at.is_(None)
-    capped = select(webhook_events.c.id).where(pending).limit(MAX_COUNTED).subquery()
-    count = connection.execute(select(func.count()).select_from(capped)).scalar_one()
+    count = count_up_to(connection, MAX_COUNTED, select(webhook_events.c.id).where(pending))
     oldest = select(func.coalesce(webhook_events.c.last_received_at, webhook_events.c.received_at))
     first = connection.execute(oldest.where(pending).order_by(webhook_events.c.id).limit(1))
     return PendingStats(count, first.scalar())

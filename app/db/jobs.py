@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 
 from app.db import rate_limit
+from app.db.engine import count_up_to
 from app.db.many_rows import Insert, insert_many, is_any_of
 from app.db.tables import jobs, rate_limit_pauses
 
@@ -217,8 +218,7 @@ def _is_claimable(kind: Kind, now: datetime) -> ColumnElement[bool]:
 
 
 def _is_due(kind: Kind, now: datetime) -> ColumnElement[bool]:
-    free = or_(jobs.c.lease_token.is_(None), jobs.c.lease_until <= now)
-    return and_(jobs.c.kind == kind, IS_PENDING, jobs.c.run_at <= now, free)
+    return and_(jobs.c.kind == kind, IS_PENDING, jobs.c.run_at <= now, ~_is_in_hand(now))
 
 
 def is_due(
@@ -325,9 +325,8 @@ def stats(connection: Connection, kind: Kind, now: datetime) -> JobStats:
     first = due.limit(MAX_COUNTED).subquery("due")
     counted = select(func.count(), func.min(first.c.run_at)).select_from(first)
     count, oldest = connection.execute(counted).one()
-    dead = select(jobs.c.group_key).where(jobs.c.kind == kind, IS_DEAD).limit(MAX_COUNTED)
-    counted_dead = select(func.count()).select_from(dead.subquery("dead"))
-    return JobStats(count, oldest, connection.execute(counted_dead).scalar_one())
+    dead = select(jobs.c.group_key).where(jobs.c.kind == kind, IS_DEAD)
+    return JobStats(count, oldest, count_up_to(connection, MAX_COUNTED, dead))
 
 
 def count_retried(connection: Connection, kind: Kind, min_attempts: int) -> int:

@@ -10,7 +10,7 @@ import hashlib
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from app.db.sync_rows import StoredSync, sync_row
 from app.db.tables import jobs as job_table
 from app.db.tables import outgoing_messages as messages
 from app.db.tables import syncs
+from app.domain.causes.classifier import describe_cause
 from app.domain.outgoing import MessageKind, message_body, to_json
 from app.domain.sync_state import JobState, Sync, errors_state
 from app.errors import Conflict
@@ -131,12 +132,11 @@ def _sync_data(connection: Connection, sync: Sync, at: datetime) -> dict[str, An
 
 
 def _cause(connection: Connection, key: str | None) -> dict[str, Any] | None:
-    """A cause as callers see it; one that is no longer defined has only its key."""
+    """A cause as callers see it."""
     if key is None:
         return None
-    known = classifier_of(connection).causes.get(key)
-    fields = asdict(known) if known else {"key": key, "title": key}
-    return {name: fields.get(name) for name in _CAUSE}
+    fields = describe_cause(key, classifier_of(connection).causes)
+    return {name: fields[name] for name in _CAUSE}
 
 
 def _listed(connection: Connection, records: Iterable[TransactionRecord]) -> list[dict[str, Any]]:

@@ -19,13 +19,7 @@ from app.db.sync_writer import (
 )
 from app.db.tables import webhook_events
 from app.domain.models import UNKNOWN, WebhookEvent, WebhookPayload
-from app.domain.sync_state import (
-    TERMINAL_EVENTS,
-    Sync,
-    apply_event,
-    inline_key,
-    inline_list_wins,
-)
+from app.domain.sync_state import TERMINAL_EVENTS, Sync, apply_event_with_list
 
 Key = TypeVar("Key")
 
@@ -163,12 +157,11 @@ def apply(connection: Connection, events: Sequence[PendingEvent], *, now: dateti
 
 
 def _apply_to_sync(write: SyncWrite, event: PendingEvent, now: datetime) -> None:
-    payload = event.payload
-    if payload.transactions is not None and inline_list_wins(write.after, inline_key(event.event)):
-        write.transactions = payload.transactions
-    write.after = apply_event(write.after, event.event)
+    write.after, write.transactions = apply_event_with_list(
+        write.after, write.transactions, event.event
+    )
     write.log += _log_entries(event, now)
-    is_news = not event.was_applied and payload.event_type in TERMINAL_EVENTS
+    is_news = not event.was_applied and event.payload.event_type in TERMINAL_EVENTS
     if is_news:
         write.fetch = "enqueue"
     elif event.was_applied and write.fetch is None:

@@ -26,7 +26,6 @@ from app.db.tables import companies, sync_log, syncs
 from app.db.transaction_lists import ListWrite, load_lists, write_lists
 from app.domain.models import SyncStatus, Transaction
 from app.domain.sync_state import Sync, apply_status, with_transactions
-from app.errors import Conflict
 
 SyncKey = tuple[str, str]
 """Company id and sync id."""
@@ -122,15 +121,14 @@ class RecordedAnswer:
 
 def lock_companies(
     connection: Connection, company_ids: Iterable[str], *, insert_missing: bool = True
-) -> set[str]:
-    """Lock these companies' rows until the transaction ends; returns those that are stored.
+) -> None:
+    """Lock these companies' rows until the transaction ends.
 
     Rows that are missing are inserted, also one that an erasure deletes meanwhile. A caller that
     only works with stored data sets `insert_missing` to False: where the row is missing, nothing
     else is stored (`erasure` deletes it last), and no row may be added.
     Inserts come first: a transaction that waits for another's insert holds no locked row.
     """
-    locked: set[str] = set()
     ids = sorted(set(company_ids))
     while ids:
         these = select(companies.c.company_id).where(
@@ -142,9 +140,8 @@ def lock_companies(
             if missing:
                 connection.execute(insert(connection, companies).on_conflict_do_nothing(), missing)
         in_order = these.order_by(companies.c.company_id).with_for_update(key_share=True)
-        locked |= set(connection.execute(in_order).scalars())
+        locked = set(connection.execute(in_order).scalars())
         ids = [company_id for company_id in ids if insert_missing and company_id not in locked]
-    return locked
 
 
 def load_syncs(connection: Connection, keys: Collection[SyncKey]) -> dict[SyncKey, StoredSync]:
@@ -349,19 +346,11 @@ def give_up(
     return True
 
 
-def refresh(connection: Connection, sync_id: str, company_id: str | None, *, now: datetime) -> bool:
-    """Enqueue a fetch of a stored sync; False when there is none.
-
-    Raises Conflict when two companies have a sync of this id and none is named.
-    """
-    statement = select(syncs.c.id, syncs.c.company_id).where(syncs.c.sync_id == sync_id)
-    if company_id is not None:
-        statement = statement.where(syncs.c.company_id == company_id)
-    # locked before the job, as in every writer; a sync that is being erased is not found
-    found = connection.execute(statement.with_for_update(key_share=True)).all()
-    if len(found) > 1:
-        raise Conflict("Two companies have a sync with this ID; pass company_id.")
-    for row in found:
-        jobs.enqueue(connection, "fetch", [(row.id, row.company_id)], now=now)
-        add_log(connection, row.id, LogEntry(now, "refresh", "From the page or the API"))
-    return bool(found)
+def refresh(connection: Connection, sync_pk: int, *, now: datetime) -> bool:
+    """Enqueue a fetch of a stored sync; False when it is erased."""
+    stored = load_sync(connection, sync_pk)  # locked before the job, as in every writer
+    if stored is None:
+        return False
+    jobs.enqueue(connection, "fetch", [(sync_pk, stored.sync.company_id)], now=now)
+    add_log(connection, sync_pk, LogEntry(now, "refresh", "From the page or the API"))
+    return True

@@ -45,6 +45,7 @@ _RECEIVED_AND_REPORTED = {
 }
 _NEVER = datetime.min.replace(tzinfo=UTC)
 T = TypeVar("T", datetime, str)
+Listed = TypeVar("Listed", bound=Sequence[Transaction] | None)
 
 
 class Sync(NamedTuple):
@@ -200,10 +201,21 @@ def apply_event(sync: Sync, event: WebhookEvent) -> Sync:
     if status is not None:
         after = _apply_reported_status(after, status)
     if payload.transactions is not None:
-        key = inline_key(event)
-        if inline_list_wins(after, key):
+        key = _inline_key(event)
+        # the latest of the lists that webhooks carry counts, until Codat has given its own
+        if after.transactions_source != "codat" and (after.transactions_key or "") < key:
             after = with_transactions(after, payload.transactions, source="webhook", key=key)
     return after
+
+
+def apply_event_with_list(
+    sync: Sync, listed: Listed, event: WebhookEvent
+) -> tuple[Sync, Listed | Sequence[Transaction]]:
+    """The sync after one event about it, and its transaction list: `listed`, or the event's own."""
+    after, carried = apply_event(sync, event), event.payload.transactions
+    if carried is None or after.transactions_key == sync.transactions_key:
+        return after, listed
+    return after, carried
 
 
 def _apply_reported_status(sync: Sync, status: SyncStatus) -> Sync:
@@ -271,15 +283,10 @@ def with_transactions(
     )
 
 
-def inline_key(event: WebhookEvent) -> str:
+def _inline_key(event: WebhookEvent) -> str:
     """Orders the lists that webhooks carry: the latest wins, a failure among equals."""
     at = event.payload.generated_at.isoformat() if event.payload.generated_at else ""
     return f"{at}|{int(event.payload.event_type == SYNC_FAILED)}|{event.message_id}"
-
-
-def inline_list_wins(sync: Sync, key: str) -> bool:
-    """True when a webhook's list with this key replaces the one at hand."""
-    return sync.transactions_source != "codat" and (sync.transactions_key or "") < key
 
 
 def reason_to_fetch_again(sync: Sync) -> str | None:

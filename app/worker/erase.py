@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from app import logging as log
 from app.db import erasure
 from app.db.engine import Database
 from app.errors import NotFound
-from app.worker.threads import retry_conflicts
+from app.worker.threads import retry_conflicts, write_blocking
 
 PAUSE_S = 0.02
 
@@ -66,10 +67,7 @@ class Eraser:
 
     def _erase(self, step: str, company_id: str) -> Counter[str]:
         """One small transaction, retried when a worker is writing the same rows."""
-
-        def erase() -> Counter[str]:
-            with self.database.writing() as connection:
-                return erasure.erase(connection, step, company_id)
-
         time.sleep(PAUSE_S)
-        return retry_conflicts(erase)
+        return retry_conflicts(
+            partial(write_blocking, self.database, erasure.erase, step, company_id)
+        )

@@ -13,6 +13,7 @@ has removed, what they reported stays as it is.
 from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
@@ -28,13 +29,11 @@ from app.domain.models import Transaction, WebhookEvent, WebhookPayload
 from app.domain.sync_state import (
     STATUS_FIELDS,
     Sync,
-    apply_event,
-    inline_key,
-    inline_list_wins,
+    apply_event_with_list,
     reason_to_fetch_again,
 )
 from app.domain.transactions import count
-from app.worker.threads import retry_conflicts
+from app.worker.threads import read_blocking, retry_conflicts, write_blocking
 
 REPORTED_FIELDS = (
     *("started_received_at", "failed_received_at", "completed_received_at"),
@@ -108,18 +107,12 @@ class Rebuilder:
         self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call `change` in a transaction, and again after a conflict."""
-
-        def run() -> T:
-            with self.database.writing() as connection:
-                return change(connection, *args, **kwargs)
-
-        return retry_conflicts(run)
+        return retry_conflicts(partial(write_blocking, self.database, change, *args, **kwargs))
 
     def _read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self.database.reading() as connection:
-            return query(connection, *args, **kwargs)
+        return read_blocking(self.database, query, *args, **kwargs)
 
     def _rebuild_events(self, result: RebuildReport) -> set[SyncKey]:
         """Parse bodies again, apply names and connections; returns syncs that have no row."""
@@ -284,9 +277,7 @@ def _replay(
         if not payload.is_sync_event or (payload.company_id, payload.sync_id) != key:
             continue
         event = WebhookEvent(stored.message_id, stored.received_at, payload)
-        if payload.transactions is not None and inline_list_wins(sync, inline_key(event)):
-            transactions = payload.transactions
-        sync = apply_event(sync, event)
+        sync, transactions = apply_event_with_list(sync, transactions, event)
     return sync, transactions
 
 

@@ -5,6 +5,7 @@ database, and repeated after a conflict.
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from app.db.engine import Database
@@ -17,28 +18,34 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def read(
+def read_blocking(
     database: Database, query: Callable[Concatenate[Any, P], T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Call `query` with a connection that reads, and these arguments."""
+    with database.reading() as connection:
+        return query(connection, *args, **kwargs)
 
-    def run() -> T:
-        with database.reading() as connection:
-            return query(connection, *args, **kwargs)
 
-    return await asyncio.to_thread(run)
+def write_blocking(
+    database: Database, change: Callable[Concatenate[Any, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Call `change` with a connection that writes, and these arguments; then commit."""
+    with database.writing() as connection:
+        return change(connection, *args, **kwargs)
+
+
+async def read(
+    database: Database, query: Callable[Concatenate[Any, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Do the same as `read_blocking` in a thread."""
+    return await asyncio.to_thread(partial(read_blocking, database, query, *args, **kwargs))
 
 
 async def write(
     database: Database, change: Callable[Concatenate[Any, P], T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Call `change` with a connection that writes, and these arguments; then commit."""
-
-    def run() -> T:
-        with database.writing() as connection:
-            return change(connection, *args, **kwargs)
-
-    return await asyncio.to_thread(run)
+    """Do the same as `write_blocking` in a thread."""
+    return await asyncio.to_thread(partial(write_blocking, database, change, *args, **kwargs))
 
 
 def retry_conflicts(

@@ -148,6 +148,8 @@ def test_nothing_to_append_takes_no_lock(database: Database) -> None:
         change_feed.append(connection, [])
         if not database.is_sqlite:
             append(database, "s1")
+            assert ids(database) == ["s1"]
+    assert ids(database) == ([] if database.is_sqlite else ["s1"])
 
 
 def test_a_cursor_older_than_retention_is_gone(database: Database) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping, func, select
 
 from app.db import jobs, rate_limit, workers
 from app.db.engine import Database
@@ -285,7 +285,9 @@ def test_writers_of_the_same_jobs_do_not_deadlock(database: Database) -> None:
                     jobs.bury(connection, claimed, "x")
 
     with ThreadPoolExecutor(6) as threads:
-        list(threads.map(work, range(6)))
+        list(threads.map(work, range(6)))  # raises what a writer raised
+    with database.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(table)).scalar() == 40
 
 
 def test_the_leases_of_a_dead_worker_are_freed(database: Database) -> None:

@@ -174,6 +174,7 @@ def test_an_unexpected_error_does_not_end_the_loops(database: Database) -> None:
     deliver_failed(database, ["s0", "s1", "s2"])
     runner = make_runner(database, BrokenCodat(), projector=BrokenFirst(database, Clock()))
     run_until(runner, lambda: sorted(job_states(database)) == ["done", "done", "pending"])
+    assert len(calls) > 1
 
 
 def run_pool(

@@ -18,7 +18,6 @@ from app.settings import is_signing_secret
 MAX_ID_LENGTH = 255
 MAX_SIGNATURE_LENGTH = 4096
 MAX_SIGNATURES = 25
-REJECTION_REASONS = ("missing", "mixed", "malformed", "stale", "mismatch")
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}\Z")
 _HEADERS = {
@@ -56,7 +55,8 @@ class Verifier:
     def verify(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Verified:
         """Verify raw headers (lower-case names) and exactly these bytes.
 
-        Raises SignatureError, and nothing else, with one of `REJECTION_REASONS`.
+        Raises SignatureError, and nothing else. Its text is `missing`, `mixed` or `malformed` (the
+        headers), `stale` (the timestamp) or `mismatch`.
         """
         family, message_id, timestamp, signature = _select_family(headers)
         if not _is_well_formed(message_id, timestamp, signature):

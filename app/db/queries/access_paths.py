@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, UnaryExpression, func, select
+from sqlalchemy import ColumnElement, Connection, Select, UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import CompoundSelect
+
+from app.db.engine import count_up_to
 
 FEW = 10_000
 Rows = Select[Any] | CompoundSelect[Any]
@@ -56,9 +58,7 @@ def rare_condition(
     """The first condition that few rows meet; None if many rows meet each of them."""
     for condition in conditions:
         few = FEW if condition.few is None or sort in condition.sorts else condition.few
-        first = condition.rows.limit(few + 1).subquery()
-        count = select(func.count()).select_from(first)
-        if connection.execute(count).scalar_one() <= few:
+        if count_up_to(connection, few + 1, condition.rows) <= few:
             return condition
     return None
 

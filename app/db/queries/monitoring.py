@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Table, select
 
 from app.db import event_store, jobs, rate_limit, workers
+from app.db.engine import count_up_to
 from app.db.event_store import PendingStats
 from app.db.jobs import JobStats
 from app.db.tables import alerts, webhook_events
@@ -47,5 +48,4 @@ def take_snapshot(connection: Connection, now: datetime) -> Snapshot:
 
 
 def _count(connection: Connection, table: Table, *conditions: ColumnElement[bool]) -> int:
-    first = select(table.c.id).where(*conditions).limit(MAX_COUNTED).subquery()
-    return connection.execute(select(func.count()).select_from(first)).scalar_one()
+    return count_up_to(connection, MAX_COUNTED, select(table.c.id).where(*conditions))

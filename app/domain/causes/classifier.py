@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from app.domain.causes.fingerprint import ALGORITHM_VERSION, fingerprint, normalize
 from app.domain.causes.patterns import Pattern
@@ -45,6 +45,14 @@ class Cause:
     owner: Owner
     next_step: str
     retry_advice: RetryAdvice
+
+
+def describe_cause(key: str, causes: Mapping[str, Cause]) -> dict[str, Any]:
+    """The fields of a cause; of one that is no longer defined only the key, which is its title."""
+    cause = causes.get(key)
+    if cause is None:
+        return dict.fromkeys(Cause.__slots__) | {"key": key, "title": key}
+    return {name: getattr(cause, name) for name in Cause.__slots__}
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,7 @@ def serialize_cause(key: str | None, causes: Causes) -> schemas.Cause | None:
 
 
 def _cause(key: str, causes: Causes) -> object:
-    """The definition of a cause; for a key that the classifier no longer has, the key as title."""
-    unknown = dict.fromkeys(classifier.Cause.__annotations__) | {"key": key, "title": key}
-    return causes.get(key) or SimpleNamespace(**unknown)
+    return SimpleNamespace(**classifier.describe_cause(key, causes))
 
 
 def serialize_sync(record: SyncRecord, causes: Causes) -> schemas.Sync:

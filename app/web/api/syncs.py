@@ -1,6 +1,5 @@
 """Syncs: the list, one sync, its timeline, refresh, retry, statistics."""
 
-from datetime import datetime
 from functools import partial
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from app.db.queries import stats as stats_queries
 from app.db.queries import syncs as queries
 from app.domain.outgoing import recipient_name
 from app.errors import Conflict, NotFound
-from app.settings import Settings
 from app.web.api import schemas
 from app.web.api.csv_export import CSV_CONTENT, csv_response, wants_csv
 from app.web.api.query_params import RangeParams, SyncIdParams, SyncParams, TimelineParams
@@ -96,11 +94,11 @@ def refresh_sync(
 ) -> schemas.RefreshAccepted:
     """Queue a fetch of the sync's status and transactions from Codat. Safe to repeat."""
     with database.writing() as connection:
-        company_id = queries.get_sync(connection, sync_id, params.company_id).sync.company_id
-        if not sync_writer.refresh(connection, sync_id, company_id, now=clock()):
+        record = queries.get_sync(connection, sync_id, params.company_id)
+        if not sync_writer.refresh(connection, record.pk, now=clock()):
             raise NotFound("Sync not found")
     wake_worker()
-    return schemas.RefreshAccepted(company_id=company_id, sync_id=sync_id)
+    return schemas.RefreshAccepted(company_id=record.sync.company_id, sync_id=sync_id)
 
 
 @router.post(
@@ -122,30 +120,19 @@ def retry_sync(
     It has the failed transactions that no later sync has completed. 409 if there are none, or if
     `RETRY_WEBHOOK_URL` is not set. The same request within a minute is sent only once.
     """
-    accepted = request_retry(database, settings, sync_id, params.company_id, clock())
-    wake_worker()
-    return accepted
-
-
-def request_retry(
-    database: Database, settings: Settings, sync_id: str, company_id: str | None, now: datetime
-) -> schemas.RetryAccepted:
-    """Queue a `retry.requested` message with the open failures of a sync, and log it.
-
-    Wake the worker afterwards. Raises NotFound, and Conflict when nothing failed, the company is
-    ambiguous, or `RETRY_WEBHOOK_URL` is not set.
-    """
     if settings.retry_webhook_url is None:
         raise Conflict("Retry is not set up (RETRY_WEBHOOK_URL).")
     recipient = recipient_name("retry", settings.retry_webhook_url.get_secret_value())
+    now = clock()
     with database.writing() as connection:
-        record = queries.get_sync(connection, sync_id, company_id)
+        record = queries.get_sync(connection, sync_id, params.company_id)
         request = outgoing.request_retry(connection, record.pk, record.sync, now, to=recipient)
         noun = "item" if request.transactions == 1 else "items"
         text = f"{request.transactions} failed {noun} ({request.message_id})"
         if request.already_requested:
             text = f"Retry already requested; not sent again ({request.message_id})"
         sync_writer.add_log(connection, record.pk, sync_writer.LogEntry(now, "retry", text))
+    wake_worker()
     return schemas.RetryAccepted(
         company_id=record.sync.company_id,
         sync_id=record.sync.sync_id,
