@@ -1,3 +1,3 @@
 """Receives Codat Sync for Expenses webhooks and shows why each item failed."""
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
