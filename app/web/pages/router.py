@@ -4,7 +4,16 @@ import time
 
 from fastapi import FastAPI
 
-from app.web.pages import causes, companies, events, health, rendering, sign_in, syncs
+from app.web.pages import (
+    causes,
+    companies,
+    events,
+    health,
+    history,
+    rendering,
+    sign_in,
+    syncs,
+)
 from app.web.problems import UNKNOWN_PATH
 
 PREFIXES = (
@@ -17,6 +26,6 @@ def install(app: FastAPI) -> None:
     """Add the pages to the application. Errors below their paths are shown as pages too."""
     app.state.sign_in_throttle = sign_in.Throttle(time.monotonic)
     app.state.problem_shapes |= dict.fromkeys(PREFIXES, rendering.page_problem)
-    for page in (sign_in, health, syncs, companies, causes, events):
+    for page in (sign_in, health, history, syncs, companies, causes, events):
         app.include_router(page.router)
     app.include_router(rendering.static_router)
