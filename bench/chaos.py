@@ -60,6 +60,7 @@ SETTLE_S = 10  # what Codat delivers later, after hours of its retry schedule, i
 RECONCILED_WITHIN_S = 90
 CALLS = {"CODAT_CALLS_PER_MINUTE": "800"}  # what the service allows itself of Codat's thousand
 CALLS_PER_SYNC = 12  # status, list, retries, the final reconciliation
+CALLS_PER_KILL = 20  # status and list of the ten fetches that a worker may have in hand
 
 
 class Replica(NamedTuple):
@@ -152,7 +153,8 @@ class Result:
     def is_within_budget(self) -> bool:
         """Calls to Codat stayed within the stated budget and Codat's own limits."""
         within_limits = self.concurrent_calls <= 10 and self.calls_in_a_minute <= 1000
-        return within_limits and self.calls <= CALLS_PER_SYNC * self.syncs + 100
+        repeated = CALLS_PER_KILL * self.deaths.total()
+        return within_limits and self.calls <= CALLS_PER_SYNC * self.syncs + repeated + 100
 
     @property
     def passed(self) -> bool:
