@@ -9,6 +9,7 @@ import re
 import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -28,6 +30,7 @@ from app.errors import SettingsError
 
 SECRETS_DIR = Path("/run/secrets")
 MIN_API_KEY_LENGTH = 16
+_API_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _URL_SEPARATOR = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
@@ -112,6 +115,50 @@ def _check_signing_secrets(
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key for our own API and pages, and the name of its user in timelines and logs.
+
+    `spellings` are what callers may send: the key, and `name:key` as it is in the setting, so that
+    a key with a colon from before there were names stays valid.
+    """
+
+    name: str | None
+    key: SecretStr = field(repr=False)
+
+    @property
+    def spellings(self) -> tuple[bytes, ...]:
+        """The key as bytes, alone and after its name."""
+        key = self.key.get_secret_value().encode()
+        return (key,) if self.name is None else (key, b"%s:%s" % (self.name.encode(), key))
+
+
+def _read_api_key(entry: str | ApiKey) -> ApiKey:
+    """Read `key` or `name:key`."""
+    if isinstance(entry, ApiKey):
+        return entry
+    before, colon, after = entry.partition(":")
+    name, key = (before.strip(), after.strip()) if colon else ("", entry)
+    if colon and not _API_KEY_NAME.fullmatch(name):
+        raise ValueError(
+            "must have a name of 1 to 32 letters, digits, dots, hyphens or underscores before "
+            "each colon, as in support:KEY; a key without a name must not contain a colon"
+        )
+    if len(key) < MIN_API_KEY_LENGTH:
+        raise ValueError(
+            f"must be keys of at least {MIN_API_KEY_LENGTH} characters, not counting names"
+        )
+    return ApiKey(name or None, SecretStr(key))
+
+
+def _check_api_key_names(keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+    names: dict[str, str | None] = {}
+    for key in keys:
+        if names.setdefault(key.key.get_secret_value(), key.name) != key.name:
+            raise ValueError("must not contain the same key with two names")
+    return keys
+
+
 T = TypeVar("T")
 SecretList = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 UrlList = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_urls)]
@@ -139,12 +186,9 @@ CodatKey = Annotated[
         "must have base64 after `Basic`",
     ),
 ]
-ApiKey = Annotated[
-    SecretStr,
-    _check(
-        lambda value: len(value) >= MIN_API_KEY_LENGTH,
-        f"must be keys of at least {MIN_API_KEY_LENGTH} characters",
-    ),
+ApiKeys = Annotated[
+    SecretList[Annotated[ApiKey, PlainValidator(_read_api_key)]],
+    AfterValidator(_check_api_key_names),
 ]
 Host = Annotated[str, _check(_is_host, "must be an IP address or a host name")]
 WebhookUrl = Annotated[SecretStr, _check(_is_http_url, "must be an http(s) URL")]
@@ -171,7 +215,7 @@ class Settings(BaseSettings):
     codat_webhook_secrets: SecretList[SecretStr] = ()
     codat_api_key: CodatKey | None = None
     codat_base_url: BaseUrl = "https://api.codat.io"
-    api_keys: SecretList[ApiKey] = ()
+    api_keys: ApiKeys = ()
     host: Host = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     worker_in_web: bool = True

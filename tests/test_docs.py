@@ -298,7 +298,9 @@ def test_every_call_exists_with_its_parameters_and_every_path_has_an_example() -
 class FakeCodat:
     """Has a configuration for every company, and starts every sync."""
 
-    async def start(self, _company_id: str, _dataset_ids: Sequence[str]) -> str:
+    async def start(
+        self, _company_id: str, _dataset_ids: Sequence[str], *, actor: str | None
+    ) -> str:
         return "started"
 
     async def get_config(self, company_id: str) -> dict[str, Any]:

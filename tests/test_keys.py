@@ -97,6 +97,18 @@ def test_the_use_of_a_secret_is_shown_and_counted(stage: Stage) -> None:
     assert get(process, "/events/m")
 
 
+def test_a_named_key_is_accepted_alone_and_after_its_name() -> None:
+    """Also as Basic authentication, whose user is then the name."""
+    settings = load_settings(api_keys="support:a-key-of-support-1,billing:a-key-of-billing-1")
+    for sent, name in (
+        (b"a-key-of-support-1", "support"), (b"support:a-key-of-support-1", "support"),
+        (b"billing:a-key-of-billing-1", "billing"), (b"billing:a-key-of-support-1", None),
+        (b"support", None), (b":a-key-of-support-1", None), (b"support:", None),
+    ):  # fmt: skip
+        found = auth.find_key(settings, [sent])
+        assert (found.name if found else None) == name
+
+
 KEYS = ("first-key-of-our-own", "second-key-of-our-own", "third-key-of-our-own")
 
 

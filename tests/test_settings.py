@@ -46,6 +46,19 @@ def test_lists_are_split_at_commas_and_empty_counts_as_not_set(
     assert (settings.port, settings.api_keys) == (8000, ())
 
 
+def test_a_key_may_have_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two keys may share one, while the old one is replaced; colons of the key belong to it."""
+    keys = "support:a-key-of-support-1, support: a-key-of-support-2 ,plain-key-as-before"
+    keys += ",x.Y-z_9:a:b:c-of-our-own-1"
+    found = [
+        (key.name, key.key.get_secret_value()) for key in load(monkeypatch, API_KEYS=keys).api_keys
+    ]
+    assert found == [
+        ("support", "a-key-of-support-1"), ("support", "a-key-of-support-2"),
+        (None, "plain-key-as-before"), ("x.Y-z_9", "a:b:c-of-our-own-1"),
+    ]  # fmt: skip
+
+
 def test_the_environment_wins_over_dotenv_and_dotenv_over_secret_files(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
@@ -79,6 +92,11 @@ def test_the_environment_wins_over_dotenv_and_dotenv_over_secret_files(
         ("CODAT_BASE_URL", "https://me:canary@host"), ("CODAT_BASE_URL", "http://[canary"),
         ("CODAT_API_KEY", "can\nary canary"), ("CODAT_API_KEY", "canar\u00fd"),
         ("DATABASE_URL", "postgresql+canary://u@h/x"), ("API_KEYS", "a-key-of-our-own-1,canary"),
+        ("API_KEYS", "me:canary"), ("API_KEYS", "no spaces:canary-of-enough-length"),
+        ("API_KEYS", ":canary-of-enough-length"), ("API_KEYS", "a/b:canary-of-enough-length"),
+        ("API_KEYS", "n" * 33 + ":canary-of-enough-length"),
+        ("API_KEYS", "a:canary-of-enough-length,b:canary-of-enough-length"),
+        ("API_KEYS", "canary-of-enough-length,b:canary-of-enough-length"),
         ("CODAT_API_KEY", "Bearer canary"), ("CODAT_API_KEY", "Basic canary!!"),
         ("HOST", "canary..host"),
     ],

@@ -72,7 +72,7 @@ def demo_settings(folder: Path, port: int) -> Settings:
         codat_webhook_secrets="whsec_" + b64encode(secrets.token_bytes(32)).decode(),
         codat_api_key=secrets.token_hex(24),
         codat_base_url=f"http://{HOST}:{free_port(port + 1)}",
-        api_keys="demo-" + secrets.token_hex(12),
+        api_keys="demo:demo-" + secrets.token_hex(12),
         host=HOST,
         port=port,
         worker_in_web=True,
@@ -144,7 +144,7 @@ def _is_orphaned(folder: Path) -> bool:
 def greeting(settings: Settings) -> str:
     """What to open, how to sign in, what to try."""
     address = f"http://{settings.host}:{settings.port}"
-    key = settings.api_keys[0].get_secret_value()
+    key = settings.api_keys[0].key.get_secret_value()
     return f"""
   The service is running, and a simulated Codat sends it a busy morning of sample syncs.
 

@@ -6,8 +6,11 @@ import signal
 import sys
 from collections.abc import Callable
 
+from app import logging as log
 from app.cli.terminal import one_line_errors, open_current_database, read_settings
 from app.settings import Settings
+
+_log = log.get(__name__)
 
 
 def serve() -> None:
@@ -26,6 +29,9 @@ def run_server(settings: Settings, on_ready: Callable[[], None] = lambda: None) 
     app = create_app(settings)
     with app.state.database.reading() as connection:
         migrations.check(connection)
+    names = sorted({key.name for key in settings.api_keys if key.name})
+    unnamed = sum(not key.name for key in settings.api_keys)
+    _log.info("API keys loaded", names=names, without_name=unnamed)
     server = Server(app, settings)
     app.state.is_stopping = lambda: server.should_exit  # event streams end before the server does
     on_ready()

@@ -346,11 +346,15 @@ def give_up(
     return True
 
 
-def refresh(connection: Connection, sync_pk: int, *, now: datetime) -> bool:
-    """Enqueue a fetch of a stored sync; False when it is erased."""
+def refresh(connection: Connection, sync_pk: int, *, now: datetime, actor: str | None) -> bool:
+    """Enqueue a fetch of a stored sync; False when it is erased.
+
+    `actor` is the name of the API key of the one who asks; None for a key without a name.
+    """
     stored = load_sync(connection, sync_pk)  # locked before the job, as in every writer
     if stored is None:
         return False
     jobs.enqueue(connection, "fetch", [(sync_pk, stored.sync.company_id)], now=now)
-    add_log(connection, sync_pk, LogEntry(now, "refresh", "From the page or the API"))
+    reason = f"Requested by {actor}" if actor else "From the page or the API"
+    add_log(connection, sync_pk, LogEntry(now, "refresh", reason))
     return True

@@ -6,13 +6,16 @@ import hmac
 from collections.abc import Iterable
 from typing import Annotated
 
-from fastapi import HTTPException, Request, Security
+import structlog
+from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from app.settings import Settings
+from app.settings import ApiKey, Settings
 
 MISSING_KEY = "Missing or invalid API key"
-_BEARER = HTTPBearer(auto_error=False, description="One of the keys in `API_KEYS`.")
+_BEARER = HTTPBearer(
+    auto_error=False, description="One of the keys in `API_KEYS`, without its name."
+)
 _CODAT_STYLE = APIKeyHeader(
     name="Authorization",
     scheme_name="CodatAuthorization",
@@ -26,31 +29,47 @@ async def require_key(
 ) -> None:
     """Raise HTTPException (401) unless the request has one of `API_KEYS` as a Bearer token."""
     candidates = [_to_bytes(credentials.credentials)] if credentials else []
-    if find_key(request.app.state.settings, candidates) is None:
-        raise HTTPException(401, MISSING_KEY, {"WWW-Authenticate": "Bearer"})
+    _require(request, candidates, "Bearer")
 
 
 async def require_codat_key(
     request: Request, header: Annotated[str | None, Security(_CODAT_STYLE)]
 ) -> None:
     """Raise HTTPException (401) unless the request has a key in a form that Codat's SDKs use."""
-    if find_key(request.app.state.settings, _codat_style_keys(header or "")) is None:
-        challenge = 'Basic realm="codat", Bearer'
+    _require(request, _codat_style_keys(header or ""), 'Basic realm="codat", Bearer')
+
+
+def _require(request: Request, candidates: Iterable[bytes], challenge: str) -> None:
+    key = find_key(request.app.state.settings, candidates)
+    if key is None:
         raise HTTPException(401, MISSING_KEY, {"WWW-Authenticate": challenge})
+    set_actor(request, key.name)
 
 
-def api_keys(settings: Settings) -> list[bytes]:
-    """The `API_KEYS` of the settings."""
-    return [key.get_secret_value().encode() for key in settings.api_keys]
+def set_actor(request: Request, name: str | None) -> None:
+    """Set the name of the request's key, for its log lines and for what it writes."""
+    request.state.actor = name
+    if name:
+        structlog.contextvars.bind_contextvars(actor=name)
 
 
-def find_key(settings: Settings, candidates: Iterable[bytes]) -> bytes | None:
+async def _actor(request: Request) -> str | None:
+    actor: str | None = getattr(request.state, "actor", None)
+    return actor
+
+
+ActorDep = Annotated[str | None, Depends(_actor)]
+"""The name of the key of a call of the API; None for a key without a name. Pages have it from the
+session."""
+
+
+def find_key(settings: Settings, candidates: Iterable[bytes]) -> ApiKey | None:
     """The one of `API_KEYS` that is among the candidates; takes equally long for near misses."""
     digests = [hashlib.sha256(candidate).digest() for candidate in candidates]
     found = None
-    for key in api_keys(settings):
-        ours = hashlib.sha256(key).digest()
-        if sum(hmac.compare_digest(ours, digest) for digest in digests):
+    for key in settings.api_keys:
+        ours = [hashlib.sha256(spelling).digest() for spelling in key.spellings]
+        if sum(hmac.compare_digest(mine, sent) for mine in ours for sent in digests):
             found = key
     return found
 

@@ -23,7 +23,7 @@ WakeWorker = Callable[[], None]
 class SyncStarter(Protocol):
     """Starts syncs at Codat, one at a time per company."""
 
-    async def start(self, company_id: str, dataset_ids: Sequence[str]) -> str:
+    async def start(self, company_id: str, dataset_ids: Sequence[str], *, actor: str | None) -> str:
         """Start a sync and return its id. Raises Conflict, BadRequest, NotFound, CodatError."""
 
 

@@ -50,7 +50,7 @@ def check_settings(settings: Settings, problems: Sequence[str] = ()) -> Iterator
             yield Misconfiguration("setting_missing", text, "See .env.example.")
     secrets = [secret.get_secret_value() for secret in settings.codat_webhook_secrets]
     yield from _check_webhook_secrets(secrets)
-    keys = [key.get_secret_value() for key in settings.api_keys]
+    keys = [entry.key.get_secret_value() for entry in settings.api_keys]
     codat_key = settings.codat_api_key
     others = [*secrets, codat_key.get_secret_value()] if codat_key else secrets
     yield from checks.check_api_keys(keys, others)

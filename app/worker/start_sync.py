@@ -44,8 +44,8 @@ class SyncStarter:
     codat: CodatClient
     clock: Callable[[], datetime]
 
-    async def start(self, company_id: str, dataset_ids: Sequence[str]) -> str:
-        """Start a sync and return its id.
+    async def start(self, company_id: str, dataset_ids: Sequence[str], *, actor: str | None) -> str:
+        """Start a sync and return its id; `actor` is the name of the caller's API key.
 
         Raises Conflict while one is in progress or being started, BadRequest when Codat refuses the
         datasets or the company's connections, and what `InteractiveCalls.run` raises.
@@ -55,7 +55,7 @@ class SyncStarter:
             listed = await calls.run(self.codat.list_statuses(company_id))
             await self._require_none_in_progress(company_id, listed)
             sync_id = await calls.run(self._initiate(company_id, dataset_ids, key))
-            await self._record(company_id, sync_id, len(dataset_ids))
+            await self._record(company_id, sync_id, len(dataset_ids), actor)
         return sync_id
 
     @asynccontextmanager
@@ -107,11 +107,14 @@ class SyncStarter:
                 raise BadRequest("company_id", reason) from error
             raise
 
-    async def _record(self, company_id: str, sync_id: str, datasets: int) -> None:
+    async def _record(
+        self, company_id: str, sync_id: str, datasets: int, actor: str | None
+    ) -> None:
         """Store the sync. Codat has started it in any case, so the caller never sees a failure."""
         ids = {"sync_id": sync_id, "company_id": company_id}
         _log.info("sync started", **ids)
         detail = f"{datasets} dataset{'s' if datasets > 1 else ''}"
+        detail += f", requested by {actor}" if actor else ""
         now = self.clock()
         try:
             await write(

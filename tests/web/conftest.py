@@ -37,7 +37,7 @@ class FakeCodat:
             raise self.error
         return self.config
 
-    async def start(self, company_id: str, dataset_ids: list[str]) -> str:
+    async def start(self, company_id: str, dataset_ids: list[str], *, actor: str | None) -> str:
         self.calls += 1
         if self.error:
             raise self.error

@@ -125,7 +125,7 @@ def test_a_company_is_erased_while_a_worker_records_a_result(
     def record() -> object:
         if kind == "refresh":
             with database.writing() as connection:
-                return sync_writer.refresh(connection, fetch_claim.key, now=T0)
+                return sync_writer.refresh(connection, fetch_claim.key, now=T0, actor=None)
         if kind == "fetch":
             return asyncio.run(fetcher.handle(fetch_claim))
         return asyncio.run(dispatcher.handle(message_claim))

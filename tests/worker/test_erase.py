@@ -85,4 +85,4 @@ def test_a_worker_in_the_middle_of_a_fetch_writes_nothing_afterwards(database: D
     assert {asyncio.run(fetcher.handle(claim)) for claim in claims} == {"lost"}
     assert C1 not in str(rows(database))
     with database.writing() as connection:
-        assert not sync_writer.refresh(connection, claims[0].key, now=T0)
+        assert not sync_writer.refresh(connection, claims[0].key, now=T0, actor=None)

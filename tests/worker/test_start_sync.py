@@ -64,18 +64,22 @@ class FakeCodat(CodatClient):
 
 
 def start(
-    database: Database, codat: FakeCodat, datasets: Sequence[str] = ("d1",), **passed: float
+    database: Database,
+    codat: FakeCodat,
+    datasets: Sequence[str] = ("d1",),
+    actor: str | None = None,
+    **passed: float,
 ) -> str:
     clock = Clock(after(**passed))
-    return asyncio.run(SyncStarter(database, codat, clock).start("c1", datasets))
+    return asyncio.run(SyncStarter(database, codat, clock).start("c1", datasets, actor=actor))
 
 
 def test_a_started_sync_is_stored_immediately(database: Database) -> None:
     """Before any webhook, with its company and a timeline entry."""
-    assert start(database, FakeCodat(), ["d1", "d2"]) == "s1"
+    assert start(database, FakeCodat(), ["d1", "d2"], "billing") == "s1"
     row = sync_row(database)
     assert (row["state"], row["outcome"], row["started_at"]) == ("started", "in_progress", T0)
-    assert timeline(database) == [("initiated", "2 datasets")]
+    assert timeline(database) == [("initiated", "2 datasets, requested by billing")]
     assert (count_rows(database, "companies"), count_rows(database, "start_locks")) == (1, 0)
 
 
@@ -117,7 +121,7 @@ def test_two_concurrent_callers_start_one_sync(database: Database) -> None:
 
     async def both() -> list[str | BaseException]:
         starters = [SyncStarter(database, codat, Clock()) for _ in range(2)]
-        starts = [starter.start("c1", ["d1"]) for starter in starters]
+        starts = [starter.start("c1", ["d1"], actor=None) for starter in starters]
         return await asyncio.gather(*starts, return_exceptions=True)
 
     results = asyncio.run(both())

@@ -13,6 +13,7 @@ from app.web.api import schemas
 from app.web.api.query_params import CompanyParams, ConfigParams, NoQuery
 from app.web.api.responses import ApiRoute
 from app.web.api.serializers import serialize_company, serialize_sync
+from app.web.auth import ActorDep
 from app.web.dependencies import CodatDep, DatabaseDep, InteractiveCallsDep, SyncStarterDep
 from app.web.path_params import Id
 from app.web.problems import documented
@@ -81,6 +82,7 @@ def get_last_successful_sync(
 async def start_sync(
     starter: SyncStarterDep,
     response: Response,
+    actor: ActorDep,
     company_id: Id,
     body: schemas.StartSyncRequest,
     _params: NoQuery,
@@ -91,7 +93,7 @@ async def start_sync(
     the same datasets are started only once.
     """
     dataset_ids = list(dict.fromkeys(str(dataset_id) for dataset_id in body.dataset_ids))
-    sync_id = await starter.start(company_id, dataset_ids)
+    sync_id = await starter.start(company_id, dataset_ids, actor=actor)
     response.headers["Location"] = f"/api/v1/syncs/{quote(sync_id, safe='')}"
     return schemas.SyncStarted(sync_id=sync_id)
 

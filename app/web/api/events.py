@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from app import logging
 from app.db import event_store
 from app.db.queries import events as queries
 from app.web.api import schemas
@@ -14,6 +15,7 @@ from app.web.dependencies import DatabaseDep, MetricsDep, WakeWorkerDep
 from app.web.path_params import Id
 from app.web.problems import documented
 
+_log = logging.get(__name__)
 router = APIRouter(tags=["Webhooks"], route_class=ApiRoute)
 
 
@@ -63,6 +65,8 @@ def replay_event(
         event_store.mark_pending(connection, message_id)
         record = queries.get_event(connection, message_id)
     wake_worker()
+    ids = {"message_id": message_id, "sync_id": record.sync_id, "company_id": record.company_id}
+    _log.info("replay requested", **ids)
     return schemas.Event.model_validate(record)
 
 

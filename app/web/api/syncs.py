@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from app import logging
 from app.db import outgoing, sync_writer
 from app.db.engine import Database
 from app.db.queries import events as event_queries
@@ -17,6 +18,7 @@ from app.web.api.csv_export import CSV_CONTENT, csv_response, wants_csv
 from app.web.api.query_params import RangeParams, SyncIdParams, SyncParams, TimelineParams
 from app.web.api.responses import ApiRoute
 from app.web.api.serializers import serialize_stats, serialize_sync
+from app.web.auth import ActorDep
 from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
 from app.web.path_params import Id
 from app.web.problems import documented
@@ -24,6 +26,7 @@ from app.web.problems import documented
 ONE_SYNC = documented(401, 404, 409, 422, 503)
 SyncIdQuery = Annotated[SyncIdParams, Query()]
 
+_log = logging.get(__name__)
 router = APIRouter(tags=["Syncs"], route_class=ApiRoute)
 
 
@@ -89,16 +92,19 @@ def refresh_sync(
     database: DatabaseDep,
     clock: ClockDep,
     wake_worker: WakeWorkerDep,
+    actor: ActorDep,
     sync_id: Id,
     params: SyncIdQuery,
 ) -> schemas.RefreshAccepted:
     """Queue a fetch of the sync's status and transactions from Codat. Safe to repeat."""
     with database.writing() as connection:
         record = queries.get_sync(connection, sync_id, params.company_id)
-        if not sync_writer.refresh(connection, record.pk, now=clock()):
+        if not sync_writer.refresh(connection, record.pk, now=clock(), actor=actor):
             raise NotFound("Sync not found")
     wake_worker()
-    return schemas.RefreshAccepted(company_id=record.sync.company_id, sync_id=sync_id)
+    company_id = record.sync.company_id
+    _log.info("refresh requested", sync_id=sync_id, company_id=company_id)
+    return schemas.RefreshAccepted(company_id=company_id, sync_id=sync_id)
 
 
 @router.post(
@@ -112,6 +118,7 @@ def retry_sync(
     settings: SettingsDep,
     clock: ClockDep,
     wake_worker: WakeWorkerDep,
+    actor: ActorDep,
     sync_id: Id,
     params: SyncIdQuery,
 ) -> schemas.RetryAccepted:
@@ -128,11 +135,15 @@ def retry_sync(
         record = queries.get_sync(connection, sync_id, params.company_id)
         request = outgoing.request_retry(connection, record.pk, record.sync, now, to=recipient)
         noun = "item" if request.transactions == 1 else "items"
-        text = f"{request.transactions} failed {noun} ({request.message_id})"
+        text = f"{request.transactions} failed {noun}"
         if request.already_requested:
-            text = f"Retry already requested; not sent again ({request.message_id})"
-        sync_writer.add_log(connection, record.pk, sync_writer.LogEntry(now, "retry", text))
+            text = "Retry already requested; not sent again"
+        by = f", requested by {actor}" if actor else ""
+        entry = sync_writer.LogEntry(now, "retry", f"{text}{by} ({request.message_id})")
+        sync_writer.add_log(connection, record.pk, entry)
     wake_worker()
+    ids = {"sync_id": sync_id, "company_id": record.sync.company_id}
+    _log.info("retry requested", **ids, message_id=request.message_id)
     return schemas.RetryAccepted(
         company_id=record.sync.company_id,
         sync_id=record.sync.sync_id,

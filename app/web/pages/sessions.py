@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, quote
 
 from fastapi import Depends, HTTPException, Request, Response
 
-from app.settings import Settings
-from app.web.auth import api_keys, find_key
+from app.settings import ApiKey, Settings
+from app.web.auth import find_key, set_actor
 
 COOKIE = "sync_health"
 LIFETIME = timedelta(hours=12)
@@ -25,32 +25,35 @@ MAX_FORM_FIELDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A signed-in user; `csrf` is the token that their forms must carry."""
+    """A signed-in user: the name of their key, and the token that their forms must carry."""
 
+    actor: str | None
     csrf: str
 
 
 def create_session(settings: Settings, api_key: str, now: datetime) -> str | None:
     """The cookie of a new session, or None if `api_key` is not one of `API_KEYS`."""
-    key = find_key(settings, [api_key.encode("utf-8", "replace")])
-    if key is None:
+    found = find_key(settings, [api_key.encode("utf-8", "replace")])
+    if found is None:
         return None
     claims = f"{int((now + LIFETIME).timestamp())}.{secrets.token_urlsafe(18)}"
-    return f"{claims}.{_sign(key, 'session', claims)}"
+    return f"{claims}.{_sign(found, 'session', claims)}"
 
 
 def read_session(settings: Settings, cookie: str, now: datetime) -> Session | None:
     """The session of this cookie; None if it is not signed by one of our keys, or has expired."""
     claims, _, signature = cookie.rpartition(".")
-    for key in api_keys(settings):
+    for key in settings.api_keys:
         if _equal(_sign(key, "session", claims), signature):
-            expires = int(claims.partition(".")[0])
-            return Session(_sign(key, "form", cookie)) if expires > now.timestamp() else None
+            is_valid = int(claims.partition(".")[0]) > now.timestamp()
+            return Session(key.name, _sign(key, "form", cookie)) if is_valid else None
     return None
 
 
-def _sign(key: bytes, purpose: str, text: str) -> str:
-    derived = hmac.digest(key, f"sync-health {purpose}".encode(), "sha256")
+def _sign(key: ApiKey, purpose: str, text: str) -> str:
+    derived = hmac.digest(
+        key.key.get_secret_value().encode(), f"sync-health {purpose}".encode(), "sha256"
+    )
     return hmac.new(derived, text.encode("utf-8", "replace"), "sha256").hexdigest()
 
 
@@ -72,6 +75,7 @@ async def _require_session(request: Request) -> Session:
         address = f"{path}?{request.url.query}" if request.url.query else path
         target = "/sign-in" if address == "/" else f"/sign-in?next={quote(address, safe='/')}"
         raise HTTPException(303, "Sign in first", {"Location": target})
+    set_actor(request, session.actor)
     return session
 
 

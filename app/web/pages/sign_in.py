@@ -7,12 +7,14 @@ from math import ceil
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from app import logging
 from app.web.pages.labels import counted
 from app.web.pages.rendering import PageRoute, render_page
 from app.web.pages.sessions import (
     Form,
     create_session,
     local_address,
+    read_session,
     require_own_form,
     session_of,
     set_session_cookie,
@@ -22,6 +24,7 @@ MAX_FAILURES = 8
 FAILURE_WINDOW_S = 300.0
 MAX_ADDRESSES = 10_000
 
+_log = logging.get(__name__)
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
@@ -80,8 +83,11 @@ async def post_sign_in(request: Request, form: Form) -> Response:
     cookie = create_session(state.settings, form.get("key", "").strip(), state.clock())
     if cookie is None:
         throttle.record_failure(address)
+        _log.warning("sign-in failed", client=address)
         return render_page(request, "sign_in.html", 403, target=target, error="Invalid API key.")
     throttle.reset(address)
+    session = read_session(state.settings, cookie, state.clock())
+    _log.info("signed in", actor=session.actor if session else None, client=address)
     response = RedirectResponse(target, 303)
     set_session_cookie(request, response, cookie)
     return response

@@ -99,11 +99,16 @@ def get_json(page: SignedInPage, sync_id: Id, params: api.SyncIdQuery) -> schema
 
 @router.post("/syncs/{sync_id}/refresh")
 def post_refresh(
-    database: DatabaseDep, clock: ClockDep, wake_worker: WakeWorkerDep, sync_id: Id, form: OwnForm
+    database: DatabaseDep,
+    clock: ClockDep,
+    wake_worker: WakeWorkerDep,
+    session: SignedIn,
+    sync_id: Id,
+    form: OwnForm,
 ) -> Response:
     """Queue a fetch of the sync from Codat, and show its page again."""
     params = _which_company(form)
-    accepted = api.refresh_sync(database, clock, wake_worker, sync_id, params)
+    accepted = api.refresh_sync(database, clock, wake_worker, session.actor, sync_id, params)
     return _back_to(sync_id, accepted.company_id, "refresh")
 
 
@@ -113,12 +118,15 @@ def post_retry(
     settings: SettingsDep,
     clock: ClockDep,
     wake_worker: WakeWorkerDep,
+    session: SignedIn,
     sync_id: Id,
     form: OwnForm,
 ) -> Response:
     """Request a retry of the failed items, and show the sync's page again."""
     params = _which_company(form)
-    accepted = api.retry_sync(database, settings, clock, wake_worker, sync_id, params)
+    accepted = api.retry_sync(
+        database, settings, clock, wake_worker, session.actor, sync_id, params
+    )
     notice = "repeated" if accepted.already_requested else f"retry:{accepted.transactions}"
     return _back_to(sync_id, accepted.company_id, notice)
 

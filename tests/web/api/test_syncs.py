@@ -1,13 +1,16 @@
 """Syncs: their fields, lists, filters, ETags, refresh."""
 
+import json
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app import logging
 from app.db import rate_limit
-from tests.web.store import T0, Store, after, completed_row, failed_row
+from app.settings import load_settings
+from tests.web.store import KEY, T0, Store, after, completed_row, failed_row
 
 V1 = "/api/v1"
 FIELDS = {
@@ -73,6 +76,32 @@ def test_during_a_pause_the_next_attempt_is_at_its_end(store: Store, client: Tes
     with store.database.writing() as connection:
         rate_limit.resume(connection, after(minutes=1))
     assert next_attempts() == [("2026-01-01T09:00:00Z", None), later]
+
+
+@pytest.mark.usefixtures("restored_logging")
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [(f"support:{KEY}", "Requested by support"), (KEY, "From the page or the API")],
+)
+def test_the_timeline_and_the_log_name_the_key(
+    store: Store,
+    app: FastAPI,
+    client: TestClient,
+    capsys: pytest.CaptureFixture[str],
+    keys: str,
+    reason: str,
+) -> None:
+    app.state.settings = load_settings(api_keys=keys)
+    store.failed()
+    logging.configure("info", "json")
+    assert client.post(f"{V1}/syncs/s1/refresh").status_code == 202
+    timeline = client.get(f"{V1}/syncs/s1/timeline").json()["items"]
+    assert [(entry["kind"], entry["reason"]) for entry in timeline] == [("refresh", reason)]
+    lines = capsys.readouterr().err
+    (line,) = [json.loads(text) for text in lines.splitlines() if "refresh requested" in text]
+    assert line["sync_id"] == "s1"
+    assert line.get("actor") == ("support" if keys != KEY else None)
+    assert KEY not in lines
 
 
 def test_a_sync_that_failed_as_a_whole_has_a_cause(store: Store, client: TestClient) -> None:

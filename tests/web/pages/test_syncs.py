@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from tests.web.pages.html import form_token, links, read, text
-from tests.web.store import T0, Store, after, completed_row, failed_row
+from app.settings import load_settings
+from tests.web.pages.html import form_token, links, read, sign_in, text
+from tests.web.store import KEY, T0, Store, after, completed_row, failed_row
 
 WRAPPED = (
     "An error occurred in a downstream service. Correlation ID: "
@@ -225,3 +226,23 @@ def test_retry_is_offered_where_it_can_work(store: Store, app: FastAPI, user: Te
     refused = user.post("/syncs/s2/retry", data={"csrf": token})
     assert refused.status_code == 409
     assert "Nothing to retry" in text(refused.text)
+
+
+def test_the_timeline_names_the_key_of_the_session(store: Store, app: FastAPI) -> None:
+    """Each session has the name of the key that it was started with."""
+    store.failed()
+    retry = {
+        "retry_webhook_url": "https://retry.test/hook",
+        "notify_signing_secret": "whsec_" + "A" * 40,
+    }
+    app.state.settings = load_settings(api_keys=f"billing:{KEY}-2,support:{KEY}", **retry)
+    with TestClient(app) as user:
+        sign_in(user)
+        token = form_token(user)
+        for action in ("refresh", "retry", "retry"):
+            assert user.post(f"/syncs/s1/{action}", data={"csrf": token}).status_code == 200
+        shown = read(user, "/syncs/s1")
+    assert "Refresh requested Requested by support" in shown
+    assert "Retry requested 1 failed item, requested by support (" in shown
+    assert "Retry already requested; not sent again, requested by support (" in shown
+    assert "billing" not in shown
