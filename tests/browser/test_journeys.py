@@ -1,6 +1,7 @@
 """What support staff do on the pages, with scripts and without."""
 
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -74,12 +75,50 @@ def test_times_are_local_with_scripts_and_utc_without(visit: Visit) -> None:
     plain = visit("/syncs/failed-one", java_script_enabled=False)
     expect(plain.locator("dl.facts time").first).to_contain_text("UTC")
     expect(plain.get_by_text("Times and days: UTC.")).to_be_visible()
-    local = visit("/syncs/failed-one", timezone_id="Asia/Tokyo", locale="en-GB")
+    local = visit("/syncs/failed-one", timezone_id="Asia/Tokyo")
     time = local.locator("dl.facts time").first
     at = datetime.fromisoformat(time.get_attribute("datetime") or "")
     expect(time).to_contain_text(f"{(at + timedelta(hours=9)):%H:%M:%S}")
     assert "UTC" in (time.get_attribute("title") or "")
-    expect(local.get_by_text("Times: your time zone")).to_be_visible()
+    expect(local.get_by_text("Times and days: Asia/Tokyo (GMT+9).")).to_be_visible()
+
+
+def test_a_filter_finds_the_days_of_the_reader(visit: Visit, site: Site) -> None:
+    late = datetime(2026, 11, 30, 12, 59, tzinfo=UTC)  # 23:59 in Sydney
+    site.store.company("sydney", "Harbour Lane")
+    for sync_id, at in (("on-30", late), ("on-1", late + timedelta(minutes=1))):
+        site.store.failed(sync_id, "sydney", at=at, reported_ended_at=at)
+    page = visit("/?company_id=sydney", timezone_id="Australia/Sydney")
+    for label in ("From", "To"):
+        page.get_by_label(label, exact=True).fill("2026-11-30")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.get_by_role("link", name="on-30")).to_be_visible()
+    expect(page.get_by_role("link", name="on-1", exact=True)).to_have_count(0)
+    query = parse_qs(urlsplit(page.url).query)
+    days = {"from": ["2026-11-30"], "to": ["2026-11-30"], "tz": ["Australia/Sydney"]}
+    assert query == {"company_id": ["sydney"], **days}
+    for script in (True, False):  # the address means the same to a reader elsewhere
+        other = visit(page.url, timezone_id="Europe/Paris", java_script_enabled=script)
+        expect(other.get_by_role("link", name="on-30")).to_be_visible()
+        expect(other.get_by_role("link", name="on-1", exact=True)).to_have_count(0)
+        expect(other.get_by_text("Times and days: Australia/Sydney")).to_be_visible()
+
+
+def test_recent_times_are_relative_with_the_exact_time_on_hover(visit: Visit, site: Site) -> None:
+    now = datetime.now(UTC)
+    for minutes in (5, 200, 3000):
+        at = now - timedelta(minutes=minutes)
+        site.store.failed(f"ended-{minutes}", "recent", at=at, reported_ended_at=at)
+    page = visit("/?company_id=recent", timezone_id="Asia/Tokyo")
+    times = page.locator("table.cards tbody time")
+    exact = now - timedelta(minutes=5) + timedelta(hours=9)
+    shown = {time.inner_text(): time.get_attribute("title") or "" for time in times.all()}
+    assert {"5 min ago", "3 h ago"} <= set(shown)
+    assert f"{exact.day} {exact:%b %Y}" in shown["5 min ago"]
+    assert f"{exact:%H:%M}:" in shown["5 min ago"]
+    assert any(
+        title.startswith(text.split(",")[0]) for text, title in shown.items() if "ago" not in text
+    )
 
 
 def test_an_open_page_refreshes_and_leaves_the_form_alone(visit: Visit, site: Site) -> None:

@@ -6,7 +6,7 @@ is exclusive, but a date in `to` includes that whole day.
 
 import re
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -225,7 +225,7 @@ class ConfigParams(NoParams):
     download: bool = Field(default=False, description="Set to true for a file download.")
 
 
-def first_day(now: datetime, days: int = DEFAULT_DAYS) -> datetime:
-    """Midnight UTC at the start of the last `days` days, today included."""
-    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight - timedelta(days=days - 1)
+def first_day(now: datetime, days: int = DEFAULT_DAYS, zone: tzinfo = UTC) -> datetime:
+    """The start of the last `days` days in this time zone, today included."""
+    first = now.astimezone(zone).date() - timedelta(days=days - 1)
+    return datetime.combine(first, datetime.min.time(), zone).astimezone(UTC)

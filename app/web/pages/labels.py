@@ -6,7 +6,7 @@ Codat's own answers prove. Lists of titles begin with what needs attention.
 
 import re
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from typing import Literal
 
 from app.domain.status_codes import STATUS_TEXTS, status_text
@@ -104,14 +104,23 @@ def short_id(text: str) -> str:
     return text if len(text) <= 12 else f"{text[:4]}…{text[-4:]}"
 
 
-def long_time(at: datetime) -> str:
-    """A UTC time with seconds."""
-    return f"{at.day} {at:%b %Y, %H:%M:%S} UTC"
+def long_time(at: datetime, zone: tzinfo) -> str:
+    """A time with seconds and the abbreviation of its zone."""
+    local = at.astimezone(zone)
+    return f"{local.day} {local:%b %Y, %H:%M:%S %Z}"
 
 
-def short_time(at: datetime, now: datetime) -> str:
-    """A UTC time for tables; the year only where it is not the current one."""
-    return f"{at.day} {at:%b, %H:%M}" if at.year == now.year else f"{at.day} {at:%b %Y, %H:%M}"
+def short_time(at: datetime, now: datetime, zone: tzinfo) -> str:
+    """A time for tables; the year only where it is not the current one."""
+    local = at.astimezone(zone)
+    is_this_year = local.year == now.astimezone(zone).year
+    return f"{local.day} {local:%b, %H:%M}" if is_this_year else f"{local.day} {local:%b %Y, %H:%M}"
+
+
+def zone_name(zone: tzinfo, now: datetime) -> str:
+    """Return `UTC`, `Australia/Sydney (AEDT)`."""
+    name = str(zone)
+    return name if name == "UTC" else f"{name} ({now.astimezone(zone):%Z})"
 
 
 def days(first: date, last: date) -> str:

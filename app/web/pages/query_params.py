@@ -1,9 +1,13 @@
 """The addresses of the pages: links, parameters that have a value, and errors in them."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlencode
+from zoneinfo import ZoneInfo
 
 from fastapi import Request
 
@@ -30,13 +34,14 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "timeline": ("Timeline page", _FIRST_PAGE),
     "show": ("Webhooks", "use unreadable, unknown, ok, or all"),
     "format": ("Format", "use csv or json"),
+    "tz": ("Time zone", "use a name such as Australia/Sydney"),
 }  # fmt: skip
 """The parameters of all pages: the name on the page, and which values are allowed."""
 
 
 def describe_error(name: str, reason: str) -> str:
     """What is wrong with a parameter, and which values are allowed."""
-    if name not in _FIELDS or "not a parameter" in reason:
+    if name not in _FIELDS or ("not a parameter" in reason and name != "tz"):
         return f"Unknown parameter: {name}"
     if name == "to" and "after from" in reason:
         return "“To” must not be before “From”."
@@ -81,16 +86,75 @@ class PageAddress:
         return not self.params.keys().isdisjoint(names)
 
 
-def has_value(part: bytes) -> bool:
+def _has_value(part: bytes) -> bool:
     """True unless a part of a query string is empty: forms send their empty fields too."""
     return bool(unquote_to_bytes(part.partition(b"=")[2].replace(b"+", b" ")).strip())
+
+
+def without_empty_params(request: Request) -> str | None:
+    """The address without the empty fields of a form; None if it has none."""
+    query: bytes = request.scope["query_string"]
+    parts = query.split(b"&")
+    filled = [part for part in parts if _has_value(part)]
+    if request.method != "GET" or not query or filled == parts:
+        return None
+    return page_address(request).path + (
+        f"?{b'&'.join(filled).decode('latin-1')}" if filled else ""
+    )
+
+
+def prepare_query(request: Request) -> None:
+    """Turn the days in the query of a page into times.
+
+    `tz` is the time zone of the days in `from` and `to`. No route has to know it: the days become
+    UTC times and `tz` is removed. An unknown zone stays, as an unknown parameter.
+    """
+    params = request.query_params
+    request.scope["page_params"] = params.multi_items()
+    zone = _zone(params.get("tz", ""))
+    if zone:
+        pairs = [
+            (name, _start_of_day(value, zone, 1 if name == "to" else 0))
+            if name in ("from", "to")
+            else (name, value)
+            for name, value in params.multi_items()
+            if name != "tz"
+        ]
+        request.scope["query_string"] = urlencode(pairs).encode()
+
+
+def _zone(name: str) -> tzinfo | None:
+    """The time zone with this name; None if there is none."""
+    if name == "UTC":
+        return UTC
+    with suppress(ValueError, OSError):  # a key error of zoneinfo is a KeyError
+        if re.fullmatch(r"[A-Za-z][\w+/-]{1,60}", name):
+            with suppress(KeyError):
+                return ZoneInfo(name)
+    return None
+
+
+def _start_of_day(text: str, zone: tzinfo, days: int) -> str:
+    """The UTC time at which this day begins in the zone, or `days` later; other text as it is."""
+    with suppress(ValueError, OverflowError):
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            day = date.fromisoformat(text) + timedelta(days=days)
+            at = datetime.combine(day, time.min, zone).astimezone(UTC)
+            return at.isoformat().replace("+00:00", "Z")
+    return text
+
+
+def page_zone(request: Request) -> tzinfo:
+    """The time zone of a page: that of its address, else UTC."""
+    params = dict(request.scope.get("page_params", ()))
+    return _zone(params.get("tz", "")) or UTC
 
 
 def page_address(request: Request) -> PageAddress:
     """The address of this request, without empty parameters."""
     raw = (request.scope.get("raw_path") or b"/").split(b"?")[0].decode("latin-1")
     params: dict[str, list[str]] = {}
-    for name, value in request.query_params.multi_items():
+    for name, value in request.scope.get("page_params", request.query_params.multi_items()):
         if value.strip():
             params.setdefault(name, []).append(value)
     return PageAddress(raw, params)

@@ -6,12 +6,13 @@ Text becomes HTML only in templates, which always escape it.
 import hashlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import tzinfo
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -23,7 +24,14 @@ from app.web.api.responses import ApiRoute
 from app.web.api.serializers import Causes
 from app.web.dependencies import Clock
 from app.web.pages import labels, presenters
-from app.web.pages.query_params import describe_error, has_value, page_address, path
+from app.web.pages.query_params import (
+    describe_error,
+    page_address,
+    page_zone,
+    path,
+    prepare_query,
+    without_empty_params,
+)
 from app.web.pages.sessions import SignedIn, session_of
 from app.web.problems import Fault
 
@@ -53,7 +61,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"long_time": labels.long_time, "thousands": "{:,}".format}
+_TEMPLATES.filters |= {"thousands": "{:,}".format}
 _TEMPLATES.globals |= {
     "labels": labels,
     "counted": labels.counted,
@@ -77,16 +85,17 @@ async def get_static(request: Request, name: str) -> Response:
 
 
 class PageRoute(ApiRoute):
-    """A route that ignores empty parameters and whose responses carry the headers of a page."""
+    """A route whose query is that of a page, and whose responses carry the headers of a page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, with the headers added to its response."""
         handle = super().get_route_handler()
 
         async def handle_page(request: Request) -> Response:
-            request.scope["query_string"] = b"&".join(
-                part for part in request.scope["query_string"].split(b"&") if has_value(part)
-            )
+            if clean := without_empty_params(request):
+                return _with_page_headers(RedirectResponse(clean, 303))
+            prepare_query(request)
+            request = Request(request.scope, request.receive)
             return _with_page_headers(await handle(request))
 
         return handle_page
@@ -110,6 +119,7 @@ def render_page(
         address=page_address(request),
         session=session_of(request),
         now=request.app.state.clock(),
+        zone=page_zone(request),
         version=request.app.version,
         **context,
     )
@@ -123,6 +133,11 @@ class Page:
     request: Request
     database: Database
     clock: Clock
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of the days in the address; UTC if it names none."""
+        return page_zone(self.request)
 
     @property
     def causes(self) -> Causes:

@@ -1,6 +1,7 @@
 """Sync health: totals, alerts, search, filters, sorting, paging, and the CSV."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from fastapi.testclient import TestClient
@@ -78,6 +79,49 @@ def test_the_history_is_filtered(morning: Store, user: TestClient, query: str, f
     html = user.get(f"/?{query}").text
     assert set(sync_ids(html)) == set(found.split())
     assert ("No syncs match." in html) is (not found)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("from=2025-12-31&to=2025-12-31&tz=America/Los_Angeles", "early"),
+        ("from=2026-01-01&to=2026-01-01&tz=Australia/Sydney", "early late"),
+        ("from=2026-01-02&tz=Australia/Sydney", "later"),
+        ("to=2025-12-31&tz=Asia/Kathmandu", ""),
+        ("from=2026-01-01&to=2026-01-01", "early late later"),
+        ("from=2026-01-01&to=2026-01-01&tz=UTC", "early late later"),
+        ("from=2026-01-01T12:00:00Z&tz=Australia/Sydney", "late later"),
+    ],
+)
+def test_days_are_those_of_the_zone_in_the_address(
+    store: Store, user: TestClient, query: str, found: str
+) -> None:
+    store.failed("early", at=datetime(2026, 1, 1, 7, tzinfo=UTC))  # 18:00 in Sydney
+    store.failed("late", at=datetime(2026, 1, 1, 12, 59, 59, tzinfo=UTC))
+    store.failed("later", at=datetime(2026, 1, 1, 13, tzinfo=UTC))  # midnight in Sydney
+    html = user.get(f"/?{query}").text
+    assert set(sync_ids(html)) == set(found.split())
+    (link,) = links(html, "/syncs.csv")
+    assert read_csv(user, link, "sync_id") == set(found.split())
+    assert all("tz=" in link for link in links(html, "sort=")) == ("tz=" in query)
+
+
+def test_a_page_shows_times_in_the_zone_of_its_address(store: Store, user: TestClient) -> None:
+    pk = store.failed()
+    store.log(pk, "x", at=T0)
+    assert "Times and days: UTC." in user.get("/").text
+    html = user.get("/?from=2026-01-01&tz=Australia/Sydney").text
+    assert "Times and days: Australia/Sydney (AEDT)." in html
+    assert '<html lang="en" data-zone="Australia/Sydney">' in html
+    assert "1 Jan 2026, 20:00:00 AEDT" in read(user, "/syncs/s1?tz=Australia/Sydney")
+    for zone in ("Mars/Base", "../etc/passwd", "x" * 300, "/", "Australia"):
+        assert "Time zone: use a name such as Australia/Sydney." in read(user, f"/?tz={zone}", 422)
+
+
+def test_empty_fields_of_a_form_leave_the_address(morning: Store, user: TestClient) -> None:
+    response = user.get("/?q=&from=&outcome=failed&outcome=unknown&to=%20", follow_redirects=False)
+    assert response.status_code == 303
+    assert response.headers["location"] == "/?outcome=failed&outcome=unknown"
 
 
 def test_a_search_says_whether_an_expense_is_in_the_books(morning: Store, user: TestClient) -> None:
