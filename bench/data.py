@@ -28,6 +28,7 @@ from app.db.tables import (
     webhook_events,
 )
 from app.domain.models import Transaction
+from app.domain.names import fold_name
 from app.domain.sync_state import Sync
 from app.domain.transactions import count
 
@@ -104,7 +105,7 @@ class Generator:
         """The rows of all companies."""
         return [
             {"company_id": company, "name": company_name(n),
-             "name_folded": company_name(n).casefold(), "name_as_of": self._until,
+             "name_folded": fold_name(company_name(n)), "name_as_of": self._until,
              "platform": "Xero", "connection_state": "Linked"}
             for n, company in enumerate(self._companies)
         ]  # fmt: skip

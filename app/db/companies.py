@@ -17,6 +17,7 @@ from app.db.many_rows import Insert, insert_many, insert_statement, is_any_of
 from app.db.sync_writer import lock_companies
 from app.db.tables import companies, connections
 from app.domain.models import Company, PlatformConnection, WebhookEvent
+from app.domain.names import fold_name
 
 DELETED = "Deleted"
 _DELETED_EVENT = "connection.deleted"
@@ -69,7 +70,7 @@ def _record_names(
         if name:
             latest[company_id] = max((as_of, name), latest.get(company_id, (as_of, name)))
     rows = [
-        {"company_id": key, "name": name, "name_folded": name.casefold(), "name_as_of": as_of}
+        {"company_id": key, "name": name, "name_folded": fold_name(name), "name_as_of": as_of}
         for key, (as_of, name) in sorted(latest.items())
     ]
     insert_many(connection, companies, rows, _or_replace_name)

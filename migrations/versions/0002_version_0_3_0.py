@@ -1,5 +1,10 @@
 """Schema of version 0.3.0: additions only, so that 0.2.0 keeps running beside it."""
 
+import sqlalchemy as sa
+from alembic import op
+
+from app.domain.names import fold_name
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -8,3 +13,21 @@ depends_on = None
 
 def upgrade() -> None:
     """Add what version 0.3.0 needs."""
+    _fold_names_again()
+
+
+def _fold_names_again() -> None:
+    """Names are found without accents and punctuation; 0.2.0 folded their case only."""
+    companies = sa.table(
+        "companies", sa.column("company_id"), sa.column("name"), sa.column("name_folded")
+    )
+    connection = op.get_bind()
+    names = connection.execute(
+        sa.select(companies.c.company_id, companies.c.name).where(companies.c.name.is_not(None))
+    )
+    rows = [{"company": row.company_id, "folded": fold_name(row.name)} for row in names]
+    if rows:
+        of_company = companies.c.company_id == sa.bindparam("company")
+        connection.execute(
+            sa.update(companies).where(of_company).values(name_folded=sa.bindparam("folded")), rows
+        )

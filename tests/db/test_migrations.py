@@ -3,15 +3,16 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select, text
 
 from app.db import migrations
 from app.db.engine import open_database
-from app.db.tables import metadata
+from app.db.tables import companies, metadata
 from app.errors import DatabaseUnavailable, SchemaError
 
 
@@ -56,3 +57,23 @@ def test_an_unreachable_database_is_one_clear_error() -> None:
     database = open_database("postgresql://nobody@127.0.0.1:1/nothing")
     with pytest.raises(DatabaseUnavailable):
         migrations.migrate(database)
+
+
+def test_names_of_0_2_0_are_folded_again(empty_database_url: str) -> None:
+    """It folded their case only, so that they were not found without accents."""
+    database = open_database(empty_database_url)
+    config = Config()
+    config.set_main_option("script_location", str(migrations.MIGRATIONS))
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text("INSERT INTO companies (company_id, name, name_folded) VALUES ('c1', :name, 'x')"),
+            {"name": "Müller, Søn & Co."},
+        )
+        connection.execute(text("INSERT INTO companies (company_id) VALUES ('c2')"))
+    assert migrations.migrate(database) == ("0001", migrations.head())
+    with database.reading() as connection:
+        folded = connection.execute(select(companies.c.company_id, companies.c.name_folded)).all()
+    assert sorted(map(tuple, folded)) == [("c1", "muller son & co"), ("c2", None)]
+    database.close()

@@ -9,6 +9,7 @@ from app.db.engine import Database
 from app.db.sync_writer import LogEntry, SyncWrite, add_log, lock_companies, write_syncs
 from app.db.tables import companies, jobs, webhook_events
 from app.domain.models import Transaction
+from app.domain.names import fold_name
 from app.domain.sync_state import Sync
 from app.domain.transactions import count
 
@@ -43,7 +44,7 @@ class Store:
 
     def company(self, company_id: str = "c1", name: str | None = None, **fields: Any) -> None:
         """Store a company."""
-        folded = name.casefold() if name is not None else None
+        folded = fold_name(name) if name is not None else None
         with self.database.writing() as connection:
             lock_companies(connection, [company_id])
             connection.execute(

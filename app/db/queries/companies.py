@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, ScalarSelect, Select, func, or_, select
 
 from app.db.pagination import Order, Page, read_page
-from app.db.queries.search import name_starts_with
+from app.db.queries.search import find_ids, has_name
 from app.db.queries.syncs import SyncRecord, syncs_by_pk
 from app.db.tables import companies, failed_transactions, syncs
 from app.errors import NotFound
@@ -60,11 +60,12 @@ def list_companies(
 ) -> Page[CompanyRecord]:
     """One page of companies by name, those without a name last.
 
-    `q` is an id or the beginning of a name. Raises BadRequest naming `cursor`.
+    `q` is an id, its beginning, or words of a name. Raises BadRequest naming `cursor`.
     """
     statement = _COMPANY
     if q is not None:
-        statement = statement.where(or_(companies.c.company_id == q, name_starts_with(q)))
+        ids = find_ids(connection, q, companies.c.company_id).get(companies.c.company_id, [])
+        statement = statement.where(or_(companies.c.company_id.in_(ids), has_name(q)))
     page = read_page(connection, statement, _BY_NAME, cursor=cursor, limit=limit)
     return Page(_records(connection, page.items), page.next)
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from app.db import rate_limit
 from app.db.pagination import Order, Page, read_page
 from app.db.queries.access_paths import Condition, clauses, make_condition, rare_condition
-from app.db.queries.search import find, has_transaction
+from app.db.queries.search import find, has_transaction, is_one_of
 from app.db.sync_rows import to_sync
 from app.db.tables import companies, jobs, rate_limit_pauses, syncs, transactions
 from app.domain.sync_state import ErrorsState, JobState, Outcome, Sync, errors_state
@@ -176,7 +176,7 @@ def _conditions(connection: Connection, criteria: SyncFilter) -> list[Condition]
     if criteria.status_codes:
         is_ordered = len(criteria.status_codes) == 1
         add(
-            partial(_is_one_of, criteria.status_codes),
+            partial(is_one_of, values=criteria.status_codes),
             syncs.c.status_code,
             sorts={"updated_at", "status_code"} if is_ordered else set(),
         )
@@ -184,7 +184,7 @@ def _conditions(connection: Connection, criteria: SyncFilter) -> list[Condition]
     for outcomes in filter(None, (criteria.outcomes, sorted(implied))):
         is_ordered = len(outcomes) == 1
         add(
-            partial(_is_one_of, outcomes),
+            partial(is_one_of, values=outcomes),
             syncs.c.outcome,
             sorts={"updated_at"} if is_ordered else set(),
         )
@@ -211,11 +211,6 @@ def company_and_time(
     if wanted_company is not None:
         conditions.append(company_id == wanted_company)
     return and_(*conditions)
-
-
-def _is_one_of(values: Sequence[Any], column: ColumnElement[Any]) -> ColumnElement[bool]:
-    """An equality where possible: it keeps the order of an index, which IN does not."""
-    return column == values[0] if len(values) == 1 else column.in_(values)
 
 
 def _cause_condition(key: str) -> Condition:

@@ -125,12 +125,13 @@ def list_transactions(
     if criteria.cause is not None:
         conditions.append(transactions.c.cause_key == criteria.cause)
     if criteria.q is not None:
+        q = criteria.q.strip()
         texts = (
             transactions.c.transaction_id,
             transactions.c.message,
             transactions.c.correlation_id,
         )
-        conditions.append(or_(*(text.icontains(criteria.q, autoescape=True) for text in texts)))
+        conditions.append(or_(*(text.icontains(q, autoescape=True) for text in texts)))
     page = read_page(connection, _ROW.where(*conditions), _IN_SYNC, cursor=cursor, limit=limit)
     return Page(_records(connection, page.items), page.next)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -55,6 +56,12 @@ def _parse_time(value: Any, *, end_of_day: bool) -> datetime:
         raise PydanticCustomError("time", "must be a date or an RFC 3339 time") from None
 
 
+def _reject_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be blank")
+    return text
+
+
 _TIME_SCHEMA = WithJsonSchema(
     {
         "type": "string",
@@ -65,14 +72,12 @@ _TIME_SCHEMA = WithJsonSchema(
 From = Annotated[datetime, BeforeValidator(partial(_parse_time, end_of_day=False)), _TIME_SCHEMA]
 To = Annotated[datetime, BeforeValidator(partial(_parse_time, end_of_day=True)), _TIME_SCHEMA]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000), REJECT_NUL, NO_NUL_PATTERN]
-SearchText = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=1000, strip_whitespace=True),
-    REJECT_NUL,
-    NO_NUL_PATTERN,
-]
+SearchText = Annotated[Text, AfterValidator(_reject_blank)]
 StatusCode = Annotated[int, Field(ge=0, le=2**31 - 1)]
-_Q = "A sync, company, transaction or correlation ID, or the beginning of a company name."
+_Q = (
+    "A sync, company, transaction or correlation ID, or at least its first 8 characters; or words "
+    "of a company name. Each may be the beginning of a word; case and accents do not matter."
+)
 _CAUSE_KEY = "The key of a cause, see `/causes`."
 
 
@@ -199,7 +204,8 @@ class CompanyParams(PageParams):
     """Filters for companies."""
 
     q: SearchText | None = Field(
-        None, description="A company ID, or the beginning of a company name."
+        None,
+        description="A company ID, or at least its first 8 characters; or words of a company name.",
     )
 
 

@@ -1,7 +1,6 @@
 """Lists of syncs: sort orders, pages, filters, search; the latest syncs of a company."""
 
 import random
-import uuid
 from datetime import datetime
 from typing import Any, get_args
 
@@ -169,38 +168,6 @@ def test_a_cause_selects_syncs_by_their_transactions_or_their_own(store: Store) 
     assert found(store.database, cause="unclassified") == ["f1", "f2"]
     assert found(store.database, cause=whole) == ["f3"]
     assert found(store.database, cause="never_seen") == []
-
-
-def test_search_finds_ids_and_beginnings_of_names(store: Store) -> None:
-    """One of the four ids, or a name in any case. A wildcard is an ordinary character."""
-    store.company("c1", "Ring & Sons 100%")
-    store.company("c2", "Toft stores")
-    correlation_id = uuid.uuid4().hex
-    message = f"It failed. Correlation ID: {correlation_id}"
-    store.failed("s1", "c1", rows=(failed_row("t9", message),))
-    store.completed("s2", "c2")
-    for q in ("s1", "c1", "t9", correlation_id, "RING", "ring & sons 100%"):
-        assert found(store.database, q=q) == ["s1"], q
-    for q in ("sons", "s", "r%", "t", "_ing", "%"):
-        assert found(store.database, q=q) == (["s2"] if q == "t" else []), q
-
-
-def test_search_finds_an_id_in_capitals(store: Store) -> None:
-    """Other systems show the same id in capitals; an id that is stored in capitals is found too."""
-    small, large = str(uuid.uuid4()), str(uuid.uuid4()).upper()
-    transaction_id = str(uuid.uuid4())
-    store.failed(small, rows=(failed_row(transaction_id),))
-    store.completed(large)
-    for q, sync_id in ((small.upper(), small), (transaction_id.upper(), small), (large, large)):
-        assert found(store.database, q=q) == [sync_id]
-
-
-def test_search_finds_many_companies(store: Store) -> None:
-    """A short prefix may match more companies than a list of ids should have."""
-    for n in range(60):
-        store.company(f"c{n}", f"Shop {n}")
-        store.sync(f"s{n}", f"c{n}")
-    assert len(found(store.database, q="shop")) == 60
 
 
 def test_the_last_successful_sync_is_proved_and_newest(store: Store) -> None:

@@ -1,0 +1,29 @@
+"""The form in which names of companies are compared."""
+
+import pytest
+
+from app.domain.names import fold_name
+
+
+@pytest.mark.parametrize(
+    ("name", "folded"),
+    [
+        ("Ærø Møbler A/S", "aero mobler a s"),
+        ("Cafe\u0301 du\u00a0Nord", "cafe du nord"),  # decomposed, no-break space
+        ("Café  du \t Nord ", "cafe du nord"),
+        ("STRAẞE & Größe", "strasse & grosse"),
+        ("O’Brien’s “Best” Ltd.", "obriens best ltd"),
+        ("Smith-Jones (UK), Inc.", "smith jones uk inc"),
+        ("Ａｃｍｅ ﬁlms™", "acme films"),  # full width, ligature
+        ("Ac\u00adme\u200b", "acme"),
+        ("İstanbul Kırtasiye", "istanbul kirtasiye"),
+        ("東京 株式会社", "東京 株式会社"),
+        ("H&M 100%", "h&m 100%"),
+        ("– / –", "– / –"),
+        ("", ""),
+    ],
+)
+def test_a_name_is_folded_to_what_people_type(name: str, folded: str) -> None:
+    """Folding twice changes nothing."""
+    assert fold_name(name) == folded
+    assert fold_name(folded) == folded
