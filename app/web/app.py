@@ -28,6 +28,7 @@ from app.web.codat_api import routes as codat_api
 from app.web.dependencies import Clock, InteractiveCalls, SyncStarter, WakeWorker
 from app.web.http_limits import BodyBudget, BodyLimit
 from app.web.metrics import Metrics
+from app.web.openapi_texts import INTRODUCTION
 from app.web.pages import router as pages
 from app.web.request_context import RequestContext
 from app.web.webhooks import WebhookEndpoint
@@ -74,6 +75,7 @@ def create_app(
     app = Application(
         title=TITLE,
         version=VERSION,
+        description=INTRODUCTION,
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=None,  # `app.web.openapi` serves both

@@ -14,9 +14,10 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 from starlette.staticfiles import StaticFiles
 
+from app.web.openapi_texts import TAGS, TEXTS
 from app.web.problems import MEDIA_TYPE, Problem, extend_openapi
 
 EXAMPLES = Path(__file__).parent / "openapi_examples.json"
@@ -39,6 +40,7 @@ _WEBHOOK_HEADERS = {
     "webhook-signature": "`v1,` and the signature in base64. Several are separated by spaces.",
 }
 _WEBHOOK_BODY = {
+    "title": "WebhookBody",
     "type": "object",
     "additionalProperties": True,
     "description": "Any of Codat's events, in the older or the newer form. Stored unchanged.",
@@ -79,6 +81,7 @@ def install(app: FastAPI) -> None:
     """Serve the description and the page. All other routes must have been added."""
     extend_openapi(app, _add_webhook_endpoint)
     extend_openapi(app, _add_examples)
+    extend_openapi(app, _describe)
 
     @cache
     def description() -> bytes:
@@ -94,23 +97,30 @@ def install(app: FastAPI) -> None:
 
 def _add_webhook_endpoint(description: dict[str, Any]) -> None:
     """Describe the endpoint, which stands in front of FastAPI and is no route of it."""
+    members = Problem.model_json_schema()["properties"]
+    names = ("type", "title", "status")
+    description["components"]["schemas"] |= {
+        "WebhookProblem": {
+            "title": "WebhookProblem",
+            "description": "Why a delivery is not stored.",
+            "type": "object",
+            "required": list(names),
+            "properties": {name: members[name] for name in names},
+        },
+        "WebhookBody": _WEBHOOK_BODY,
+    }
     calls = {method: _webhook_call(method) for method in ("post", "put")}
     description["paths"].setdefault(WEBHOOK_PATH, calls)
 
 
 def _webhook_call(method: str) -> dict[str, Any]:
-    members = Problem.model_json_schema()["properties"]
-    names = ("type", "title", "status")
-    problem = {
-        "type": "object",
-        "required": list(names),
-        "properties": {name: members[name] for name in names},
-    }
     responses: dict[str, dict[str, Any]] = {}
     for status, text in _WEBHOOK_RESPONSES.items():
         responses[str(status)] = {"description": text}
         if status >= 400:
-            responses[str(status)]["content"] = {MEDIA_TYPE: {"schema": problem}}
+            responses[str(status)]["content"] = {
+                MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/WebhookProblem"}}
+            }
     responses["405"]["headers"] = {"Allow": {"schema": {"type": "string"}}}
     responses["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return {
@@ -133,7 +143,9 @@ def _webhook_call(method: str) -> dict[str, Any]:
         ],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _WEBHOOK_BODY}},
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/WebhookBody"}}
+            },
         },
         "responses": responses,
     }
@@ -149,3 +161,27 @@ def _add_examples(description: dict[str, Any]) -> None:
                 if example is not None and content and status.startswith("2"):
                     content["example"] = example
     description["components"]["schemas"]["Problem"]["examples"] = [examples["problem"]]
+
+
+def _describe(description: dict[str, Any]) -> None:
+    """Add what is the same everywhere: tags, and the texts of fields and parameters."""
+    description["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    for schema in description["components"]["schemas"].values():
+        for name, member in schema.get("properties", {}).items():
+            if "description" not in member:
+                member["description"] = TEXTS[to_snake(name).strip("_")]
+    for calls in description["paths"].values():
+        for call in calls.values():
+            for parameter in call.get("parameters", []):
+                if "description" not in parameter:
+                    parameter["description"] = TEXTS[to_snake(parameter["name"])]
+                parameter["schema"].pop("description", None)
+                _drop_null(parameter["schema"])
+
+
+def _drop_null(schema: dict[str, Any]) -> None:
+    """A parameter is left out, never null: generated clients need not offer that."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema |= kinds[0]

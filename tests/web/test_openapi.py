@@ -6,15 +6,21 @@ After a change of a response, make the examples again and look at the difference
 """
 
 import asyncio
+import importlib
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic.alias_generators import to_snake
 
 from app.bootstrap import create_app
 from app.db import alerts, workers
@@ -24,10 +30,11 @@ from app.domain.webhook_loss import Finding
 from app.settings import load_settings
 from app.web import openapi
 from app.web.openapi import EXAMPLES
+from app.web.openapi_texts import TAGS, TEXTS
 from tests.conftest import NewDatabase
 from tests.factories import deliver
 from tests.processes import API_KEY, SECRET
-from tests.web.store import KEY, NOW, T0, Store, after, completed_row
+from tests.web.store import BEARER, KEY, NOW, T0, Store, after, completed_row
 
 WEBHOOKS = "/webhooks/codat"
 COMPANY = "0498e921-9b53-4396-a412-4f2f5983b0a2"
@@ -72,9 +79,15 @@ def service(new_database: NewDatabase) -> Iterator[FastAPI]:
 
 
 @pytest.fixture(scope="module")
-def operations(service: FastAPI) -> list[tuple[str, dict[str, Any]]]:
+def description(service: FastAPI) -> dict[str, Any]:
+    """The whole description."""
+    described: dict[str, Any] = call(service, "GET", "/openapi.json").json()
+    return described
+
+
+@pytest.fixture(scope="module")
+def operations(description: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The path and the description of every call."""
-    description = call(service, "GET", "/openapi.json").json()
     return [
         (path, operation)
         for path, methods in description["paths"].items()
@@ -176,10 +189,31 @@ def test_the_webhook_endpoint_is_described_with_every_response(
         assert "content" not in operation["responses"]["204"]
 
 
+def test_calls_fields_and_parameters_are_described(
+    description: dict[str, Any], operations: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """`_describe` raises for a name without a text; here, that no text is left over."""
+    assert {"Authentication", "Paging", "Errors", "Idempotency"} <= set(
+        re.findall(r"\*\*(\w+)", description["info"]["description"])
+    )
+    for _, operation in operations:
+        assert operation["summary"]
+        assert operation["operationId"] in {"livez", "readyz"} or operation["description"]
+    named = [
+        *(item for schema in description["components"]["schemas"].values()
+          for item in schema.get("properties", {}).items()),
+        *((parameter["name"], parameter) for _, operation in operations
+          for parameter in operation.get("parameters", [])),
+    ]  # fmt: skip
+    assert all(member["description"] for _, member in named)
+    assert set(TEXTS) <= {to_snake(name).strip("_") for name, _ in named}
+
+
 def test_calls_have_one_tag_and_names_for_methods(
     operations: list[tuple[str, dict[str, Any]]],
 ) -> None:
     """Generated clients use the names."""
+    assert {operation["tags"][0] for _, operation in operations} == set(TAGS)
     names = [operation["operationId"] for _, operation in operations]
     assert len(names) == len(set(names))
     assert {"listSyncs", "getCause", "codatGetSync", "readyz"} <= set(names)
@@ -210,10 +244,53 @@ def test_the_webhook_endpoint_responds_as_described(
     service: FastAPI, method: str, body: bytes, status: int
 ) -> None:
     """Status, media type, members, headers."""
-    described = service.openapi()["paths"][WEBHOOKS]["post"]["responses"][str(status)]
+    description = service.openapi()
+    described = description["paths"][WEBHOOKS]["post"]["responses"][str(status)]
     answer = call(service, method, WEBHOOKS, body)
     assert answer.status_code == status
     assert list(described["content"]) == [answer.headers["content-type"]]
-    schema = described["content"]["application/problem+json"]["schema"]
+    reference = described["content"]["application/problem+json"]["schema"]["$ref"]
+    schema = description["components"]["schemas"][reference.rpartition("/")[2]]
     assert set(answer.json()) == set(schema["required"])
     assert set(described.get("headers", {})) <= {name.title() for name in answer.headers}
+
+
+def test_a_generated_client_lists_ten_syncs(
+    app: FastAPI,
+    store: Store,
+    description: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every schema is understood, and what it returns has types."""
+    for number in range(12):
+        store.failed(f"s{number:02}", rows=(completed_row(),), updated_at=after(minutes=number))
+    document, package = tmp_path / "openapi.json", tmp_path / "receiver_client"
+    document.write_text(json.dumps(description))
+    (tmp_path / "config.yml").write_text("post_hooks: []")
+    generated = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("openapi-python-client")), "generate"),
+            *("--path", str(document), "--output-path", str(package), "--meta", "none"),
+            *("--config", str(tmp_path / "config.yml"), "--fail-on-warning"),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert generated.returncode == 0, generated.stdout + generated.stderr
+
+    monkeypatch.syspath_prepend(tmp_path)
+    list_syncs = importlib.import_module("receiver_client.api.syncs.list_syncs")
+    names = importlib.import_module("receiver_client.models")
+    made = importlib.import_module("receiver_client").AuthenticatedClient("http://us", KEY)
+    made.set_async_httpx_client(
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://us", headers=BEARER)
+    )
+    wanted = {"state": [names.State.FAILED], "sort": names.Sort.UPDATED_AT_ASCENDING, "limit": 10}
+    first = asyncio.run(list_syncs.asyncio(client=made, **wanted))
+    rest = asyncio.run(list_syncs.asyncio(client=made, **wanted, cursor=first.next_))
+    found = [*first.items, *rest.items]
+    assert [len(first.items), rest.next_] == [10, None]
+    assert [sync.sync_id for sync in found] == [f"s{number:02}" for number in range(12)]
+    assert {(sync.outcome, sync.updated_at.tzinfo is None) for sync in found} == {
+        (names.Outcome.FAILED, False)
+    }

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from fastapi import Query
 from pydantic import (
@@ -23,19 +23,26 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from app.db.pagination import MAX_CURSOR_LENGTH
 from app.db.queries.causes import CauseFilter
 from app.db.queries.syncs import MAX_LIMIT
-from app.domain.models import ParseStatus
-from app.domain.sync_state import Outcome, State
+from app.web.api.schemas import Outcome, ParseStatus, State
 from app.web.path_params import NO_NUL_PATTERN, REJECT_NUL
 
-Sort = Literal[
+_SORTS = Literal[
     "-updated_at", "updated_at", "-started_at", "started_at", "-finished_at", "finished_at",
     "-company_id", "company_id", "-status_code", "status_code",
 ]  # fmt: skip
-Format = Literal["json", "csv"]
+_SORT_NAMES = [  # of the constants in generated clients; an extension that generators know
+    f"{sort.lstrip('-')}_{'descending' if sort.startswith('-') else 'ascending'}".upper()
+    for sort in get_args(_SORTS)
+]
+Sort = TypeAliasType(
+    "Sort", Annotated[_SORTS, Field(json_schema_extra={"x-enum-varnames": _SORT_NAMES})]
+)
+Format = TypeAliasType("Format", Literal["json", "csv"])
 Filter = TypeVar("Filter")
 DEFAULT_LIMIT = 50
 DEFAULT_DAYS = 30
@@ -65,7 +72,7 @@ def _reject_blank(text: str) -> str:
 _TIME_SCHEMA = WithJsonSchema(
     {
         "type": "string",
-        "anyOf": [{"format": "date"}, {"format": "date-time"}],
+        "format": "date-time",  # a date is accepted, too; clients get one type
         "examples": ["2026-01-31", "2026-01-31T09:00:00Z"],
     }
 )

@@ -10,13 +10,23 @@ from typing import Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
-from app.domain.causes.classifier import Owner, RetryAdvice
-from app.domain.models import ParseStatus
-from app.domain.sync_state import ErrorsState, Outcome, State
-from app.domain.transactions import TransactionClass
+from app.domain import models, sync_state, transactions
+from app.domain.causes import classifier
 
 MAX_DATASETS = 500
+
+# Named types get a name of their own in `/openapi.json`, and so in generated clients.
+State = TypeAliasType("State", sync_state.State)
+Outcome = TypeAliasType("Outcome", sync_state.Outcome)
+ErrorsState = TypeAliasType("ErrorsState", sync_state.ErrorsState)
+TransactionClass = TypeAliasType("TransactionClass", transactions.TransactionClass)
+ParseStatus = TypeAliasType("ParseStatus", models.ParseStatus)
+Owner = TypeAliasType("Owner", classifier.Owner)
+RetryAdvice = TypeAliasType("RetryAdvice", classifier.RetryAdvice)
+ChangeKind = TypeAliasType("ChangeKind", Literal["sync", "transaction"])
+BodyEncoding = TypeAliasType("BodyEncoding", Literal["utf-8", "base64"])
 
 
 class Schema(BaseModel):
@@ -330,14 +340,14 @@ class EventWithBody(Event):
     """A stored webhook and its raw body, which is null once retention has removed it."""
 
     body: str | None
-    body_encoding: Literal["utf-8", "base64"] | None
+    body_encoding: BodyEncoding | None
 
 
-class SyncState(SyncFields):
+class ChangedSync(SyncFields):
     """A sync after a change."""
 
 
-class TransactionState(Schema):
+class ChangedTransaction(Schema):
     """One row of a transaction after a change."""
 
     integration_type: str | None
@@ -351,13 +361,13 @@ class Change(Schema):
     """A change of a sync or of a transaction in a sync."""
 
     cursor: str = Field(description="The value of `after` for the changes after this one.")
-    kind: Literal["sync", "transaction"]
+    kind: ChangeKind
     company_id: str
     sync_id: str
     transaction_id: str | None
     at: datetime
-    sync: SyncState | None = Field(description="The new state of a sync.")
-    rows: list[TransactionState] | None = Field(
+    sync: ChangedSync | None = Field(description="The new state of a sync.")
+    rows: list[ChangedTransaction] | None = Field(
         description="All rows that the transaction now has in this sync. "
         "Empty when Codat no longer lists it."
     )

@@ -153,9 +153,9 @@ def serialize_change(change: StoredChange, causes: Causes) -> schemas.Change:
     sync = rows = None
     if change.kind == "sync":
         cause = serialize_cause(change.payload.get("cause_key"), causes)
-        sync = _from_payload(schemas.SyncState, {**change.payload, "cause": cause})
+        sync = _from_payload(schemas.ChangedSync, {**change.payload, "cause": cause})
     else:
-        rows = [_from_payload(schemas.TransactionState, row) for row in change.payload["rows"]]
+        rows = [_from_payload(schemas.ChangedTransaction, row) for row in change.payload["rows"]]
     return _make(schemas.Change, change, sync=sync, rows=rows)
 
 

@@ -16,7 +16,7 @@ from app.errors import DatabaseUnavailable
 from app.settings import load_settings
 from app.web.api import changes as change_routes
 from app.web.api.changes import Batch, follow
-from app.web.api.schemas import SyncState
+from app.web.api.schemas import ChangedSync
 from tests.processes import SECRET
 from tests.web.store import KEY, T0, Store, after, completed_row, failed_row
 
@@ -45,7 +45,7 @@ def test_a_sync_in_the_feed_has_the_fields_of_the_api(store: Store, client: Test
     store.sync("s1", code=4040, error_message="Company c1 is gone")
     state = client.get("/api/v1/changes").json()["items"][0]["sync"]
     sync = client.get("/api/v1/syncs/s1").json()
-    assert state == {name: sync[name] for name in SyncState.model_fields}
+    assert state == {name: sync[name] for name in ChangedSync.model_fields}
     assert state["cause"]["key"] == "disconnected"
 
 
