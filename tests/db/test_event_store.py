@@ -57,6 +57,11 @@ def test_an_event_is_stored_with_its_bytes(database: Database) -> None:
     assert (row["processed_at"], row["parse_status"], row["event_type"]) == (None, None, None)
 
 
+def test_an_empty_body_is_stored_as_empty(database: Database) -> None:
+    assert run(database, store_all(received("m1", body=b""))) == [True]
+    assert event_row(database, "m1")["body"] == b""
+
+
 def test_events_that_wait_together_share_a_commit(database: Database) -> None:
     batches: list[int] = []
     stored: list[bool] = []

@@ -1,5 +1,6 @@
 """The projector: stored events become syncs, in any order, any number of times, side by side."""
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -41,6 +42,28 @@ from tests.factories import (
     transaction_rows,
 )
 from tests.worker.fakes import job_of
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"eventType": "expenses.sync.renamed", "payload": {"syncId": "s9"}},
+        {"eventType": "x", "payload": {"referenceCompany": {"id": "c9", "name": "Nine"}}},
+        {"RuleType": "New", "CompanyName": "Nine", "Data": {"name": "Nine"}},
+        {"syncStatusCode": 7777, "syncId": "s9"},
+        {"generatedDate": "2026-01-01T09:00:00Z"},
+    ],
+)
+def test_an_event_of_an_unknown_type_creates_no_company(
+    database: Database, body: dict[str, Any]
+) -> None:
+    add_event(database, "m1", json.dumps({"companyId": "c9"} | body).encode())
+    for _ in range(2):
+        assert project(database) == 1
+        assert count_rows(database, "companies") == 0
+        with database.writing() as connection:
+            event_store.mark_pending(connection, "m1")
+    assert event_row(database, "m1")["parse_status"] == "unknown"
 
 
 def test_an_event_becomes_a_sync_with_a_fetch_job_and_a_timeline_entry(database: Database) -> None:

@@ -64,6 +64,19 @@ def test_a_replay_makes_the_event_pending_again(
     assert len(app.state.wakes) == 1
 
 
+def test_an_event_with_an_empty_body_is_shown_and_replayed(
+    store: Store, client: TestClient
+) -> None:
+    add_event(store.database, "m1", b"")
+    project(store.database)
+    event = client.get(f"{V1}/m1?body=true").json()
+    assert (event["body"], event["body_encoding"], event["parse_status"]) == (
+        *("", "utf-8"),
+        "unreadable",
+    )
+    assert client.post(f"{V1}/m1/replay").status_code == 202
+
+
 def test_the_use_of_secrets_is_shown_without_the_secrets(app: FastAPI, client: TestClient) -> None:
     app.state.metrics.secret_matched(1, after(hours=1))
     assert client.get("/api/v1/webhook-secrets").json() == {
