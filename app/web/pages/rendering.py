@@ -24,6 +24,7 @@ from app.web.api.responses import ApiRoute
 from app.web.api.serializers import Causes
 from app.web.dependencies import Clock
 from app.web.pages import labels, presenters
+from app.web.pages.notices import clear_notice, read_notice
 from app.web.pages.query_params import (
     describe_error,
     page_address,
@@ -32,7 +33,7 @@ from app.web.pages.query_params import (
     prepare_query,
     without_empty_params,
 )
-from app.web.pages.sessions import SignedIn, session_of
+from app.web.pages.sessions import SignedIn, page_of_form, session_of
 from app.web.problems import Fault
 
 FOLDER = Path(__file__).parent
@@ -115,15 +116,20 @@ def render_page(
     **context: Any,
 ) -> HTMLResponse:
     """Render a template as a page. All templates get the variables below besides `context`."""
+    session, notice = session_of(request), read_notice(request)
     html = _TEMPLATES.get_template(template).render(
         address=page_address(request),
-        session=session_of(request),
+        session=session,
+        notice=notice,
         now=request.app.state.clock(),
         zone=page_zone(request),
         version=request.app.version,
         **context,
     )
-    return HTMLResponse(html, status, headers)
+    response = HTMLResponse(html, status, headers)
+    if notice and session:
+        clear_notice(response)
+    return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,8 @@ def page_problem(request: Request, fault: Fault) -> Response:
     title, text = _title_and_text(request, fault)
     wrong = [describe_error(parameter.name, parameter.reason) for parameter in fault.wrong]
     context = {"title": title, "text": text, "wrong": wrong, "fault": fault}
+    if fault.status == 403:
+        context["back"] = page_of_form(request)
     page = render_page(request, "problem.html", fault.status, headers, **context)
     return _with_page_headers(page)
 

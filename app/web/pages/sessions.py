@@ -10,12 +10,14 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
 
 from app.settings import ApiKey, Settings
 from app.web.auth import find_key, set_actor
+from app.web.pages.notices import expired_notice
+from app.web.pages.query_params import page_address
 
 COOKIE = "sync_health"
 LIFETIME = timedelta(hours=12)
@@ -68,15 +70,31 @@ def session_of(request: Request) -> Session | None:
 
 
 async def _require_session(request: Request) -> Session:
-    """The session; without one, redirect to the sign-in page, which leads back here."""
+    """The session; without one, redirect to the sign-in page, which leads back here.
+
+    From a form it leads to the page of the form, which then says that nothing was carried out.
+    """
     session = session_of(request)
     if session is None:
-        path = (request.scope.get("raw_path") or b"").split(b"?")[0].decode("latin-1")
-        address = f"{path}?{request.url.query}" if request.url.query else path
+        place, headers = page_address(request), {}
+        address = place.path
+        if request.url.query:
+            address += f"?{request.url.query}"
+        if request.method == "POST":
+            action, _, _ = place.path[::-1].partition("/")
+            address, headers = page_of_form(request), expired_notice(action[::-1])
         target = "/sign-in" if address == "/" else f"/sign-in?next={quote(address, safe='/')}"
-        raise HTTPException(303, "Sign in first", {"Location": target})
+        raise HTTPException(303, "Sign in first", {"Location": target, **headers})
     set_actor(request, session.actor)
     return session
+
+
+def page_of_form(request: Request) -> str:
+    """The address of the page from which a form was sent: as the browser says, else its parent."""
+    referrer = urlsplit(request.headers.get("referer", ""))
+    if referrer.path and referrer.netloc == request.url.netloc:
+        return local_address(referrer._replace(scheme="", netloc="", fragment="").geturl())
+    return page_address(request).path.rpartition("/")[0] or "/"
 
 
 async def read_form(request: Request) -> dict[str, str]:

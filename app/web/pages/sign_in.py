@@ -11,6 +11,7 @@ from app import logging
 from app.web.pages.labels import counted
 from app.web.pages.rendering import PageRoute, render_page
 from app.web.pages.sessions import (
+    COOKIE,
     Form,
     create_session,
     local_address,
@@ -65,7 +66,19 @@ async def get_sign_in(request: Request) -> Response:
     target = local_address(request.query_params.get("next", "/"))
     if session_of(request):
         return RedirectResponse(target, 303)
-    return render_page(request, "sign_in.html", target=target, error=None)
+    return _render(request, target)
+
+
+def _render(
+    request: Request,
+    target: str,
+    error: str | None = None,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    is_expired = COOKIE in request.cookies
+    context = {"target": target, "error": error, "is_expired": is_expired}
+    return render_page(request, "sign_in.html", status, headers, **context)
 
 
 @router.post("/sign-in")
@@ -79,12 +92,12 @@ async def post_sign_in(request: Request, form: Form) -> Response:
     if wait := throttle.wait_seconds(address):
         error = f"Too many failed attempts. Try again in {counted(wait // 60 + 1, 'minute')}."
         headers = {"Retry-After": str(wait)}
-        return render_page(request, "sign_in.html", 429, headers, target=target, error=error)
+        return _render(request, target, error, 429, headers)
     cookie = create_session(state.settings, form.get("key", "").strip(), state.clock())
     if cookie is None:
         throttle.record_failure(address)
         _log.warning("sign-in failed", client=address)
-        return render_page(request, "sign_in.html", 403, target=target, error="Invalid API key.")
+        return _render(request, target, "Invalid API key.", 403)
     throttle.reset(address)
     session = read_session(state.settings, cookie, state.clock())
     _log.info("signed in", actor=session.actor if session else None, client=address)

@@ -15,7 +15,7 @@ from app.web.api import syncs as api
 from app.web.api.query_params import SyncIdParams, Text, TransactionParams
 from app.web.api.serializers import serialize_cause, serialize_transaction
 from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
-from app.web.pages.labels import counted
+from app.web.pages.notices import set_notice
 from app.web.pages.presenters import present_sync
 from app.web.pages.query_params import path
 from app.web.pages.rendering import PageRoute, SignedInPage
@@ -24,13 +24,6 @@ from app.web.path_params import Id
 from app.web.problems import documented
 
 TIMELINE_LIMIT = 100
-NOTICE_COOKIE = "sync-health-notice"
-NOTICE_MAX_AGE_S = 120
-NOTICES = {
-    "refresh": "Refreshing from Codat… This page updates when the answer arrives.",
-    "repeated": "Retry already requested; not sent again.",
-}
-
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
@@ -60,8 +53,7 @@ def get_sync(
         )
         counts = causes.cause_counts(connection, record.pk)
     reasons = [(serialize_cause(key or UNCLASSIFIED, page.causes), count) for key, count in counts]
-    notice = _notice(page.request.cookies.get(NOTICE_COOKIE, ""))
-    response = page.render(
+    return page.render(
         "sync.html",
         query=params,
         sync=present_sync(record, page.causes),
@@ -71,24 +63,7 @@ def get_sync(
         next=items.next,
         timeline=timeline,
         is_retry_enabled=settings.retry_webhook_url is not None,
-        notice=notice,
     )
-    if notice:
-        response.delete_cookie(
-            NOTICE_COOKIE, path=path("syncs", sync_id), httponly=True, samesite="lax"
-        )
-    return response
-
-
-def _notice(cookie: str) -> str | None:
-    """The notice that a form has left for the next view of the page."""
-    kind, _, number = cookie.partition(":")
-    if kind == "retry" and number.isdecimal() and len(number) < 10:
-        return (
-            f"Retry requested. Your expense system will resend {counted(int(number), 'item')}; "
-            "the result appears in the next sync."
-        )
-    return NOTICES.get(cookie)
 
 
 @router.get("/syncs/{sync_id}/json", responses=documented(304))
@@ -127,7 +102,7 @@ def post_retry(
     accepted = api.retry_sync(
         database, settings, clock, wake_worker, session.actor, sync_id, params
     )
-    notice = "repeated" if accepted.already_requested else f"retry:{accepted.transactions}"
+    notice = "retry_repeated" if accepted.already_requested else f"retry:{accepted.transactions}"
     return _back_to(sync_id, accepted.company_id, notice)
 
 
@@ -137,16 +112,9 @@ def _which_company(form: dict[str, str]) -> SyncIdParams:
 
 
 def _back_to(sync_id: str, company_id: str | None, notice: str) -> Response:
-    """Back to the sync's page, which shows a notice once: no address passes it on to others."""
+    """Back to the sync's page, which shows a notice."""
     response = RedirectResponse(path("syncs", sync_id, company_id=company_id), 303)
-    response.set_cookie(
-        NOTICE_COOKIE,
-        notice,
-        max_age=NOTICE_MAX_AGE_S,
-        path=path("syncs", sync_id),
-        httponly=True,
-        samesite="lax",
-    )
+    set_notice(response, notice)
     return response
 
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from app.settings import Settings, load_settings
 from app.web.pages.sessions import COOKIE, LIFETIME, create_session, local_address, read_session
 from app.web.pages.sign_in import FAILURE_WINDOW_S, MAX_ADDRESSES, MAX_FAILURES, Throttle
-from tests.web.pages.html import form_token, sign_in
+from tests.web.pages.html import form_token, sign_in, text
 from tests.web.store import KEY, NOW, Store
 
 OTHER = "another-key-as-long"
@@ -79,6 +79,38 @@ def test_visitors_sign_in_and_come_back_to_the_whole_address(visitor: TestClient
     data = {"key": f" {KEY} ", "next": address}
     accepted = visitor.post("/sign-in", data=data, follow_redirects=False)
     assert accepted.headers["location"] == address
+
+
+@pytest.mark.parametrize(
+    ("referrer", "landing"),
+    [
+        ("http://testserver/syncs/s%2F1?company_id=c1&failed=true#items",
+         "/syncs/s%2F1?company_id=c1&failed=true"),
+        ("https://elsewhere.example/x", "/syncs/s%2F1"), (None, "/syncs/s%2F1"),
+    ],
+)  # fmt: skip
+def test_an_action_after_the_session_has_ended_is_not_lost_without_a_word(
+    store: Store, user: TestClient, referrer: str | None, landing: str
+) -> None:
+    store.failed("s/1")
+    data = {"csrf": form_token(user), "company_id": "c1"}
+    user.cookies.clear()
+    headers = {"referer": referrer} if referrer else {}
+    answer = user.post("/syncs/s%2F1/refresh", data=data, headers=headers)
+    assert answer.url.path == "/sign-in"
+    notice = "Your session had expired: “Refresh from Codat” was not carried out. Select it again."
+    assert notice in text(answer.text)
+    answer = user.post("/sign-in", data={"key": KEY, "next": answer.url.params["next"]})
+    assert str(answer.url).removeprefix("http://testserver") == landing
+    assert notice in text(answer.text)
+    assert "Refresh requested" not in text(answer.text)
+    assert notice not in text(user.get(landing).text)
+
+
+def test_the_sign_in_page_says_that_a_session_has_expired(visitor: TestClient) -> None:
+    assert "expired" not in visitor.get("/companies").text
+    visitor.cookies.set(COOKIE, "1.2.3")
+    assert "Your session has expired." in visitor.get("/companies").text
 
 
 @pytest.mark.parametrize(
