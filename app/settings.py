@@ -10,6 +10,7 @@ import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ _ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?:///|postgres(ql)?(\+psycopg)?://)\S")
 _IN_MEMORY = re.compile(r"sqlite[^/]*:///(:memory:|\?|.*[?&]mode=memory)")
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 _CENTURY_DAYS = 36_500  # adding more than this to a date overflows
 _CENTURY_MINUTES = _CENTURY_DAYS * 24 * 60
 
@@ -102,6 +104,27 @@ def _check_body_budget(value: int, info: ValidationInfo) -> int:
     if value < info.data.get("max_body_bytes", 0):
         raise ValueError("must be at least MAX_BODY_BYTES")
     return value
+
+
+def _is_public_url(value: str) -> bool:
+    parts = urlsplit(value)
+    is_plain = not parts.query and not parts.fragment and _ROOT_PATH.fullmatch(parts.path)
+    return bool(is_plain) and not parts.path.endswith("/webhooks/codat")
+
+
+def _is_addresses(value: str) -> bool:
+    try:
+        return value == "*" or all(map(ip_network, filter(None, re.split(r",\s*", value))))
+    except ValueError:
+        return False
+
+
+def _check_root_path(value: str, info: ValidationInfo) -> str:
+    """The path of PUBLIC_URL, which may be written out."""
+    public_path = urlsplit(info.data.get("public_url") or "").path
+    if value and public_path and value != public_path:
+        raise ValueError("must be the path of PUBLIC_URL")
+    return value or public_path
 
 
 def _check_signing_secrets(
@@ -190,6 +213,18 @@ ApiKeys = Annotated[
     SecretList[Annotated[ApiKey, PlainValidator(_read_api_key)]],
     AfterValidator(_check_api_key_names),
 ]
+PublicUrl = Annotated[
+    BaseUrl,
+    _check(_is_public_url, "must be the address of the pages, without query or /webhooks/codat"),
+]
+TrustedAddresses = Annotated[
+    str, _check(_is_addresses, "must be IP addresses and networks, comma separated, or *")
+]
+RootPath = Annotated[
+    str,
+    AfterValidator(lambda value: f"/{value.strip('/')}" if value.strip("/") else ""),
+    _check(_ROOT_PATH.fullmatch, "must be a path such as /codat-sync"),
+]
 Host = Annotated[str, _check(_is_host, "must be an IP address or a host name")]
 WebhookUrl = Annotated[SecretStr, _check(_is_http_url, "must be an http(s) URL")]
 AppriseUrl = Annotated[
@@ -218,6 +253,12 @@ class Settings(BaseSettings):
     api_keys: ApiKeys = ()
     host: Host = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
+    public_url: PublicUrl | None = None
+    root_path: Annotated[RootPath, AfterValidator(_check_root_path)] = Field(
+        "", validate_default=True
+    )
+    forwarded_allow_ips: TrustedAddresses = "127.0.0.1"
+    keep_alive_seconds: int = Field(75, ge=1, le=3600)  # longer than a load balancer's 60
     worker_in_web: bool = True
     max_body_bytes: int = Field(1_048_576, ge=1024)
     max_unverified_body_bytes: Annotated[int, AfterValidator(_check_body_budget)] = Field(

@@ -151,6 +151,52 @@ def test_apprise_addresses_may_contain_commas(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("public_url", "root_path", "expected"),
+    [
+        ("", "", ""),
+        ("https://h.example/", "", ""),
+        ("https://h.example", "codat-sync/", "/codat-sync"),
+        ("https://h.example/a/b/", "", "/a/b"),
+        ("https://h.example:8443/a", "/a/", "/a"),
+        ("", "/", ""),
+    ],
+)
+def test_the_root_path_is_that_of_the_public_url(
+    monkeypatch: pytest.MonkeyPatch, public_url: str, root_path: str, expected: str
+) -> None:
+    settings = load(monkeypatch, PUBLIC_URL=public_url, ROOT_PATH=root_path)
+    assert settings.root_path == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PUBLIC_URL", "sync.example.com"),
+        ("PUBLIC_URL", "https://sync.example.com/webhooks/codat"),
+        ("PUBLIC_URL", "https://sync.example.com/?x=1"),
+        ("ROOT_PATH", "https://sync.example.com/a"),
+        ("ROOT_PATH", "/a b"),
+        ("ROOT_PATH", "/a/../b"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/8 127.0.0.1"),
+        ("FORWARDED_ALLOW_IPS", "172.17.0.1/16"),
+        ("KEEP_ALIVE_SECONDS", "0"),
+    ],
+)
+def test_settings_of_a_proxy_are_checked(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} must be [^\n]*$"):
+        load(monkeypatch, **{name: value})
+
+
+def test_a_root_path_that_differs_from_the_public_url_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(SettingsError, match=r"^ROOT_PATH must be the path of PUBLIC_URL\.$"):
+        load(monkeypatch, PUBLIC_URL="https://h.example/a", ROOT_PATH="/b")
+
+
 def test_all_missing_settings_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch, CODAT_API_KEY="key")
     with pytest.raises(SettingsError) as caught:
@@ -180,7 +226,7 @@ def test_the_example_and_the_docs_list_every_setting_with_its_default() -> None:
     assert set(table) == NAMES
     assert set(example) == NAMES
     for name, field in Settings.model_fields.items():
-        if isinstance(field.default, str | int):
+        if isinstance(field.default, str | int) and field.default != "":
             is_flag = isinstance(field.default, bool)
             default = str(field.default).lower() if is_flag else str(field.default)
             assert (table[name.upper()], example[name.upper()]) == (f"`{default}`", default)

@@ -1,18 +1,19 @@
 """The ASGI application: FastAPI with its parts, and the webhook endpoint in front of it.
 
-    WebhookEndpoint → RequestContext → BodyLimit → ProxyHeadersMiddleware → FastAPI
+    RootPath, if set → WebhookEndpoint → RequestContext → HeadAsGet → BodyLimit
+    → ProxyHeadersMiddleware → FastAPI
 
 The endpoint is in front because each layer of middleware costs a delivery about a tenth of its
 whole time. FastAPI redirects nothing: for Codat a redirect is a failed delivery.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -21,6 +22,7 @@ from app.codat.client import CodatClient
 from app.codat.webhooks.signature import Verifier
 from app.db.engine import Database
 from app.db.event_store import EventStore
+from app.errors import SettingsError
 from app.settings import Settings
 from app.web import health, openapi, problems
 from app.web.api import router as api
@@ -31,6 +33,7 @@ from app.web.metrics import Metrics
 from app.web.openapi_texts import INTRODUCTION
 from app.web.pages import router as pages
 from app.web.request_context import RequestContext
+from app.web.rewriting import HeadAsGet, RootPath
 from app.web.webhooks import WebhookEndpoint
 
 TITLE = "Codat Sync for Expenses receiver"
@@ -89,16 +92,27 @@ def create_app(
     for part in (problems, health, api, codat_api, pages, openapi):
         part.install(app)
 
-    budget = BodyBudget(services.settings.max_unverified_body_bytes)
-    trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")  # uvicorn's own variable
-    behind_proxy: Any = ProxyHeadersMiddleware(app.routed, trusted)  # type: ignore[arg-type]  # ASGI too
+    settings = services.settings
+    budget = BodyBudget(settings.max_unverified_body_bytes)
+    behind_proxy: Any = ProxyHeadersMiddleware(app.routed, settings.forwarded_allow_ips)  # type: ignore[arg-type]  # ASGI too
     app.front = WebhookEndpoint(
-        RequestContext(BodyLimit(behind_proxy, budget), services.metrics),
+        RequestContext(HeadAsGet(BodyLimit(behind_proxy, budget)), services.metrics),
+        root_path=settings.root_path,
         verifier=verifier,
         store=event_store,
-        max_body_bytes=services.settings.max_body_bytes,
+        max_body_bytes=settings.max_body_bytes,
         clock=services.clock,
         metrics=services.metrics,
         body_budget=budget,
     )
+    if settings.root_path:
+        _check_root_path(app, settings.root_path)
+        app.front = RootPath(app.front, settings.root_path)
     return app
+
+
+def _check_root_path(app: FastAPI, root_path: str) -> None:
+    """Raise SettingsError if a path of ours begins with ROOT_PATH, and so has two meanings."""
+    paths = [route.path for route in iter_route_contexts(app.routes)] + [openapi.WEBHOOK_PATH]
+    if any(f"{path}/".startswith(f"{root_path}/") for path in paths):
+        raise SettingsError(f"ROOT_PATH must not be {root_path}, a path of this service.")

@@ -6,11 +6,13 @@ sends half a request would never be closed. `BoundedProtocol` adds them per conn
     431  64 KiB without the end of the headers, or of the trailers after a chunked body
     408  20 seconds without the end of the headers
     400  more than 16 requests sent ahead of their answers
-    503  more than 2000 concurrent connections
+    503  more than 2000 concurrent connections, none of which is idle
 
-The connection is closed when a body takes longer than 30 seconds, and when a client reads nothing
-of an answer for 60. `BodyBudget` bounds the memory of bodies over all connections, and `BodyLimit`
-the bodies of all routes but the webhook endpoint, which has its own limit and time.
+At the limit the connections that have been idle the longest are closed, so that the long keep-alive
+times that load balancers need keep nobody out. A connection is closed when a body takes longer
+than 30 seconds, and when a client reads nothing of an answer for 60. `BodyBudget` bounds the memory
+of bodies over all connections, and `BodyLimit` the bodies of all routes but the webhook endpoint,
+which has its own limit and time.
 """
 
 import asyncio
@@ -135,21 +137,35 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._read_check: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
+        # of all connections of this server, by the time since when
+        self._idle: dict[BoundedProtocol, None] = vars(self.server_state).setdefault("idle", {})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Start the deadline of the first request."""
+        """Start the deadline of the first request; until then the connection is idle."""
         super().connection_made(transport)
+        self._make_room()
+        self._idle[self] = None
         self._start_deadline()
+
+    def _make_room(self) -> None:
+        """Close idle connections, the oldest first, while there are too many of all kinds."""
+        while self._idle and len(self.connections) >= (self.limit_concurrency or MAX_CONNECTIONS):
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            self.connections.discard(oldest)
+            oldest.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
         self._stop_deadline()
+        self._idle.pop(self, None)
         self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse the data; a deadline runs afterwards unless a message is complete."""
         self._has_progressed = self._is_complete = False
+        self._idle.pop(self, None)
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -178,6 +194,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise LimitExceeded
+        self._make_room()
         super().on_headers_complete()
         self.headers = []  # headers from here on are trailers, which are ignored
 
@@ -192,6 +209,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_body = False
         self.scope[BODY_COMPLETE] = True  # type: ignore[literal-required]  # ASGI allows more
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The connection is idle now, unless another request waits."""
+        super().on_response_complete()
+        if self.timeout_keep_alive_task is not None and self._deadline is None:
+            self._idle[self] = None
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # the same answer for every cause
         """Refuse what cannot be parsed as HTTP."""

@@ -20,8 +20,8 @@ from app.errors import DatabaseUnavailable
 from app.web.shared_call import SharedCall
 
 DELIVERY_RESULTS = (
-    "stored", "duplicate", "invalid_signature", "too_large", "timeout", "unavailable",
-    "disconnected",
+    "stored", "duplicate", "invalid_signature", "too_large", "content_encoding", "timeout",
+    "unavailable", "disconnected", "wrong_path",
 )  # fmt: skip
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 DATABASE_WITHIN_S = 3.0

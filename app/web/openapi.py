@@ -32,6 +32,7 @@ _WEBHOOK_RESPONSES = {
     405: "The method is neither POST nor PUT.",
     408: "The body arrived too slowly.",
     413: "The body is larger than `MAX_BODY_BYTES`.",
+    415: "The body is compressed (`Content-Encoding`).",
     503: "The event cannot be stored now. Send it again.",
 }
 _WEBHOOK_HEADERS = {

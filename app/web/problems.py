@@ -6,7 +6,7 @@ of the database and of Codat are logged and never returned.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 
 from app import errors, logging
 from app.web.api.responses import prefers
@@ -122,6 +123,8 @@ def _add_schemas(description: dict[str, Any]) -> None:
 
 async def _handle(request: Request, error: Exception) -> Response:
     fault = _to_fault(error)
+    if fault.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        fault = replace(fault, headers={"Allow": ", ".join(_allowed_methods(request))})
     if fault is _UNEXPECTED:
         _log.error("unexpected error", path=_path(request), kind=type(error).__name__)
     elif isinstance(error, errors.ServiceError) and fault.status >= 500:
@@ -156,6 +159,19 @@ def _to_fault(error: Exception) -> Fault:
                 wrong = [InvalidParameter(name=error.name, reason=error.reason)]
             return Fault(status, text or str(error), headers, wrong)
     return _UNEXPECTED
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods of all routes of this path: Starlette names those of the first one only."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    allowed = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ] or ["GET"]  # static files are mounted
+    return [*allowed, "HEAD"] if "GET" in allowed else allowed
 
 
 def _parameter_name(location: Sequence[Any]) -> str:

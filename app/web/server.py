@@ -36,6 +36,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,  # `app.web.app` reads them, behind the webhook endpoint
                 server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=GRACE_S,
                 backlog=BACKLOG,
             )

@@ -3,7 +3,8 @@
 A plain ASGI endpoint in front of the rest of the application, to keep the cost of a request low.
 
     204  authentic and committed     401  invalid signature        413  too large
-    405  neither POST nor PUT        408  the body came too slowly 503  cannot be stored now
+    405  neither POST nor PUT        408  the body came too slowly 415  Content-Encoding
+    503  cannot be stored now
 
 Codat counts any 2xx within 15 seconds as delivered and everything else, redirects included, as
 failed (Codat docs, "Webhooks: retry policy"), so a delivery that is not stored must not get a 2xx.
@@ -13,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logging
 from app.codat.webhooks.signature import Verifier
@@ -23,7 +24,9 @@ from app.web.http_limits import BODY_COMPLETE, BodyBudget
 from app.web.metrics import Metrics
 from app.web.request_context import request_id_header
 
-PATHS = frozenset({b"/webhooks/codat", b"/webhooks/codat/"})  # as sent: no other spelling
+PATH = "/webhooks/codat"  # as sent, with or without a slash at the end: no other spelling
+SIGNATURES = frozenset({b"webhook-signature", b"svix-signature"})
+MAX_LOGGED_PATHS = 20
 METHODS = frozenset({"POST", "PUT"})
 BODY_WITHIN_S = 20.0
 RETRY_AFTER_S = 30
@@ -32,9 +35,14 @@ _ERRORS = {
     405: b"Method Not Allowed",
     408: b"Request Timeout",
     413: b"Content Too Large",
+    415: b"Unsupported Media Type",
     503: b"Service Unavailable",
 }
-_EXTRA_HEADERS = {405: [(b"allow", b"POST, PUT")], 503: [(b"retry-after", b"%d" % RETRY_AFTER_S)]}
+_EXTRA_HEADERS = {
+    405: [(b"allow", b"POST, PUT")],
+    415: [(b"accept-encoding", b"identity")],
+    503: [(b"retry-after", b"%d" % RETRY_AFTER_S)],
+}
 
 _log = logging.get(__name__)
 
@@ -55,6 +63,7 @@ class WebhookEndpoint:
         self,
         app: ASGIApp,
         *,
+        root_path: str = "",
         verifier: Verifier,
         store: Callable[[], EventStore],
         max_body_bytes: int,
@@ -63,6 +72,9 @@ class WebhookEndpoint:
         body_budget: BodyBudget,
     ) -> None:
         self._app = app
+        self._path = root_path + PATH
+        self._paths = frozenset({self._path.encode(), f"{self._path}/".encode()})
+        self._logged_paths: set[bytes] = set()
         self._verifier = verifier
         self._store = store
         self._max_body_bytes = max_body_bytes
@@ -72,8 +84,8 @@ class WebhookEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a delivery, by no 5xx but 503."""
-        if scope["type"] != "http" or _raw_path(scope) not in PATHS:
-            await self._app(scope, receive, send)
+        if scope["type"] != "http" or _raw_path(scope) not in self._paths:
+            await self._app(scope, receive, self._watch(scope, send))
             return
         request_id = request_id_header(scope)
         status: int | None = 204
@@ -98,6 +110,29 @@ class WebhookEndpoint:
         elif status is not None:
             await _answer(send, status, request_id)
 
+    def _watch(self, scope: Scope, send: Send) -> Send:
+        """A `send` that counts and logs a signed delivery to a path where nothing receives it."""
+        if scope["type"] != "http" or scope["method"] not in METHODS:
+            return send
+        if not any(name in SIGNATURES for name, _ in scope["headers"]):
+            return send
+
+        async def watch(message: Message) -> None:
+            if message.get("status") in (404, 405):
+                self._metrics.delivery("wrong_path")
+                self._log_path(_raw_path(scope))
+            await send(message)
+
+        return watch
+
+    def _log_path(self, path: bytes) -> None:
+        """Log each path once, and no more than MAX_LOGGED_PATHS: anybody can send these."""
+        if path not in self._logged_paths and len(self._logged_paths) < MAX_LOGGED_PATHS:
+            self._logged_paths.add(path)
+            fields = {"path": path[:200].decode("latin-1"), "expected": self._path}
+            action = "correct the address in the Codat Portal, or ROOT_PATH and the proxy"
+            _log.warning("a webhook was sent to another path", **fields, action=action)
+
     async def _receive(self, scope: Scope, receive: Receive) -> str:
         """Read, verify and store one delivery; returns `stored` or `duplicate`."""
         if BODY_COMPLETE in scope:  # nothing to wait for, and a timer is not for free
@@ -119,7 +154,10 @@ class WebhookEndpoint:
     async def _read(
         self, scope: Scope, receive: Receive, acquire: Callable[[int], bool] | None
     ) -> bytes:
-        self._require_size(_content_length(scope))
+        length, is_encoded = _content(scope)
+        if is_encoded:  # the signature is for the bytes before: a 401 would be misleading
+            raise _Rejected("content_encoding", 415)
+        self._require_size(length)
         chunks: list[bytes] = []
         size = 0
         more = True
@@ -147,15 +185,19 @@ def _raw_path(scope: Scope) -> bytes:
     return scope["path"].encode() if raw is None else raw
 
 
-def _content_length(scope: Scope) -> int:
-    """The announced length; 0 where it is absent or no number: then what arrives is counted.
+def _content(scope: Scope) -> tuple[int, bool]:
+    """The announced length, and whether the body is encoded, such as compressed.
 
-    More than twenty digits exceed every limit; reading them all would cost time.
+    The length is 0 where it is absent or no number: then what arrives is counted. More than twenty
+    digits exceed every limit; reading them all would cost time.
     """
+    length, is_encoded = 0, False
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0
+            length = int(value[:20])
+        elif name == b"content-encoding":
+            is_encoded = is_encoded or value.strip().lower() not in (b"", b"identity")
+    return length, is_encoded
 
 
 async def _answer(send: Send, status: int, request_id: tuple[bytes, bytes]) -> None:

@@ -1,13 +1,17 @@
 """The application as a whole: its order, request ids, redirects, bodies."""
 
 import asyncio
+import re
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from app.bootstrap import create_app, open_worker, utc_now
 from app.db.engine import Database
@@ -49,6 +53,105 @@ def test_a_delivery_is_stored_and_shown(client: TestClient, path: str) -> None:
 )
 def test_nothing_is_redirected_to_another_spelling(client: TestClient, path: str) -> None:
     assert client.get(path, follow_redirects=False).status_code == 404
+
+
+def routes(client: TestClient, method: str) -> list[str]:
+    """The paths of all routes with this method, as those of things that do not exist."""
+    app: Any = client.app
+    paths = [
+        route.path
+        for route in iter_route_contexts(app.routes)
+        if method in (getattr(route, "methods", None) or ())
+    ]
+    assert len(paths) > 3
+    return [re.sub(r"{.*?}", "x", str(path)) for path in paths]
+
+
+def test_head_is_answered_like_get_without_the_body(client: TestClient) -> None:
+    found = set()
+    for path in [
+        *routes(client, "GET"),
+        "/docs-files/swagger-ui.css",
+        "/no/such",
+        "/api/v1/syncs?x",
+    ]:
+        accept = {"accept": "text/csv"} if "push" in path else {}
+        get, head = (
+            client.request(method, path, headers=accept, follow_redirects=False)
+            for method in ("GET", "HEAD")
+        )
+        found.add(get.status_code)
+        assert (head.status_code, head.content) == (get.status_code, b""), path
+        own = {"x-request-id", "content-length"} if path == "/metrics" else {"x-request-id"}
+        names = (get.headers.keys() | head.headers.keys()) - own
+        assert {n: head.headers.get(n) for n in names} == {n: get.headers.get(n) for n in names}
+    assert {200, 303, 404, 422} <= found
+    assert 'method="HEAD",route="/readyz"' in client.get("/metrics").text
+
+
+def test_head_of_an_event_stream_ends(client: TestClient) -> None:
+    accept = {"accept": "text/event-stream"}
+    for _ in range(60):  # it gives its place back
+        head = client.head("/api/v1/changes", headers=accept)
+        assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/event-stream")
+    assert head.headers["x-accel-buffering"] == "no"
+    assert "no-transform" in head.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/livez", "GET, HEAD"),
+        ("/sign-in", "GET, POST, HEAD"),
+        ("/sign-out", "POST"),
+        ("/api/v1/syncs/x/refresh", "POST"),
+        ("/api/v1/companies/x", "GET, HEAD"),
+        ("/syncs/x/retry", "GET, POST, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
+        ("/docs-files/swagger-ui.css", "GET, HEAD"),
+        ("/webhooks/codat", "POST, PUT"),
+    ],
+)
+def test_other_methods_get_405_with_every_method_that_is_allowed(
+    client: TestClient, path: str, allowed: str
+) -> None:
+    for method in {"OPTIONS", "DELETE", "PATCH", "TRACE", "PROPFIND"}:
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//webhooks/codat", "/webhooks/codat//", "/prefix/webhooks/codat", "/Webhooks/Codat",
+        "/webhooks/codat%20", "/webhook", "/webhooks%2Fcodat", "/sign-out/x", "/livez",
+    ],
+)  # fmt: skip
+def test_a_signed_delivery_to_another_path_is_counted_and_logged_once(
+    client: TestClient, path: str
+) -> None:
+    def count() -> float:
+        pattern = r'^webhook_deliveries_total{result="wrong_path"} (\S+)'
+        found = re.search(pattern, client.get("/metrics").text, re.MULTILINE)
+        assert found
+        return float(found[1])
+
+    before = count()
+    with capture_logs() as logged:
+        for family in ("webhook", "svix"):
+            headers = signed(BODY, "m9", family=family)
+            answer = client.post(f"http://testserver{path}", content=BODY, headers=headers)
+            assert answer.status_code in (404, 405)
+        client.post(f"http://testserver{path}", content=BODY)  # signed by nobody
+    assert count() == before + 2
+    (line,) = [line for line in logged if line["event"] == "a webhook was sent to another path"]
+    assert (line["path"], line["expected"]) == (path, "/webhooks/codat")
+
+
+def test_a_query_does_not_make_another_path(client: TestClient) -> None:
+    answer = client.post("/webhooks/codat?source=x", content=BODY, headers=signed(BODY, "m10"))
+    assert answer.status_code == 204
 
 
 @pytest.mark.parametrize(

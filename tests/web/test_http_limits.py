@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import uvicorn
@@ -233,16 +233,47 @@ def test_what_is_not_http_gets_400(address: Address, data: bytes) -> None:
         assert status_of(read_all(sock)) == 400
 
 
-def test_too_many_connections_get_503_until_idle_ones_are_closed(address: Address) -> None:
-    idle = [socket.create_connection(address) for _ in range(20)]
-    time.sleep(0.1)
-    with connect(address, GET) as sock:
-        assert b"503" in sock.recv(1000)
-    time.sleep(1)
-    with connect(address, GET) as sock:
-        assert b"200 OK" in sock.recv(1000)
-    for sock in idle:
-        sock.close()
+@contextmanager
+def connect_many(address: Address, data: bytes) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(connect(address, data)) for _ in range(20)]
+
+
+def test_too_many_busy_connections_get_503_until_their_deadline(address: Address) -> None:
+    with connect_many(address, b"GE"):
+        time.sleep(0.1)
+        with connect(address, GET) as sock:
+            assert b"503" in sock.recv(1000)
+        time.sleep(1)
+        with connect(address, GET) as sock:
+            assert b"200 OK" in sock.recv(1000)
+
+
+@pytest.mark.parametrize("first", [GET, b""])
+def test_idle_connections_keep_nobody_out(address: Address, first: bytes) -> None:
+    """Whether they have sent a request before or none. Those idle the longest are closed."""
+    with connect_many(address, first) as idle:
+        time.sleep(0.2)
+        for _ in range(3):
+            with connect(address, GET) as sock:
+                assert b"200 OK" in sock.recv(1000)
+        if first:
+            assert [read_all(sock).count(b"200 OK") for sock in idle[:2]] == [1, 1]
+            idle[-1].sendall(GET)
+            time.sleep(0.2)
+            assert idle[-1].recv(1000).count(b"200 OK") == 2
+
+
+@pytest.mark.parametrize("target", [b"http://other.test/scope", b"HTTP://h:80/scope?x=http://y"])
+def test_a_target_in_absolute_form_is_understood(address: Address, target: bytes) -> None:
+    with connect(address, b"GET %s HTTP/1.1\r\nConnection: close\r\n\r\n" % target) as sock:
+        assert read_all(sock).endswith(b" connection")
+
+
+@pytest.mark.parametrize("line", [b"GET http://h", b"OPTIONS *", b"CONNECT h:443", b"GET x"])
+def test_targets_without_a_path_are_answered(address: Address, line: bytes) -> None:
+    with connect(address, b"%s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % line) as sock:
+        assert 200 <= status_of(read_all(sock)) < 500
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_the_webhook_endpoint_is_described_with_every_response(
     described = [operation for path, operation in operations if path == WEBHOOKS]
     assert len(described) == 2
     for operation in described:
-        assert set(operation["responses"]) == {"204", "401", "405", "408", "413", "503"}
+        assert set(operation["responses"]) == {"204", "401", "405", "408", "413", "415", "503"}
         headers = [parameter["name"] for parameter in operation["parameters"]]
         assert headers == ["webhook-id", "webhook-timestamp", "webhook-signature"]
         assert operation["security"] == []

@@ -78,7 +78,7 @@ def test_each_of_the_keys_is_accepted(client: TestClient) -> None:
 def test_wrong_methods_paths_and_hosts_are_problems(client: TestClient) -> None:
     """And no unexpected errors; a wrong method is answered with the right one."""
     answer = client.delete("/api/v1/syncs/s1")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
     assert answer.json()["detail"] == "Method not allowed"
     assert_problem(answer, "/api/v1")
     answer = client.get("/no/such/path", headers={"Host": "["})

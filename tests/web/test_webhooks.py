@@ -1,6 +1,7 @@
 """The webhook endpoint, over ASGI with the real event store and both databases behind it."""
 
 import asyncio
+import gzip
 import hmac
 import json
 from base64 import b64decode, b64encode
@@ -216,6 +217,15 @@ def test_other_methods_are_405(database: Database, method: str) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST, PUT")
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br, identity", "ZSTD", "deflate", "x"])
+def test_an_encoded_body_is_415_and_not_a_wrong_signature(database: Database, coding: str) -> None:
+    body = failed()
+    answer = post(database, gzip.compress(body), signed(body) | {"content-encoding": coding})
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    plain = signed(body) | {"content-encoding": "Identity"}
+    assert post(database, body, plain).status_code == 204
+
+
 def test_other_addresses_are_passed_on(database: Database) -> None:
     assert post(database, b"", {}, url="/webhooks/codat/x").status_code == 418
 
@@ -358,8 +368,11 @@ def test_the_result_of_every_delivery_is_counted(database: Database) -> None:
     async def requests(client: httpx.AsyncClient) -> None:
         for headers in (signed(body), signed(body), {}):
             await client.post("/webhooks/codat", content=body, headers=headers)
+        encoded = {"content-encoding": "gzip"}
+        await client.post("/webhooks/codat", content=body, headers=encoded)
         await client.post("/webhooks/codat", content=b"x" * (LIMIT + 1))
 
     serve(database, requests, results)
-    expected = ["secret 0", "stored", "secret 0", "duplicate", "invalid_signature", "too_large"]
+    expected = ["secret 0", "stored", "secret 0", "duplicate", "invalid_signature"]
+    expected += ["content_encoding", "too_large"]
     assert results.results == expected

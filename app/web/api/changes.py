@@ -145,7 +145,8 @@ class ChangeStream(StreamingResponse):
     media_type = STREAM_TYPE
 
     def __init__(self, events: AsyncIterator[bytes], places: threading.BoundedSemaphore) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
+        caching = "no-store, no-transform"  # a proxy that compresses would hold changes back
+        headers = {"Cache-Control": caching, "X-Accel-Buffering": "no", "Vary": "Accept"}
         super().__init__(events, headers=headers)
         self._places = places
 
