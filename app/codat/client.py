@@ -24,6 +24,7 @@ from app.codat.responses import (
     TransactionList,
     combine_pages,
     error_for,
+    read_answered_status,
     read_company,
     read_date,
     read_endpoints,
@@ -45,7 +46,7 @@ MAX_PAGES = 2000
 MAX_ANSWER_BYTES = 50 * 1024 * 1024
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 CALL_TIMEOUT_S = 45.0  # httpx's own timeout is per read, which an answer that trickles never meets
-RESERVED_SYNC_IDS = frozenset({"latest", "lastSuccessful", "list"})  # other resources' paths
+RESERVED_SYNC_IDS = frozenset({"latest", "lastsuccessful", "list"})  # other resources' paths
 
 CallResult = Literal["ok", "refused", "rate_limited", "unavailable"]
 _RESULTS: dict[type[CodatError], CallResult] = {
@@ -111,7 +112,7 @@ class CodatClient:
     async def get_status(self, company_id: str, sync_id: str) -> SyncStatus:
         """One sync's status (Codat API, "Get sync status")."""
         answer = await self._call(_sync_path(company_id, sync_id, "status"), company_id)
-        return read_status(require_object(answer, "sync status"))
+        return read_answered_status(answer, company_id, sync_id)
 
     async def list_statuses(self, company_id: str) -> list[SyncStatus]:
         """All syncs of a company (Codat API, "List sync statuses"): a bare array, no pages."""
@@ -280,7 +281,7 @@ def _path(company_id: str, tail: str) -> str:
 
 
 def _sync_path(company_id: str, sync_id: str, part: str) -> str:
-    if sync_id in RESERVED_SYNC_IDS:
+    if sync_id.strip().lower() in RESERVED_SYNC_IDS:  # Codat's server ignores the case of paths
         raise CodatRefused(f"{sync_id!r} is not a valid sync ID")
     return _path(company_id, f"syncs/{_segment(sync_id)}/{part}")
 

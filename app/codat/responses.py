@@ -1,7 +1,8 @@
 """Parse the answers of Codat's API into values and errors, leniently.
 
-A member that cannot be read becomes None, and a row that cannot be read is left out. Only an answer
-of a different shape raises CodatUnavailable, because the next one may be right.
+A member that is absent, null or cannot be read becomes None, and a row that cannot be read is left
+out. Only an answer of a different shape, or without the one member that makes it an answer, raises
+CodatUnavailable, because the next one may be right.
 """
 
 import email.utils
@@ -15,11 +16,12 @@ from app.codat.webhooks.payloads import (
     LONGEST_NAME,
     identifier,
     read_connection,
+    read_status,
     read_time,
     read_transaction,
     text,
 )
-from app.domain.models import Company, Transaction
+from app.domain.models import Company, SyncStatus, Transaction
 from app.domain.webhook_loss import Endpoint
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 
@@ -112,11 +114,40 @@ def require_array(answer: object, name: str) -> list[Any]:
 
 
 def read_page(answer: object, page_size: int) -> Page:
-    """A page of results; its size is the requested one, or less where Codat says so."""
+    """A page of results; its size is the requested one, or less where Codat says so.
+
+    Codat's schema does not require `results`: without it, a count of 0 is an empty page.
+    """
     fields = require_object(answer, "page of results")
-    rows = require_array(fields.get("results"), "page of results")
+    results, total = fields.get("results"), _row_count(fields.get("totalResults"))
+    rows = [] if results is None and total == 0 else require_array(results, "page of results")
     size = _row_count(fields.get("pageSize")) or page_size
-    return Page(rows, min(size, page_size), _row_count(fields.get("totalResults")))
+    return Page(rows, min(size, page_size), total)
+
+
+def read_answered_status(answer: object, company_id: str, sync_id: str) -> SyncStatus:
+    """The status of this sync. Raises CodatUnavailable for another one's, and without a code.
+
+    Codat's schema requires neither ids nor code. An absent id contradicts nothing; without a code
+    the answer says nothing about the sync and must not replace what is known.
+    """
+    status = read_status(require_object(answer, "sync status"))
+    if not (_is_same(status.sync_id, sync_id) and _is_same(status.company_id, company_id)):
+        raise CodatUnavailable("Codat answered with the status of another sync")
+    if status.status_code is None:
+        raise CodatUnavailable("Codat's answer has no status code")
+    return status
+
+
+def read_listed_status(row: object, company_id: str) -> SyncStatus | None:
+    """One row of a company's list of syncs; None for another company's, and without a sync id."""
+    status = read_status(row)
+    return status if status.sync_id and _is_same(status.company_id, company_id) else None
+
+
+def _is_same(answered: str | None, requested: str) -> bool:
+    """True unless another id was answered; UUIDs may come in capitals."""
+    return answered is None or answered.casefold() == requested.casefold()
 
 
 def _row_count(value: object) -> int | None:
@@ -138,8 +169,10 @@ def read_company(row: object) -> Company | None:
     company_id = identifier(fields.get("id"))
     if company_id is None:
         return None
-    connections = [row for row in _list(fields.get("dataConnections")) if isinstance(row, dict)]
-    name = text(fields.get("name"), LONGEST_NAME)
+    name, rows = text(fields.get("name"), LONGEST_NAME), fields.get("dataConnections")
+    if not isinstance(rows, list):
+        return Company(company_id, name)
+    connections = [row for row in rows if isinstance(row, dict)]
     return Company(company_id, name, tuple(map(read_connection, connections)))
 
 

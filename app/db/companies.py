@@ -6,7 +6,7 @@ company, the one that a sync writes into is shown: the accounting software's, un
 else the one that was reported last.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -48,17 +48,18 @@ def record_events(connection: Connection, events: Sequence[WebhookEvent]) -> Non
 def record_listed(connection: Connection, listed: Iterable[Company], *, as_of: datetime) -> None:
     """Store names and connections as Codat lists them; `as_of` is when the list was requested.
 
-    Connections that are no longer listed are deleted. A company without any changes nothing: it
-    may only mean that Codat left them out.
+    Connections that are no longer listed are deleted, unless a company's list of them is absent.
     """
     by_id = {company.company_id: company for company in listed}
     lock_companies(connection, by_id)
     names = [(company.company_id, company.name, as_of) for company in by_id.values()]
     _record_names(connection, names)
+    listed_links = {key: company.connections for key, company in by_id.items()}
     rows = []
-    for company in by_id.values():
-        rows += _connection_rows(company.company_id, company.connections, as_of)
-    _record_connections(connection, rows, listed_at=as_of)
+    for company_id, links in listed_links.items():
+        rows += _connection_rows(company_id, links or (), as_of)
+    complete = [company_id for company_id, links in listed_links.items() if links is not None]
+    _record_connections(connection, rows, complete, listed_at=as_of)
 
 
 def _record_names(
@@ -107,36 +108,42 @@ def _connection_rows(
 
 
 def _record_connections(
-    connection: Connection, rows: list[dict[str, Any]], *, listed_at: datetime | None = None
+    connection: Connection,
+    rows: Sequence[dict[str, Any]],
+    complete: Collection[str] = (),
+    *,
+    listed_at: datetime | None = None,
 ) -> None:
     """The latest state counts; of two at one time the greater, so that order does not matter.
 
-    Platform and type of a connection never change: they are what any report says. What is shown is
-    copied to the company, so that lists need not search.
+    Platform and type of a connection never change: they are what any report says. Of the `complete`
+    companies, connections that are not among the rows are deleted. What is shown is copied to the
+    company, so that lists need not search.
     """
-    if not rows:
-        return
-    # one row at a time: a connection may be in several of them
-    upsert = insert_statement(connection, connections, _or_replace_state)
-    in_order = sorted(rows, key=lambda row: (row["company_id"], row["connection_id"]))
-    connection.execute(upsert, in_order)
-    company_ids = {row["company_id"] for row in rows}
-    if listed_at is not None:  # what was listed is now as old as the list, or younger
-        mine = is_any_of(connection, connections.c.company_id, company_ids)
+    if rows:
+        # one row at a time: a connection may be in several of them
+        upsert = insert_statement(connection, connections, _or_replace_state)
+        in_order = sorted(rows, key=lambda row: (row["company_id"], row["connection_id"]))
+        connection.execute(upsert, in_order)
+    if complete and listed_at:  # what was listed is now as old as the list, or younger
+        mine = is_any_of(connection, connections.c.company_id, complete)
         unlisted = update(connections).where(mine, connections.c.as_of < listed_at)
         connection.execute(unlisted.values(state=DELETED, as_of=listed_at))
-    these = is_any_of(connection, companies.c.company_id, company_ids)
-    connection.execute(update(companies).where(these).values(_SHOWN))
+    if company_ids := {row["company_id"] for row in rows} | set(complete):
+        these = is_any_of(connection, companies.c.company_id, company_ids)
+        connection.execute(update(companies).where(these).values(_SHOWN))
 
 
 def _or_replace_state(statement: Insert) -> Insert:
     new = statement.excluded
     is_newer = or_(
         connections.c.as_of < new.as_of,
-        and_(connections.c.as_of == new.as_of, connections.c.state < new.state),
+        and_(connections.c.as_of == new.as_of, func.coalesce(connections.c.state, "") < new.state),
     )
+    state = func.coalesce(new.state, connections.c.state)
     changed: dict[str, Any] = {
-        name: case((is_newer, new[name]), else_=connections.c[name]) for name in ("state", "as_of")
+        name: case((is_newer, value), else_=connections.c[name])
+        for name, value in {"state": state, "as_of": new.as_of}.items()
     }
     for name in ("platform", "source_type"):
         changed[name] = func.coalesce(connections.c[name], new[name])

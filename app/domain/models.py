@@ -62,11 +62,14 @@ class PlatformConnection:
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """A company as Codat's list of companies has it, with its platform connections."""
+    """A company as Codat's list of companies has it.
+
+    `connections` to platforms is None when the list does not say: absent is not empty.
+    """
 
     company_id: str
     name: str | None
-    connections: tuple[PlatformConnection, ...] = ()
+    connections: tuple[PlatformConnection, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

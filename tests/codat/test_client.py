@@ -71,11 +71,14 @@ def error_of(answer: Answer) -> CodatError:
 
 def test_the_documented_statuses_are_read() -> None:
     """Code, both messages, a time with seven digits; empty messages are None."""
-    failed = call(always(200, sample("a02-sync-status-failed.json")), status_of)
+    failed, written = (
+        call(always(200, body), partial(CodatClient.get_status, **ids))
+        for body in map(sample, ("a02-sync-status-failed.json", "a01-sync-status-success.json"))
+        for ids in [{"company_id": body["companyId"], "sync_id": body["syncId"]}]
+    )
     assert (failed.status_code, failed.status, failed.data_pushed) == (5130, "PushError", False)
     assert "1f6ab1bc-58c8-4c1a-a654-86464b065f69" in (failed.error_message or "")
     assert failed.sync_utc == datetime(2022, 8, 3, 1, 11, 33, 627933, UTC)
-    written = call(always(200, sample("a01-sync-status-success.json")), status_of)
     assert (written.status_code, written.error_message) == (2000, None)
 
 
@@ -279,6 +282,7 @@ def test_an_id_never_becomes_the_path_of_another_resource() -> None:
     """Another sync's success must not become this one's."""
     for company_id, sync_id in (
         *(("c", name) for name in ("latest", "lastSuccessful", "list", "..", ".")),
+        *(("c", name) for name in ("Latest", "LASTSUCCESSFUL", "lastsuccessful", " LIST ")),
         ("..", "s"),
     ):
         with pytest.raises(CodatRefused):
@@ -290,7 +294,7 @@ def test_an_id_never_becomes_the_path_of_another_resource() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         paths.append(request.url.raw_path)
-        return httpx.Response(200, json={})
+        return httpx.Response(200, json={"syncStatusCode": 2000})
 
     call(answer, lambda codat: codat.get_status("../a b", "x/?ü#"))
     assert paths == [b"/companies/..%2Fa%20b/sync/expenses/syncs/x%2F%3F%C3%BC%23/status"]
@@ -323,6 +327,67 @@ def test_an_answer_of_another_shape_is_transient_but_a_junk_row_loses_nothing() 
             call(always(200, {"results": rows}), listing())
     body = {"results": [None, 7, {"transactionId": "t", "status": 5, "message": ["no"]}]}
     assert call(always(200, body), listing()).transactions == (Transaction("t", None, None, None),)
+
+
+@pytest.mark.parametrize(
+    ("ids", "is_right"),
+    [
+        ({}, True),
+        ({"syncId": None, "companyId": None}, True),
+        ({"syncId": "A1", "companyId": "c"}, True),
+        ({"syncId": "a2"}, False),
+        ({"syncId": "a1", "companyId": "d"}, False),
+    ],
+)
+def test_an_answer_must_be_about_the_sync_that_was_requested(
+    ids: dict[str, Any], *, is_right: bool
+) -> None:
+    """An absent id contradicts nothing. A list has only rows of the company, with a sync id."""
+    row = {"syncStatusCode": 2000, **ids}
+
+    def get(codat: CodatClient) -> Any:
+        return codat.get_status("c", "a1")
+
+    if is_right:
+        assert call(always(200, row), get).status_code == 2000
+    else:
+        with pytest.raises(CodatUnavailable, match="another sync"):
+            call(always(200, row), get)
+
+
+def test_an_answer_without_a_code_is_no_status() -> None:
+    """It would replace what is known by nothing."""
+    for body in ({}, {"syncStatusCode": None}, {"syncStatus": "Complete"}):
+        with pytest.raises(CodatUnavailable, match="no status code"):
+            call(always(200, body), status_of)
+
+
+def test_absent_members_of_a_list_are_not_zero_or_empty() -> None:
+    """Rows of which nothing is known are rows; no results are an empty list only if none exist."""
+    for empty in ({"totalResults": 0}, {"totalResults": 0, "results": None}):
+        found = call(always(200, empty), listing())
+        assert (found.transactions, found.expected, found.steady) == ((), 0, True)
+    for unknown in ({"totalResults": 3}, {"totalResults": None, "results": None}):
+        with pytest.raises(CodatUnavailable):
+            call(always(200, unknown), listing())
+    page = {"results": [{}, {"transactionId": None, "status": None}, None], "totalResults": None}
+    found = call(always(200, page), listing())
+    assert (found.transactions, found.expected) == ((Transaction(None, None),) * 2, None)
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"), [({}, None), ({"dataConnections": None}, None),
+    ({"dataConnections": []}, ())],
+)  # fmt: skip
+def test_absent_connections_are_not_no_connections(listed: dict[str, Any], expected: Any) -> None:
+    """Nor are those of a company without a name."""
+
+    async def companies(codat: CodatClient) -> list[Any]:
+        return [company async for company in codat.list_companies()]
+
+    page = {"results": [{"id": "c", "name": None, **listed}], "totalResults": 1}
+    (company,) = call(always(200, page), companies)
+    assert (company.name, company.connections) == (None, expected)
 
 
 def test_a_sync_is_started_with_an_idempotency_key() -> None:

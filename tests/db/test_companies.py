@@ -121,16 +121,22 @@ def record_listed(database: Database, *found: Company, at: datetime) -> None:
 
 
 def test_an_event_and_a_list_are_joined_by_time(database: Database) -> None:
-    """An older list takes nothing back; a later one that lacks a connection deletes it."""
+    """An older list takes nothing back; a later one that lacks a connection deletes it.
+
+    One that does not say which there are, or in which state one is, changes nothing.
+    """
     record(database, reported(5, replace(LINKED, status="Deauthorized"), name="Now"))
     record_listed(database, listed(LINKED), at=after(minutes=4))
     assert (state(database), company(database).name) == ("Deauthorized", "Now")
-    record_listed(database, listed(), at=after(minutes=6))
-    assert state(database) == "Deauthorized"
+    for silent in (Company("c1", "Now"), listed(replace(LINKED, status=None))):
+        record_listed(database, silent, at=after(minutes=6))
+        assert state(database) == "Deauthorized"
     another = replace(LINKED, connection_id="x2")
     record_listed(database, listed(another), at=after(minutes=7))
     assert [row[4] for row in stored(database)] == ["Deleted", "Linked"]
     assert state(database) == "Linked"
+    record_listed(database, listed(), at=after(minutes=8))
+    assert state(database) == "Deleted"
 
 
 def test_many_companies_are_recorded_together(database: Database) -> None:

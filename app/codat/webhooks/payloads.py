@@ -30,6 +30,7 @@ LONGEST_ID = 200
 LONGEST_NAME = 200
 _TYPE_KEYS = ("eventtype", "ruletype", "type")
 _BY_PHASE = {"running": SYNC_STARTED, "completed": SYNC_COMPLETED, "failed": SYNC_FAILED}
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MORE_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
 _EARLIEST_YEAR, _LATEST_YEAR = 1900, 9998
 
@@ -124,10 +125,13 @@ def read_status(value: object) -> SyncStatus:
 
 
 def read_transaction(value: object) -> Transaction | None:
-    """One transaction, as a webhook (`id`, `errorMessage`) or the API spells it; None for junk."""
-    fields = _fold_keys(value)
-    if not fields:
+    """One transaction, as a webhook (`id`, `errorMessage`) or the API spells it; None for junk.
+
+    All members may be absent: then it is a transaction of which nothing is known.
+    """
+    if not isinstance(value, dict):
         return None
+    fields = _fold_keys(value)
     return Transaction(
         transaction_id=identifier(fields.get("transactionid")) or identifier(fields.get("id")),
         status=text(fields.get("status"), LONGEST_NAME),
@@ -165,14 +169,17 @@ def _fold_keys(value: object) -> Fields:
 
 
 def identifier(value: object) -> str | None:
-    """An id as text: 1 to 200 printable characters. Numbers are accepted as their digits."""
+    """An id as text: exactly as it is, because customers choose ids; up to 200 characters.
+
+    None for control characters, lone surrogates and blanks. Numbers are accepted as their digits.
+    """
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**30:
         return str(value)
     if not isinstance(value, str):
         return None
-    stripped = value.strip()
-    is_valid = 1 <= len(stripped) <= LONGEST_ID and stripped.isprintable()
-    return stripped if is_valid else None
+    value = value.strip("\t\n\v\f\r")
+    is_valid = value.strip() and len(value) <= LONGEST_ID and not _UNUSABLE.search(value)
+    return value if is_valid else None
 
 
 def text(value: object, longest: int | None = None) -> str | None:

@@ -98,7 +98,9 @@ def test_a_body_that_is_no_json_object_is_unreadable_with_a_reason(body: bytes) 
     assert event.parse_error
 
 
-@pytest.mark.parametrize("bad", [None, "", " ", 7.5, True, [], {}, "a\x00b", "x" * 201, "\ud800"])
+@pytest.mark.parametrize(
+    "bad", [None, "", " \u00a0", 7.5, True, [], {}, "a\x00b", "a\tb", "a\x85b", "x" * 201, "\ud800"]
+)
 def test_a_sync_event_without_a_usable_id_is_unreadable(bad: object) -> None:
     """Without both ids there is no sync to apply it to."""
     for company, sync in ((bad, "s"), ("c", bad)):
@@ -106,6 +108,29 @@ def test_a_sync_event_without_a_usable_id_is_unreadable(bad: object) -> None:
         event = parse(json.dumps(body).encode())
         assert (event.event_type, event.parse_status) == ("sync.failed", "unreadable")
         assert "ID missing or invalid" in (event.parse_error or "")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "no\u00a0break", "\u00a0at the start", "zero\u200dwidth", "\ufeffbom", "soft\u00adhyphen",
+        " blank ", "rtl\u202emark", "\u3000wide", "line\u2028separator", "\ue000private", "e\u0301",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("event", ["legacy", "new"])
+def test_an_id_that_a_customer_chose_stays_exactly_as_it_is(odd: str, event: str) -> None:
+    """Also with what is invisible in it: in every place of an id, in both generations."""
+    rows = [{"id": odd, "transactionId": odd, "status": "PushError"}]
+    if event == "legacy":
+        data: Any = {"syncId": odd, "transactions": rows}
+        body: Any = {"RuleType": "Sync Failed", "CompanyId": odd, "AlertId": odd, "Data": data}
+    else:
+        data = {"referenceCompany": {"id": odd}, "syncId": odd, "transactions": rows}
+        body = {"eventType": "expenses.sync.unsuccessful", "id": odd, "payload": data}
+    found = parse(json.dumps(body).encode())
+    assert found.is_sync_event
+    assert found.transactions == (Transaction(odd, "PushError"),)
+    assert (found.company_id, found.sync_id, found.body_id) == (odd, odd, odd)
 
 
 def test_a_number_is_an_id_and_texts_that_a_database_cannot_store_are_cleaned() -> None:
