@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi import FastAPI
@@ -173,6 +174,30 @@ def test_ids_may_contain_slashes_and_anything_else(store: Store, client: TestCli
     ):
         assert client.get(f"{V1}/{path}").status_code == 200, path
     assert client.get(f"{V1}/syncs/s/1").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "odd", ["\u00a0no\u00a0break\u00a0", "\ufeffa\u200db", "so\u00adft", " s "]
+)
+def test_an_id_with_invisible_characters_is_itself_everywhere(
+    store: Store, client: TestClient, odd: str
+) -> None:
+    """In paths, lists, filters, searches and Codat's paths; nobody finds one without them."""
+    store.failed(odd, f"c{odd}", rows=(failed_row(f"t{odd}"),))
+    sync, company, transaction = quote(odd, safe=""), quote(f"c{odd}"), quote(f"t{odd}")
+    found = client.get(f"{V1}/syncs/{sync}").json()
+    assert (found["sync_id"], found["company_id"]) == (odd, f"c{odd}")
+    rows = client.get(f"{V1}/syncs/{sync}/transactions/{transaction}").json()["items"]
+    assert [row["transaction_id"] for row in rows] == [f"t{odd}"]
+    assert client.get(f"{V1}/companies/{company}/transactions/{transaction}").status_code == 200
+    for query in ({"company_id": f"c{odd}"}, *({"q": f"{kind}{odd}"} for kind in ("", "c", "t"))):
+        listed = client.get(f"{V1}/syncs", params=query).json()["items"]
+        assert [item["sync_id"] for item in listed] == [odd], query
+    codat = f"/codat/companies/{company}/sync/expenses/syncs"
+    assert client.get(f"{codat}/{sync}/status").json()["syncId"] == odd
+    assert client.get(f"{codat}/list/status").json()[0]["companyId"] == f"c{odd}"
+    plain = "".join(filter(str.isalpha, odd))
+    assert client.get(f"{V1}/syncs/{plain}").status_code == 404
 
 
 def test_an_ambiguous_sync_id_is_409_without_its_company(store: Store, client: TestClient) -> None:
