@@ -35,7 +35,7 @@ from app.worker.scheduler import PeriodicTask
 from app.worker.start_sync import SyncStarter
 from app.worker.tasks import failure_alerts, reclassify, reconcile, retention
 from app.worker.tasks.failure_alerts import check_failures
-from app.worker.tasks.reclassify import load_classifier, reclassify_outdated
+from app.worker.tasks.reclassify import Reclassifier, load_classifier
 from app.worker.tasks.reconcile import Reconciler, enqueue_stuck
 from app.worker.tasks.retention import Retention
 from app.worker.tasks.webhook_monitor import check_webhooks
@@ -144,9 +144,10 @@ def make_periodic_tasks(
     stuck = partial(enqueue_stuck, database, clock, stuck_after)
     recipients = frozenset(outgoing_addresses(settings))
     alerts = partial(check_failures, database, clock, recipients)
+    reclassifier = Reclassifier(database, clock)
     tasks = [
         PeriodicTask("stuck_syncs", min(stuck_after, reconcile.STUCK_EVERY), stuck),
-        PeriodicTask("reclassify", reclassify.EVERY, partial(reclassify_outdated, database, clock)),
+        PeriodicTask("reclassify", reclassify.EVERY, reclassifier.run, reclassifier.may_run),
         PeriodicTask("failure_alerts", failure_alerts.EVERY, alerts),
     ]
     if settings.reconcile_every_minutes:

@@ -14,13 +14,12 @@ from app.db import change_feed, failed_transactions
 from app.db.change_feed import Change
 from app.db.engine import classifier_of
 from app.db.many_rows import update_many
-from app.db.sync_rows import ContentValues, StoredSync, sync_row
+from app.db.sync_rows import CAUSE_COLUMNS, ContentValues, StoredSync, sync_row
 from app.db.sync_writer import load_sync, lock_companies
 from app.db.tables import syncs, transactions
 
 MAX_SYNCS = 20
 MAX_ROWS = 5000
-_CAUSE_COLUMNS = ("cause_key", "fingerprint", "rules_version")
 
 
 class OutdatedSyncs(NamedTuple):
@@ -92,7 +91,7 @@ def reclassify(
         if row["cause_key"] != cause_before:
             changes.append(change_feed.sync_change(row, now))
             visible.add(pk)
-        values = {name: row[name] for name in _CAUSE_COLUMNS}
+        values = {name: row[name] for name in CAUSE_COLUMNS}
         values["updated_at"] = now if pk in visible else updated_at
         connection.execute(update(syncs).where(syncs.c.id == pk).values(values))
     change_feed.append(connection, changes)
@@ -108,7 +107,7 @@ def _reclassify_transactions(connection: Connection, stored: Mapping[int, Stored
     visible, rows, named = set(), [], set()
     for row in failed:
         content = values[row.sync_pk][row.status, row.message, row.integration_type]
-        rows.append({"id": row.id, **{name: content[name] for name in _CAUSE_COLUMNS}})
+        rows.append({"id": row.id, **{name: content[name] for name in CAUSE_COLUMNS}})
         if row.cause_key != content["cause_key"]:
             visible.add(row.sync_pk)
         if row.transaction_id is not None:

@@ -1,7 +1,7 @@
 """Converts syncs and transactions to rows, and rows to syncs. No other module does."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,8 @@ from app.domain.models import Transaction
 from app.domain.sync_state import Sync, day_of
 from app.domain.transactions import TransactionCounts, is_failed
 
-_COUNTS = tuple(field.name for field in fields(TransactionCounts))
+CAUSE_COLUMNS = ("cause_key", "fingerprint", "rules_version")
+_COUNTS = tuple(column.name for column in fields(TransactionCounts))
 Content = tuple[str | None, ...]
 """What a transaction says, besides which it is: its status, message and integration type."""
 _PLAIN = tuple(name for name in Sync._fields if name != "counts")
@@ -23,12 +24,13 @@ _PLAIN = tuple(name for name in Sync._fields if name != "counts")
 
 @dataclass(frozen=True, slots=True)
 class StoredSync:
-    """A sync with what is stored beside it; `pk` is `syncs.id`."""
+    """A sync with what is stored beside it; `pk` is `syncs.id`, `cause` its CAUSE_COLUMNS."""
 
     pk: int
     sync: Sync
     updated_at: datetime
     announced_digest: str | None = None
+    cause: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def to_sync(row: RowMapping) -> Sync:
@@ -41,7 +43,8 @@ def to_sync(row: RowMapping) -> Sync:
 
 def to_stored(row: RowMapping) -> StoredSync:
     """The sync in a row of `syncs`, with its key."""
-    return StoredSync(row["id"], to_sync(row), row["updated_at"], row["announced_digest"])
+    cause = {name: row[name] for name in CAUSE_COLUMNS}
+    return StoredSync(row["id"], to_sync(row), row["updated_at"], row["announced_digest"], cause)
 
 
 def sync_row(sync: Sync, *, updated_at: datetime, classifier: Classifier) -> dict[str, Any]:
@@ -78,12 +81,8 @@ def cause_columns(
 ) -> dict[str, str | None]:
     """The columns of a cause, of a transaction or of a sync."""
     if key is None:
-        return {"cause_key": None, "fingerprint": None, "rules_version": None}
-    return {
-        "cause_key": key,
-        "fingerprint": fingerprint(message),
-        "rules_version": classifier.version,
-    }
+        return dict.fromkeys(CAUSE_COLUMNS)
+    return dict(zip(CAUSE_COLUMNS, (key, fingerprint(message), classifier.version), strict=True))
 
 
 class ContentValues(dict[Content, dict[str, Any]]):

@@ -21,7 +21,7 @@ from app.db import change_feed, jobs, outgoing
 from app.db.engine import classifier_of, insert, recipients_of
 from app.db.jobs import Claim
 from app.db.many_rows import insert_many, is_any_of, update_many
-from app.db.sync_rows import StoredSync, sync_row, to_stored
+from app.db.sync_rows import CAUSE_COLUMNS, StoredSync, sync_row, to_stored
 from app.db.tables import companies, sync_log, syncs
 from app.db.transaction_lists import ListWrite, load_lists, write_lists
 from app.domain.models import SyncStatus, Transaction
@@ -211,6 +211,9 @@ def _rows(
         if write.before is not None:
             updated_at = write.before.updated_at
             row_before = sync_row(write.before.sync, updated_at=updated_at, classifier=classifier)
+            if not write.rewrite and all(row[name] == row_before[name] for name in CAUSE_COLUMNS):
+                row |= write.before.cause  # it may be by newer rules than this process has
+                row_before |= write.before.cause
             if all(row_before[name] == row[name] for name in row.keys() - _INTERNAL):
                 row["updated_at"] = updated_at
         rows_before.append(row_before)

@@ -294,4 +294,6 @@ workers = Table(
     metadata,
     Column("worker_id", Text, primary_key=True),
     Column("seen_at", UtcTime, nullable=False),
+    Column("rules_version", Text),  # of the rules for causes that it applies
+    Column("rules_since", UtcTime),  # when the first of the workers with these rules started
 )

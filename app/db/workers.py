@@ -6,19 +6,38 @@ its jobs when its heartbeat no longer changes (`worker.runner`), so hosts' clock
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, literal, select, update
 
-from app.db.engine import insert
+from app.db.engine import classifier_of, insert
 from app.db.jobs import NO_LEASE
 from app.db.tables import jobs, periodic_tasks, workers
+from app.db.types import UtcTime
 
 REMEMBERED = timedelta(days=1)
+LIVE_FOR = timedelta(minutes=1)  # after the last heartbeat
+
+
+class RulesInUse(NamedTuple):
+    """Rules for causes that live workers apply, and those workers."""
+
+    version: str
+    since: datetime
+    worker_ids: list[str]
 
 
 def beat(connection: Connection, worker_id: str, now: datetime) -> None:
-    """Record that this worker is alive; removes rows that no worker has touched for a day."""
-    new = insert(connection, workers).values(worker_id=worker_id, seen_at=now)
+    """Record that this worker is alive, and which rules for causes it applies.
+
+    Removes rows that no worker has touched for a day.
+    """
+    version = classifier_of(connection).version
+    first = select(func.min(workers.c.rules_since)).where(workers.c.rules_version == version)
+    since = func.coalesce(first.scalar_subquery(), literal(now, UtcTime))
+    new = insert(connection, workers).values(
+        worker_id=worker_id, seen_at=now, rules_version=version, rules_since=since
+    )
     changed = {"seen_at": now}
     connection.execute(new.on_conflict_do_update(index_elements=["worker_id"], set_=changed))
     connection.execute(delete(workers).where(workers.c.seen_at < now - REMEMBERED))
@@ -54,6 +73,19 @@ def alive(connection: Connection, since: datetime) -> int:
     """Count the workers with a heartbeat since a time."""
     seen = select(func.count()).select_from(workers).where(workers.c.seen_at >= since)
     return connection.execute(seen).scalar_one()
+
+
+def rules_in_use(connection: Connection, since: datetime) -> list[RulesInUse]:
+    """The rules of the workers with a heartbeat since a time, the newest first.
+
+    The newest are those whose first worker started last. They win where workers differ.
+    """
+    found: dict[str, RulesInUse] = {}
+    row = select(workers).where(workers.c.seen_at >= since, workers.c.rules_version.is_not(None))
+    for worker in connection.execute(row.order_by(workers.c.rules_since, workers.c.worker_id)):
+        new = RulesInUse(worker.rules_version, worker.rules_since, [])
+        found.setdefault(new.version, new).worker_ids.append(worker.worker_id)
+    return sorted(found.values(), key=lambda rules: (rules.since, rules.version), reverse=True)
 
 
 def last_seen(connection: Connection) -> datetime | None:

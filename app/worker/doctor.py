@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 import httpx
 
 from app.codat.client import CodatClient
-from app.db import jobs, migrations
+from app.db import jobs, migrations, workers
 from app.db.engine import Database
 from app.db.queries.monitoring import Snapshot, take_snapshot
+from app.db.workers import RulesInUse
 from app.domain import checks
 from app.domain.checks import Misconfiguration
 from app.domain.webhook_loss import WEBHOOK_PATH, check_endpoints
@@ -88,6 +89,7 @@ def check_database(database: Database, now: datetime) -> list[Misconfiguration]:
             migrations.check(connection)
             snapshot = take_snapshot(connection, now)
             retried = jobs.count_retried(connection, "fetch", MANY_ATTEMPTS)
+            rules = workers.rules_in_use(connection, now - workers.LIVE_FOR)
     except SchemaError as error:
         text = str(error).partition(" Run ")[0]
         return [Misconfiguration("schema_outdated", text, "Run `python -m app migrate`.")]
@@ -101,6 +103,7 @@ def check_database(database: Database, now: datetime) -> list[Misconfiguration]:
         ]
     return [
         *_check_worker(snapshot, now),
+        *_check_rules(rules),
         *_check_events(snapshot, now),
         *_check_jobs(snapshot, retried, now),
     ]
@@ -114,6 +117,18 @@ def _check_worker(snapshot: Snapshot, now: datetime) -> Iterator[Misconfiguratio
             "worker_silent",
             f"No worker has been running{since}.",
             "Set WORKER_IN_WEB=true, or start `python -m app worker`.",
+        )
+
+
+def _check_rules(rules: Sequence[RulesInUse]) -> Iterator[Misconfiguration]:
+    if len(rules) > 1:
+        older = ", ".join(worker for found in rules[1:] for worker in found.worker_ids)
+        yield Misconfiguration(
+            "cause_rules_differ",
+            f"Workers have different rules for causes. Those of {', '.join(rules[0].worker_ids)} "
+            f"apply, the newest; older ones: {older}.",
+            "Set the same CAUSES_FILE for all workers, and run the same version. During an "
+            "upgrade, wait until the old workers have ended.",
         )
 
 

@@ -29,7 +29,6 @@ from app.worker.scheduler import PeriodicTask, run_periodic_tasks
 
 HEARTBEAT_EVERY_S = 3.0
 DEAD_AFTER = timedelta(seconds=10)
-COUNTED_FOR = timedelta(minutes=1)
 EVENT_POLL_S = 0.25
 JOB_POLL_S = 1.0
 DOWN_POLL_S = 1.0
@@ -204,7 +203,7 @@ class Runner:
             workers.beat(connection, self.worker_id, now)
             silent = self._heartbeats.find_silent(workers.heartbeats(connection), now)
             taken = workers.take_over(connection, silent)
-            alive = workers.alive(connection, now - COUNTED_FOR)
+            alive = workers.alive(connection, now - workers.LIVE_FOR)
         if taken:
             _log.warning("took over jobs of a worker that is gone", count=taken)
             self.wake()

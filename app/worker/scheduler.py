@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from app import logging as log
 from app.db import workers
@@ -20,12 +21,14 @@ _log = log.get(__name__)
 class PeriodicTask:
     """A task that runs once per period; `name` is the same on all replicas.
 
-    `run` returns a result that is logged.
+    `run` returns a result that is logged. A worker for which `may_run`, a read, is false leaves the
+    task to the others.
     """
 
     name: str
     every: timedelta
     run: Callable[[], Awaitable[object]]
+    may_run: Callable[[Any], bool] = lambda _connection: True
 
 
 async def run_periodic_tasks(
@@ -49,6 +52,8 @@ async def run_periodic_tasks(
 
 
 async def _run_if_due(database: Database, task: PeriodicTask, now: datetime) -> None:
+    if not await read(database, task.may_run):
+        return
     if not await read(database, workers.is_task_due, task.name, now):
         return
     if await write(database, workers.take_task, task.name, now=now, every=task.every):

@@ -13,6 +13,8 @@ depends_on = None
 
 def upgrade() -> None:
     """Add what version 0.3.0 needs."""
+    op.add_column("workers", sa.Column("rules_version", sa.Text()))
+    op.add_column("workers", sa.Column("rules_since", sa.DateTime(timezone=True)))
     _fold_names_again()
 
 

@@ -12,6 +12,7 @@ from app.codat.client import CodatClient
 from app.db import rate_limit, workers
 from app.db.engine import Database, open_database
 from app.db.tables import jobs, webhook_events
+from app.domain.causes.loader import load_builtin, load_custom
 from app.domain.checks import Misconfiguration
 from app.domain.webhook_loss import Endpoint
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
@@ -105,6 +106,19 @@ def test_fetches_that_make_no_progress_are_a_finding(
         rate_limit.pause(connection, after(hours=1), "429", T0)
     is_only_late = "run_at" in values and "attempts" not in values
     assert names(check_database(database, T0)) == ([] if is_only_late else expected)
+
+
+def test_workers_with_different_rules_are_a_finding(database: Database, database_url: str) -> None:
+    """It names those whose rules do not apply. One rule is enough of a difference."""
+    beat(database)
+    rule = '[[rule]]\ncause = "period_closed"\nmessage = "sealed"'
+    other = open_database(database_url, classifier=load_custom(rule, load_builtin()))
+    with other.writing() as connection:
+        workers.beat(connection, "newer", after(seconds=1))
+    (found,) = check_database(other, after(seconds=1))
+    other.close()
+    assert found.name == "cause_rules_differ"
+    assert "Those of newer apply, the newest; older ones: w." in found.text
 
 
 def test_messages_that_were_given_up_are_a_finding(database: Database) -> None:

@@ -1,6 +1,7 @@
 """Causes: stored with the rows, and decided again when the rules change."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +9,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from app.db import reclassification
+from app import logging as log
+from app.db import reclassification, workers
 from app.db.engine import Database, open_database
 from app.db.tables import failed_transactions, transactions
 from app.domain.causes.loader import load_builtin, load_custom
 from app.domain.models import SyncStatus, Transaction
 from app.errors import SettingsError
 from app.worker.tasks import reclassify as reclassify_module
-from app.worker.tasks.reclassify import load_classifier, reclassify_outdated
+from app.worker.tasks.reclassify import Reclassifier, load_classifier
 from tests.factories import add_event, after, deliver, project, sync_row, transaction_rows
 from tests.worker.fakes import Clock, FakeCodat, fetch
 
@@ -88,8 +90,8 @@ def test_changed_rules_reach_stored_causes_in_small_steps(
         first = reclassification.list_outdated(connection, 3)
     # three by their transactions, one by its own cause
     assert sum(len(step.sync_pks) for step in first) == 4
-    assert asyncio.run(reclassify_outdated(theirs, Clock())) == "8 syncs were reclassified"
-    assert asyncio.run(reclassify_outdated(theirs, Clock())) == "0 syncs were reclassified"
+    assert asyncio.run(Reclassifier(theirs, Clock()).run()) == "8 syncs were reclassified"
+    assert asyncio.run(Reclassifier(theirs, Clock()).run()) == "0 syncs were reclassified"
     version = theirs.classifier.version
     with theirs.reading() as connection:
         stored = connection.execute(select(transactions.c.cause_key, transactions.c.rules_version))
@@ -98,6 +100,83 @@ def test_changed_rules_reach_stored_causes_in_small_steps(
         assert by_cause == ["period_closed"] * 7
     whole = sync_row(theirs, "whole")
     assert (whole["cause_key"], whole["rules_version"]) == ("period_closed", version)
+
+
+def test_the_newest_rules_win_where_workers_differ(database: Database, theirs: Database) -> None:
+    """Whichever worker looks first; the older ones leave the rows alone until the newest ended."""
+    clock = Clock()
+    old, new = Reclassifier(database, clock), Reclassifier(theirs, clock)
+    items = [{"id": "t1", "status": "PushError", "errorMessage": SEALED.format("good")}]
+    deliver(database, "m1", transactions=items)
+    beat(database, "old-1", 0)
+    assert run_if_allowed(old) == "0 syncs were reclassified"
+    beat(theirs, "new-1", 10)
+    beat(database, "old-2", 20)  # a replica of the older one that was restarted
+    clock.now = after(seconds=20)
+    for _ in range(3):
+        assert [run_if_allowed(worker) is None for worker in (old, new)] == [True, False]
+        assert causes(database) == [("period_closed", theirs.classifier.version)]
+    changed_at = sync_row(database)["updated_at"]
+    beat(theirs, "new-1", 80)
+    clock.now = after(seconds=80)
+    assert run_if_allowed(new) == "0 syncs were reclassified"
+    assert sync_row(database)["updated_at"] == changed_at
+    with theirs.writing() as connection:
+        workers.remove(connection, "new-1")
+    beat(database, "old-2", 90)
+    assert run_if_allowed(old) == "1 syncs were reclassified"
+
+
+def test_a_fetch_by_a_worker_with_older_rules_leaves_the_cause_alone(
+    database: Database, theirs: Database
+) -> None:
+    """As long as Codat's answer is the same; a new answer is classified by the rules at hand."""
+    for message_id, worker in (("m1", theirs), ("m2", database)):
+        deliver(database, message_id)
+        fetch(worker, Whole(code=5120, transactions=()))
+        row = sync_row(database)
+        assert (row["cause_key"], row["rules_version"]) == (
+            "period_closed",
+            theirs.classifier.version,
+        )
+    deliver(database, "m3")
+    fetch(database, Whole(code=4040, transactions=()))
+    assert sync_row(database)["cause_key"] == "disconnected"
+
+
+def run_if_allowed(reclassifier: Reclassifier) -> str | None:
+    """What the scheduler does when the task is due."""
+    with reclassifier.database.reading() as connection:
+        if not reclassifier.may_run(connection):
+            return None
+    return asyncio.run(reclassifier.run())
+
+
+def beat(database: Database, worker_id: str, seconds: float) -> None:
+    with database.writing() as connection:
+        workers.beat(connection, worker_id, after(seconds=seconds))
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_different_rules_are_logged_once(
+    database: Database, theirs: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("info", "json")
+    old = Reclassifier(database, Clock())
+    beat(database, "old", 0)
+    beat(theirs, "new", 5)
+    for _ in range(3):
+        run_if_allowed(old)
+    with theirs.writing() as connection:
+        workers.remove(connection, "new")
+    for _ in range(3):
+        run_if_allowed(old)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["event"]) for line in lines] == [
+        ("warning", "workers have different rules for causes; the newest apply"),
+        ("info", "all workers have the same rules for causes"),
+    ]
+    assert lines[0]["applied_version"] == theirs.classifier.version
 
 
 def test_a_step_has_few_syncs_and_few_rows(
