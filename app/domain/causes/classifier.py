@@ -6,12 +6,12 @@ wrong cause is worse than none.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
-from app.domain.causes.fingerprint import ALGORITHM_VERSION, fingerprint, normalize
+from app.domain.causes.fingerprint import ALGORITHM_VERSION, error_codes, fingerprint, normalize
 from app.domain.causes.patterns import Pattern
 from app.domain.status_codes import phase_of
 from app.domain.transactions import is_failed
@@ -57,13 +57,29 @@ def describe_cause(key: str, causes: Mapping[str, Cause]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a rule is matched against. `message` is normalized."""
+    """What a rule is matched against. `message` and `codes` are normalized.
+
+    `codes` are the error codes around the innermost message.
+    """
 
     scope: Scope
     message: str = ""
+    codes: str = ""
     status: str | None = None
     integration_type: str | None = None
     status_code: int | None = None
+
+
+def _failure(
+    scope: Scope,
+    message: str | None,
+    status: str | None = None,
+    integration_type: str | None = None,
+    status_code: int | None = None,
+) -> Failure:
+    return Failure(
+        scope, normalize(message), error_codes(message), status, integration_type, status_code
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +110,10 @@ class Rule:
     def describe_match(self, failure: Failure) -> str:
         """Return the rule's name and the conditions that this matching failure met."""
         pattern = self._matching_pattern(failure.message)
+        code_pattern = None if pattern else self._matching_pattern(failure.codes)
         conditions = [
             f"message matches {pattern.text!r}" if pattern else None,
+            f"error code matches {code_pattern.text!r}" if code_pattern else None,
             f"status code {failure.status_code}" if self.status_codes else None,
             f"status {failure.status}" if self.statuses else None,
             f"integration type {failure.integration_type}" if self.integration_types else None,
@@ -150,7 +168,7 @@ class Classifier:
         if not is_failed(status):
             return None
         return self._classify(
-            Failure("transaction", normalize(message), status, integration_type, status_code)
+            _failure("transaction", message, status, integration_type, status_code)
         )
 
     def classify_sync(
@@ -162,8 +180,10 @@ class Classifier:
         """Return the cause key of a sync as a whole, or None if its code is not a failure."""
         if phase_of(status_code) != "failed":
             return None
-        messages = [normalize(text) for text in (error_message, exception_message) if text] or [""]
-        causes = [self._classify(Failure("sync", m, status_code=status_code)) for m in messages]
+        messages = [text for text in (error_message, exception_message) if text] or [""]
+        causes = [
+            self._classify(_failure("sync", text, status_code=status_code)) for text in messages
+        ]
         return next((key for key in causes if key not in _GENERIC), causes[0])
 
     def explain(
@@ -177,7 +197,7 @@ class Classifier:
         """Classify a transaction's message, and say which rule matched and why."""
         if not is_failed(status):
             return Explanation(None, None, fingerprint(message))
-        failure = Failure("transaction", normalize(message), status, integration_type, status_code)
+        failure = _failure("transaction", message, status, integration_type, status_code)
         rule = self._first_match(failure)
         return Explanation(
             cause=rule.cause if rule else UNCLASSIFIED,
@@ -190,12 +210,19 @@ class Classifier:
         return rule.cause if rule else UNCLASSIFIED
 
     def _first_match(self, failure: Failure) -> Rule | None:
-        """Return the first matching rule. Results are cached: many failures are alike."""
+        """Return the first matching rule. Results are cached: many failures are alike.
+
+        A rule for the message is better than one for its error codes, which is better than one that
+        looks at neither.
+        """
         try:
             return self._matches[failure]  # one lookup: hashing a failure is most of the cost
         except KeyError:
             pass
         rule = next((rule for rule in self.rules if rule.matches(failure)), None)
+        if failure.codes and not (rule and rule.messages):
+            by_codes = replace(failure, message=failure.codes)
+            rule = next((rule for rule in self.rules if rule.matches(by_codes)), None)
         if len(self._matches) >= CACHE_SIZE:
             self._matches.clear()
         self._matches[failure] = rule

@@ -1,14 +1,16 @@
 """Fingerprints group equal failures of all companies, whatever IDs, amounts, or names they contain.
 
-Masking replaces IDs, correlation IDs, amounts, dates, quoted names, and email addresses in a
-message with `#`. The hash of the masked message is the fingerprint.
+Masking replaces IDs, amounts, dates, quoted names, names after a word such as "supplier", and email
+addresses in the innermost message with `#`. The hash of the masked message is the fingerprint.
 """
 
 import re
 from functools import lru_cache
 from hashlib import sha256
 
-ALGORITHM_VERSION = 1
+from app.domain.causes.innermost import unwrap
+
+ALGORITHM_VERSION = 2
 """Increase this after any change to this module, so that stored fingerprints are recomputed."""
 
 MAX_LENGTH = 2000
@@ -23,7 +25,21 @@ _QUOTED = re.compile(
 _HEX = re.compile(
     r"\b(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{8,64})\b", re.IGNORECASE
 )
-_CORRELATION_ID = re.compile(r"correlation ?id: ?[0-9a-f-]{32,36}\b", re.IGNORECASE)
+_REQUEST_ID = re.compile(
+    r"\b((?:correlation|request|trace|support|activity|incident)[ _-]?id)\b\W{1,4}"
+    r"[^\s\"'<>\])]{6,80}",
+    re.IGNORECASE,
+)
+# A name without quotes: words with a capital letter between a noun and a verb. Not the name of a
+# field, such as "Account Code".
+_NAME = re.compile(
+    r"\b((?i:supplier|vendor|customer|client|contact|payee|employee|account|project|job|department"
+    r"|class|location|item|product)) "
+    r"(?!(?:Code|Type|Number|No|Id|ID|Ref|Name|Group|Email|Address|Currency|Date|Period|Posting"
+    r"|Card|Entry|Ledger|Tax|Rate|Status|Line|Category|Unit|Price|Quantity|Terms?)\b)"
+    r"(?:[A-Z#&][^\s,;:()]{0,40} (?:(?:of|and|de|van|von|the) )?){1,6}"
+    r"(?=(?:is|isn't|was|wasn't|has|hasn't|does|doesn't|could|can|can't|cannot|not|already|in) )"
+)
 _TOKEN = re.compile(r"[^\s'\"<>()\[\]{}=;]+")
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
@@ -38,15 +54,20 @@ _LIST = re.compile(r"#(?:(?:, ?| and |[ /;-])#)+")
 def normalize(message: str | None) -> str:
     """Return the message as rules match it, at most `MAX_LENGTH` characters long.
 
-    Letters are lower case, whitespace is single spaces, and quotes and dashes are ASCII.
-    Correlation IDs are removed, so equal failures are classified only once.
+    It is the innermost message. Letters are lower case, whitespace is single spaces, and quotes and
+    dashes are ASCII. Request IDs are removed, so equal failures are classified only once.
     """
-    return _CORRELATION_ID.sub("correlation id", _clean(message)).lower()
+    return _REQUEST_ID.sub(r"\1", _clean(message)).lower()
+
+
+def error_codes(message: str | None) -> str:
+    """Return the error codes of the bodies in the message as rules match them."""
+    return " ".join(unwrap(message or "").codes).lower()
 
 
 def mask(message: str | None) -> str:
     """Return the message with `#` for each variable part: the text that a fingerprint hashes."""
-    return _mask(_CORRELATION_ID.sub(f"correlation id: {PLACEHOLDER}", _clean(message)))
+    return _mask(_REQUEST_ID.sub(rf"\1: {PLACEHOLDER}", _clean(message)))
 
 
 @lru_cache(maxsize=4096)
@@ -61,6 +82,7 @@ def _mask(text: str) -> str:
 def _mask_once(text: str) -> str:
     if "@" in text:
         text = _EMAIL.sub(PLACEHOLDER, text)
+    text = _NAME.sub(rf"\1 {PLACEHOLDER} ", text)
     for pattern in (_QUOTED, _HEX):
         text = pattern.sub(PLACEHOLDER, text)
     text = _TOKEN.sub(_mask_number, text)
@@ -75,7 +97,7 @@ def fingerprint(message: str | None) -> str:
 
 
 def _clean(message: str | None) -> str:
-    text = (message or "")[:MAX_LENGTH]
+    text = unwrap(message or "").text[:MAX_LENGTH]
     if not text.isascii():  # every character that the table translates is outside ASCII
         text = text.translate(_TYPOGRAPHY)
     return " ".join(text.split())  # four times as fast as a regular expression

@@ -300,7 +300,9 @@ class CauseGroup(FailureTotals):
 
     fingerprint: str
     pattern: str = Field(description="The common part of the messages. # stands for the rest.")
-    example: str | None = Field(description="The newest of the messages.")
+    example: str | None = Field(
+        description="The newest of the messages, without the envelopes around it."
+    )
 
 
 class CauseDetails(CauseTotals):

@@ -21,6 +21,7 @@ from app.db.queries.syncs import SyncRecord
 from app.db.queries.transactions import TransactionRecord
 from app.domain.causes import classifier
 from app.domain.causes.fingerprint import mask
+from app.domain.causes.innermost import innermost_text
 from app.domain.status_codes import status_text, visible_failure_stage
 from app.domain.sync_state import Outcome
 from app.web.api import schemas
@@ -130,7 +131,13 @@ def serialize_cause_details(
 ) -> schemas.CauseDetails:
     """A cause, its failures and its groups."""
     groups = [
-        _make(schemas.CauseGroup, group, pattern=mask(group.example)) for group in details.groups
+        _make(
+            schemas.CauseGroup,
+            group,
+            pattern=mask(group.example),
+            example=innermost_text(group.example) or None,
+        )
+        for group in details.groups
     ]
     cause = _cause(details.totals.cause_key, causes)
     return _make(schemas.CauseDetails, details, details.totals, cause, groups=groups)

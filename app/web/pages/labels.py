@@ -4,7 +4,6 @@ A tone selects colors and a sign. It is never the only sign, and `good` is used 
 Codat's own answers prove. Lists of titles begin with what needs attention.
 """
 
-import re
 from collections.abc import Iterable
 from datetime import date, datetime, tzinfo
 from typing import Literal
@@ -76,11 +75,6 @@ TIMELINE_KINDS = {
     "notify": "Notification sent",
 }
 _ITEM_STATUSES = ("Completed", "Pending", "PushError", "ValidationError", "Failed")
-_WRAPPED = re.compile(
-    r"An error occurred in a downstream service\.\s+Correlation ID:\s*[0-9a-f-]{32,36}\.?\s+"
-    r"Message:\s*(\S.*)",
-    re.DOTALL | re.IGNORECASE,
-)
 
 
 def from_key(key: str) -> str:
@@ -91,12 +85,6 @@ def from_key(key: str) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return `1 item`, `1,204 items`."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
-def plain_message(message: str) -> str:
-    """The accounting software's own message, without the text that Codat puts around it."""
-    found = _WRAPPED.match(message)
-    return found[1] if found else message
 
 
 def short_id(text: str) -> str:

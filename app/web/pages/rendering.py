@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from app.db.engine import Database
 from app.db.queries import companies
 from app.domain.causes.fingerprint import mask
+from app.domain.causes.innermost import innermost_text
 from app.domain.transactions import classify
 from app.web.api.responses import ApiRoute
 from app.web.api.serializers import Causes
@@ -68,6 +69,7 @@ _TEMPLATES.globals |= {
     "counted": labels.counted,
     "presenters": presenters,
     "classify": classify,
+    "innermost_text": innermost_text,
     "mask": mask,
     "path": path,
     "asset": lambda name: f"/static/{name}?v={_VERSIONS[name]}",

@@ -175,15 +175,14 @@ def matched(monkeypatch: pytest.MonkeyPatch) -> list[Failure]:
 
 @pytest.mark.parametrize("text", ["The posting period is closed", "Oops"])
 def test_equal_messages_are_classified_once(matched: list[Failure], text: str) -> None:
-    """A list of 5,000 equal messages, with or without their own correlation IDs."""
+    """5,000 equal messages with their own correlation IDs, and 5,000 without Codat's envelope."""
     classifier = new_classifier()
     for n in range(5000):
         message = f"Correlation ID: {CORRELATION_ID[:-4]}{n:04}. Message: {text}"
         classifier.classify_transaction(message, status="PushError")
-    assert len(matched) == 1
     for _ in range(5000):
         classifier.classify_transaction(text, status="PushError")
-    assert len(matched) == 2
+    assert len(matched) == 1
 
 
 def test_cache_of_different_messages_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import pytest
 from app.domain.causes.correlation import correlation_id
 
 GUID = "0e7ee4bc-50d2-4e07-8f9e-25fdda6bc004"
+OTHER = "72e161a142c17bb5b3e480f873df0b21"
 
 
 @pytest.mark.parametrize(
@@ -12,8 +13,14 @@ GUID = "0e7ee4bc-50d2-4e07-8f9e-25fdda6bc004"
     [
         (f"An error occurred. Correlation ID: {GUID}. Message:  Feed Connection failed(409)", GUID),
         (f"An error occurred. Correlation ID:  {GUID}. Message: x", GUID),
-        (f"correlationId={GUID.upper()}", GUID),
-        (f'"correlationId": "{GUID}"', GUID),
+        (f"Push failed. Correlation ID: {GUID.upper()}. Message: x", GUID),
+        (f'{{"statusCode": 400, "error": "Oops", "correlationId": "{GUID}"}}', GUID),
+        (f"The record is locked.  CorrelationId:  {GUID}.", None),
+        (f"Correlation ID: {OTHER}. Message: The record is locked. CorrelationId: {GUID}.", OTHER),
+        (f'{{"error": {{"message": "The record is locked. CorrelationId: {GUID}"}}}}', None),
+        (f'{{"Fault": {{"Error": []}}, "correlationId": "{GUID}"}}', None),
+        (f'{{"statusCode": 400, "error": "Oops", "correlationId": "{GUID}', None),
+        (f"x-correlation-id={GUID}", None),
         (f"Correlation Id: {GUID.replace('-', '')}", GUID.replace("-", "")),
         (f"a {GUID} that is not a correlation ID", None),
         ("Correlation ID: none", None),
@@ -22,7 +29,7 @@ GUID = "0e7ee4bc-50d2-4e07-8f9e-25fdda6bc004"
         ("Correlation ID: " * 100_000, None),
     ],
 )
-def test_correlation_id_is_found_only_where_codat_writes_it(
+def test_correlation_id_is_found_only_in_codats_own_envelope(
     message: str | None, expected: str | None
 ) -> None:
     """Other IDs in the message are not mistaken for the correlation ID."""

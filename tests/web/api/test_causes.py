@@ -65,6 +65,26 @@ def test_equal_messages_form_a_group(failures: Store, client: TestClient) -> Non
     assert {name: group[name] for name in TOTALS} == {name: details[name] for name in TOTALS}
 
 
+def test_groups_are_formed_by_the_innermost_message(store: Store, client: TestClient) -> None:
+    """Faults in JSON are told apart by their details, in any markup. The example is the detail."""
+    template = (
+        '{{"Fault": {{"Error": [{{"Message": "Invalid", "Detail": "{}", "code": "2500"}}]}}}}'
+    )
+    details = [f"Invalid Reference Id : {name} element id" for name in ("Accounts", "Classes")]
+    faults = [template.format(f"{detail} {n} not found") for n, detail in enumerate(details)]
+    xml = f"<Error><Detail>{details[0]} 77 not found</Detail></Error>"
+    rows = [failed_row(f"t{n}", message) for n, message in enumerate((*faults, xml))]
+    store.failed("s1", rows=rows)
+    groups = {
+        group["pattern"]: (group["transactions"], group["example"])
+        for cause in causes(client)
+        for group in client.get(f"{V1}/causes/{cause}").json()["groups"]
+    }
+    first, second = (f"{detail.lower()} # not found" for detail in details)
+    assert set(groups) == {first, second}
+    assert groups[first] == (2, f"{details[0]} 77 not found")
+
+
 def test_a_sync_that_failed_as_a_whole_is_counted(failures: Store, client: TestClient) -> None:
     """It has no transaction to count."""
     cause = causes(client)["disconnected"]
