@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 MAX_DELAY = timedelta(minutes=30)  # a webhook may be this late without being lost
 SHORTEST_GAP = timedelta(hours=1)
@@ -97,12 +97,18 @@ def next_deadline(since: datetime, now: datetime) -> str:
     return "it is too late for a replay; reconciliation adds what Codat's API still lists"
 
 
-def check_endpoints(endpoints: Sequence[Endpoint]) -> list[Finding]:
-    """What is wrong with our endpoints at Codat: missing, disabled, or not fully subscribed."""
-    ours = [endpoint for endpoint in endpoints if _is_ours(endpoint)]
+def check_endpoints(endpoints: Sequence[Endpoint], webhook_url: str | None) -> list[Finding]:
+    """What is wrong with our endpoints at Codat: missing, disabled, or not fully subscribed.
+
+    Ours are those with exactly the address `webhook_url`; where it is unknown, those that end in
+    WEBHOOK_PATH.
+    """
+    ours = [endpoint for endpoint in endpoints if is_ours(endpoint.url, webhook_url)]
     if not ours:
-        text = f"Codat has no webhook endpoint that ends in {WEBHOOK_PATH}"
-        return [Finding("endpoint_missing", "", text)]
+        expected = (
+            f"with the address {webhook_url}" if webhook_url else f"that ends in {WEBHOOK_PATH}"
+        )
+        return [Finding("endpoint_missing", "", f"Codat has no webhook endpoint {expected}")]
     disabled = [endpoint.url for endpoint in ours if endpoint.disabled]
     enabled = [endpoint for endpoint in ours if not endpoint.disabled]
     findings = []
@@ -119,11 +125,22 @@ def check_endpoints(endpoints: Sequence[Endpoint]) -> list[Finding]:
     return findings
 
 
-def _is_ours(endpoint: Endpoint) -> bool:
+def is_ours(url: str, webhook_url: str | None) -> bool:
+    """Whether deliveries to an address that Codat lists reach our endpoint."""
     try:
-        return urlsplit(endpoint.url).path.rstrip("/").endswith(WEBHOOK_PATH)
+        parts = urlsplit(url)
+        path = parts.path.removesuffix("/")
+        if webhook_url is None:
+            return path.endswith(WEBHOOK_PATH) and "//" not in path
+        ours = urlsplit(webhook_url)
+        return (_origin(parts), path) == (_origin(ours), ours.path)
     except ValueError:  # Codat lists URLs as they were entered
         return False
+
+
+def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").removesuffix("."), port
 
 
 def _fold(name: str) -> str:

@@ -17,7 +17,7 @@ from app.db.queries.monitoring import Snapshot, take_snapshot
 from app.db.workers import RulesInUse
 from app.domain import checks
 from app.domain.checks import Misconfiguration
-from app.domain.webhook_loss import WEBHOOK_PATH, check_endpoints
+from app.domain.webhook_loss import check_endpoints, is_ours
 from app.errors import (
     CodatError,
     CodatRateLimited,
@@ -35,7 +35,7 @@ EVENTS_LATE_AFTER = timedelta(minutes=5)
 MANY_ATTEMPTS = 5
 _PORTAL = "in the Codat Portal under Settings, Webhooks"
 _CODAT_ACTIONS = {
-    "endpoint_missing": f"Add https://YOUR-HOST{WEBHOOK_PATH} {_PORTAL}.",
+    "endpoint_missing": f"Add the endpoint {_PORTAL}, or correct its address or PUBLIC_URL.",
     "endpoint_disabled": f"Enable it {_PORTAL}, then replay the missed webhooks.",
     "event_types_missing": f"Add the missing event types {_PORTAL}.",
 }
@@ -174,19 +174,24 @@ def _check_jobs(snapshot: Snapshot, retried: int, now: datetime) -> Iterator[Mis
         )
 
 
-async def check_codat(codat: CodatClient, host: str) -> list[Misconfiguration]:
-    """Check the key, our endpoint at Codat, the clock, and TLS; `host` is what we listen on."""
-    urls: list[str] = []
+async def check_codat(
+    codat: CodatClient, host: str, webhook_url: str | None = None
+) -> list[Misconfiguration]:
+    """Check the key, our endpoint at Codat, the clock, and TLS; `host` is what we listen on.
+
+    `webhook_url` is the address of our endpoint, if it is known.
+    """
+    urls = [webhook_url] if webhook_url else []
     try:
         consumers = await codat.list_consumers()
     except CodatError as error:
         found = [_call_failed(error)]
     else:
         endpoints = [replace(item, url=checks.redact_url(item.url)) for item in consumers]
-        urls = [endpoint.url for endpoint in endpoints if WEBHOOK_PATH in endpoint.url]
+        urls += [endpoint.url for endpoint in endpoints if is_ours(endpoint.url, webhook_url)]
         found = [
             Misconfiguration(finding.cause, f"{finding.text}.", _CODAT_ACTIONS[finding.cause])
-            for finding in check_endpoints(endpoints)
+            for finding in check_endpoints(endpoints, webhook_url)
         ]
     others = (checks.check_clock(codat.clock_skew), checks.check_tls(host, urls))
     return [*found, *filter(None, others)]

@@ -82,8 +82,8 @@ def test_the_next_deadline_of_a_gap_is_named(passed: timedelta, text: str) -> No
     assert text in next_deadline(NOW - passed, NOW)
 
 
-def causes(*endpoints: Endpoint) -> list[str]:
-    return [finding.cause for finding in check_endpoints(endpoints)]
+def causes(*endpoints: Endpoint, webhook_url: str | None = None) -> list[str]:
+    return [finding.cause for finding in check_endpoints(endpoints, webhook_url)]
 
 
 def test_a_good_endpoint_is_no_finding() -> None:
@@ -102,5 +102,41 @@ def test_missing_disabled_and_partly_subscribed_endpoints_are_findings() -> None
     assert causes(Endpoint(URL, False, ("SyncCompleted", "connection.created"))) == [
         "event_types_missing"
     ]
-    (finding,) = check_endpoints([Endpoint(URL, False, ("SyncCompleted",))])
+    (finding,) = check_endpoints([Endpoint(URL, False, ("SyncCompleted",))], None)
     assert finding.text == "The Codat endpoint is not subscribed to: sync failed"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        URL, f"{URL}/", "https://US.example:443/webhooks/codat", "https://us.example./webhooks/codat",
+        "https://user:pw@us.example/webhooks/codat?x=1",
+    ],
+)  # fmt: skip
+def test_the_known_address_is_ours_in_every_form_that_reaches_it(url: str) -> None:
+    """An endpoint of another environment beside it raises no alarm."""
+    other = Endpoint("https://staging.us.example/webhooks/codat", True, ())
+    assert causes(Endpoint(url, False, BOTH), other, webhook_url=URL) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://staging.us.example/webhooks/codat", "https://us.example/staging/webhooks/codat",
+        "https://us.example//webhooks/codat", "https://us.example/Webhooks/codat", f"{URL}//",
+        "https://us.example:8443/webhooks/codat", "http://us.example/webhooks/codat",
+        "https://us.example:x/webhooks/codat", f"{URL}/x",
+    ],
+)  # fmt: skip
+def test_another_address_does_not_hide_that_the_known_one_is_missing(url: str) -> None:
+    (finding,) = check_endpoints([Endpoint(url, False, BOTH)], URL)
+    assert finding.text == f"Codat has no webhook endpoint with the address {URL}"
+    assert causes(Endpoint(url, True, BOTH), webhook_url=URL) == ["endpoint_missing"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://us.example//webhooks/codat", f"{URL}//", "https://us.example/a//webhooks/codat"],
+)
+def test_a_path_that_the_endpoint_does_not_accept_is_not_ours(url: str) -> None:
+    assert causes(Endpoint(url, False, BOTH)) == ["endpoint_missing"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from app.bootstrap import webhook_url
 from app.codat.client import CodatClient
 from app.db import rate_limit, workers
 from app.db.engine import Database, open_database
@@ -208,6 +209,26 @@ def test_each_problem_with_codat_is_a_finding(
     codat: FakeCodat, host: str, expected: list[str]
 ) -> None:
     assert names(asyncio.run(check_codat(codat, host))) == expected
+
+
+@pytest.mark.parametrize(
+    ("public_url", "root_path", "endpoint", "expected"),
+    [
+        ("https://us.example", "", "https://us.example/webhooks/codat", []),
+        ("https://us.example", "/a", "https://us.example/a/webhooks/codat/", []),
+        ("https://us.example/a/", "", "https://us.example/a/webhooks/codat", []),
+        ("https://us.example/a", "", "https://us.example/webhooks/codat", ["endpoint_missing"]),
+        ("https://us.example", "", "https://test.example/webhooks/codat", ["endpoint_missing"]),
+        ("", "", "https://test.example/any/webhooks/codat", []),
+        ("", "", "https://test.example//webhooks/codat", ["endpoint_missing", "host_exposed"]),
+    ],
+)
+def test_the_public_url_decides_which_endpoint_is_ours(
+    public_url: str, root_path: str, endpoint: str, expected: list[str]
+) -> None:
+    settings = make_settings(public_url=public_url or None, root_path=root_path)
+    codat = FakeCodat([replace(GOOD, url=endpoint)])
+    assert names(asyncio.run(check_codat(codat, PUBLIC, webhook_url(settings)))) == expected
 
 
 def test_a_secret_in_an_endpoint_url_is_not_shown() -> None:

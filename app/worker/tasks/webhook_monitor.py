@@ -20,15 +20,18 @@ _log = log.get(__name__)
 
 
 async def check_webhooks(
-    database: Database, codat: CodatClient, clock: Callable[[], datetime]
+    database: Database,
+    codat: CodatClient,
+    clock: Callable[[], datetime],
+    webhook_url: str | None = None,
 ) -> str:
     """Open and resolve alerts about webhooks; returns what changed, as text. Raises CodatError.
 
-    Run it after a reconciliation.
+    Run it after a reconciliation. `webhook_url` is the address of our endpoint, if it is known.
     """
     now = clock()
     lost = await _update(database, _LOST, await read(database, _find_losses, now), now)
-    findings = check_endpoints(await codat.list_consumers())
+    findings = check_endpoints(await codat.list_consumers(), webhook_url)
     checked = await _update(database, _ENDPOINT, findings, clock())
     opened = len(lost.opened) + len(checked.opened)
     return f"{opened} alerts opened, {lost.resolved + checked.resolved} resolved"
