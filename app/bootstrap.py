@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # the worker runs without it
     from fastapi import FastAPI
 
     from app.web.app import Application
-    from app.web.metrics import Metrics
+    from app.web.metrics import WorkerMetrics
 
 Clock = Callable[[], datetime]
 # A thread that projects events gives way to the event loop, which answers deliveries, this soon
@@ -79,7 +79,7 @@ def make_codat(
     database: Database | None,
     clock: Clock,
     *,
-    metrics: "Metrics | None" = None,
+    metrics: "WorkerMetrics | None" = None,
     timeout: httpx.Timeout = TIMEOUT,
 ) -> CodatClient:
     """Make the client of Codat's API; with a database it observes the rate-limit pause."""
@@ -178,7 +178,7 @@ def make_runner(
     http: httpx.AsyncClient,
     clock: Clock,
     *,
-    metrics: "Metrics | None" = None,
+    metrics: "WorkerMetrics | None" = None,
 ) -> Runner:
     """Make the worker. Raises SettingsError for an address in NOTIFY_URLS that is unknown."""
     channels = make_channels(settings, http)
@@ -198,10 +198,29 @@ def make_runner(
 async def open_worker(
     settings: Settings, database: Database, clock: Clock
 ) -> AsyncIterator[Runner]:
-    """Make the worker with its HTTP clients, and close these at the end of the block."""
+    """Make the worker with its HTTP clients, and close these at the end of the block.
+
+    With WORKER_METRICS_PORT, its metrics can be scraped there meanwhile. Raises ServiceError when
+    that address cannot be used.
+    """
     _use_more_threads()
-    async with httpx.AsyncClient() as http, make_codat(settings, database, clock) as codat:
-        yield make_runner(settings, database, codat, http, clock)
+    async with AsyncExitStack() as stack:
+        metrics: WorkerMetrics | None = None
+        if settings.worker_metrics_port is not None:
+            metrics = _worker_metrics()
+            stack.enter_context(metrics.served(settings.host, settings.worker_metrics_port))
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        codat = make_codat(settings, database, clock, metrics=metrics)
+        await stack.enter_async_context(codat)
+        yield make_runner(settings, database, codat, http, clock, metrics=metrics)
+
+
+def _worker_metrics() -> "WorkerMetrics":
+    from prometheus_client import CollectorRegistry
+
+    from app.web.metrics import WorkerMetrics
+
+    return WorkerMetrics(CollectorRegistry(), version=VERSION)
 
 
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> "Application":

@@ -260,6 +260,7 @@ class Settings(BaseSettings):
     forwarded_allow_ips: TrustedAddresses = "127.0.0.1"
     keep_alive_seconds: int = Field(75, ge=1, le=3600)  # longer than a load balancer's 60
     worker_in_web: bool = True
+    worker_metrics_port: int | None = Field(None, ge=1, le=65535)
     max_body_bytes: int = Field(1_048_576, ge=1024)
     max_unverified_body_bytes: Annotated[int, AfterValidator(_check_body_budget)] = Field(
         67_108_864, ge=1024, validate_default=True

@@ -13,6 +13,7 @@ from app.db.tables import alerts, companies, failed_transactions, syncs
 from app.domain.webhook_loss import Finding, FinishedSync
 
 FAILURE_PREFIX = "push_error:"
+UNDELIVERED = "messages_undelivered"
 """The cause of an alert about failed transactions: this, and the key of their cause."""
 MAX_RECENT = 50
 _IS_OPEN = alerts.c.resolved_at.is_(None)

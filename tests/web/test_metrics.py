@@ -3,6 +3,7 @@
 import asyncio
 import math
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -10,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from app.db import alerts, jobs, rate_limit, workers
 from app.db.engine import Database, open_database
 from app.domain.webhook_loss import Finding
-from app.web.metrics import DELIVERY_RESULTS, Metrics
+from app.web.metrics import ATTEMPT_RESULTS, DELIVERY_RESULTS, Metrics
+from app.worker.job_pool import AttemptResult
 from tests.factories import add_event
 from tests.web.store import NOW, T0, Store, after
 
@@ -37,8 +39,16 @@ def test_deliveries_are_counted_by_result(metrics: Metrics) -> None:
         assert sample("webhook_deliveries_total", result=result) == 0
     metrics.delivery("stored")
     assert sample("webhook_deliveries_total", result="stored") == 1
+    assert sample("job_attempts_total", kind="message", result="dead") == 0
+    assert sample("codat_call_seconds_count", result="rate_limited") == 0
     with pytest.raises(KeyError):
         metrics.delivery("unheard of")
+    with pytest.raises(KeyError):
+        metrics.job_attempt("fetch", "unheard of")
+
+
+def test_the_results_are_those_of_the_worker() -> None:
+    assert set(ATTEMPT_RESULTS) == set(get_args(AttemptResult))
 
 
 def test_the_use_of_each_secret_is_counted(metrics: Metrics) -> None:
@@ -79,8 +89,12 @@ def test_the_state_of_the_database_is_read_at_each_scrape(store: Store, metrics:
     store.job(store.failed("later", rows=None), run_at=after(hours=4))
     with database.writing() as connection:
         jobs.enqueue(connection, "message", [(7, "webhook:1")], now=after(hours=2, minutes=59))
-        finding = Finding("webhooks_lost", "c1", "no webhook since …")
-        alerts.sync_alerts(connection, {"webhooks_lost"}, [finding], T0)
+        findings = [
+            Finding("webhooks_lost", "c1", "no webhook since …"),
+            Finding("push_error:account_closed", "c1", "…"),
+            Finding("push_error:period_closed", "c1", "…"),
+        ]
+        alerts.sync_alerts(connection, {finding.cause for finding in findings}, findings, T0)
         rate_limit.pause(connection, NOW + timedelta(seconds=90), "429", T0)
         workers.beat(connection, "w1", NOW - timedelta(seconds=4))
     text = asyncio.run(metrics.render()).decode()
@@ -96,7 +110,10 @@ def test_the_state_of_the_database_is_read_at_each_scrape(store: Store, metrics:
     assert sample("outgoing_messages", state="pending") == 1
     assert sample("outgoing_messages", state="dead") == 0
     assert sample("codat_rate_limit_pause_seconds") == 90
-    assert sample("alerts_open") == 1
+    assert sample("alerts_open", cause="webhooks_lost") == 1
+    assert sample("alerts_open", cause="push_error") == 2
+    assert sample("alerts_open", cause="messages_undelivered") == 0
+    assert sample("workers_alive") == 1
     assert sample("worker_heartbeat_age_seconds") == 4
 
 
@@ -115,3 +132,15 @@ def test_a_database_that_is_down_hides_its_metrics_and_no_others(
     assert sample("database_up") == 0
     assert math.isnan(sample("webhook_events_pending") or 0)
     assert sample("jobs_due", kind="fetch") is None
+
+
+def test_the_database_is_read_at_most_every_few_seconds(store: Store, metrics: Metrics) -> None:
+    """Its numbers cost the same at any size, but not nothing."""
+    clock = [100.0]
+    metrics.watch_database(store.database, lambda: NOW, lambda: clock[0])
+    asyncio.run(metrics.render())
+    add_event(store.database, "m1", at=T0)
+    for at, pending in ((102.9, 0), (103.1, 1)):
+        clock[0] = at
+        asyncio.run(metrics.render())
+        assert Sample(metrics)("webhook_events_pending") == pending

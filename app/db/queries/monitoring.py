@@ -1,23 +1,32 @@
 """What `/metrics` shows of the database. The cost of these queries does not grow with the rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import get_args
 
-from sqlalchemy import ColumnElement, Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from app.db import event_store, jobs, rate_limit, workers
+from app.db.alerts import FAILURE_PREFIX, UNDELIVERED
 from app.db.engine import count_up_to
 from app.db.event_store import PendingStats
 from app.db.jobs import JobStats
 from app.db.tables import alerts, webhook_events
 from app.db.tables import jobs as job_table
+from app.domain.webhook_loss import AlertCause
 
 MAX_COUNTED = 10_000
+ALIVE_WITHIN = timedelta(seconds=60)
+FAILURES = FAILURE_PREFIX.rstrip(":")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Numbers at one moment. Numbers of rows are capped."""
+    """Numbers at one moment. Numbers of rows are capped.
+
+    `open_alerts` has a number for each cause, and one for all causes of failed transactions.
+    """
 
     pending_events: PendingStats
     projection_errors: int
@@ -25,8 +34,9 @@ class Snapshot:
     message_jobs: JobStats
     pending_messages: int
     paused_until: datetime | None
-    open_alerts: int
+    open_alerts: Mapping[str, int]
     worker_seen_at: datetime | None
+    workers_alive: int
 
 
 def take_snapshot(connection: Connection, now: datetime) -> Snapshot:
@@ -42,10 +52,22 @@ def take_snapshot(connection: Connection, now: datetime) -> Snapshot:
             connection, job_table, job_table.c.kind == "message", jobs.IS_PENDING
         ),
         paused_until=rate_limit.paused_until(connection, now),
-        open_alerts=_count(connection, alerts, alerts.c.resolved_at.is_(None)),
+        open_alerts=_count_alerts(connection),
         worker_seen_at=workers.last_seen(connection),
+        workers_alive=workers.alive(connection, now - ALIVE_WITHIN),
     )
 
 
 def _count(connection: Connection, table: Table, *conditions: ColumnElement[bool]) -> int:
     return count_up_to(connection, MAX_COUNTED, select(table.c.id).where(*conditions))
+
+
+def _count_alerts(connection: Connection) -> dict[str, int]:
+    opened = select(alerts.c.cause).where(alerts.c.resolved_at.is_(None)).limit(MAX_COUNTED)
+    first = opened.subquery("opened")
+    counted = select(first.c.cause, func.count()).group_by(first.c.cause)
+    counts = dict.fromkeys((*get_args(AlertCause), UNDELIVERED, FAILURES), 0)
+    for cause, count in connection.execute(counted):
+        key = FAILURES if cause.startswith(FAILURE_PREFIX) else cause
+        counts[key] = counts.get(key, 0) + count
+    return counts

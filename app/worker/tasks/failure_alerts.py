@@ -7,7 +7,7 @@ from typing import Any
 
 from app import logging as log
 from app.db import alerts, outgoing
-from app.db.alerts import FAILURE_PREFIX, AlertChanges
+from app.db.alerts import FAILURE_PREFIX, UNDELIVERED, AlertChanges
 from app.db.engine import Database
 from app.domain.causes.classifier import Classifier
 from app.domain.webhook_loss import Finding
@@ -16,7 +16,6 @@ from app.worker.threads import read, write
 EVERY = timedelta(minutes=5)
 LOOKBACK = timedelta(days=30)
 ABANDON_AFTER = timedelta(days=4)  # longer than deliveries are retried
-UNDELIVERED = "messages_undelivered"
 
 _log = log.get(__name__)
 
