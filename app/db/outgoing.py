@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from app.db import change_feed, jobs
 from app.db.engine import classifier_of, recipients_of
@@ -28,7 +28,7 @@ from app.db.tables import jobs as job_table
 from app.db.tables import outgoing_messages as messages
 from app.db.tables import syncs
 from app.domain.causes.classifier import describe_cause
-from app.domain.outgoing import MessageKind, message_body, to_json
+from app.domain.outgoing import DeliveryState, MessageKind, message_body, to_json
 from app.domain.sync_state import JobState, Sync, errors_state
 from app.errors import Conflict
 
@@ -36,6 +36,13 @@ MAX_FAILED = 1000  # failed transactions in one `sync.failed`; the API has all o
 SAME_REQUEST = timedelta(seconds=60)
 _FAILED = TransactionFilter(failed=True)
 _IS_MESSAGE = job_table.c.kind == "message"
+_IS_ITS_JOB = and_(_IS_MESSAGE, job_table.c.key == messages.c.id)
+_JOB = ("state", "attempts", "run_at", "lease_token", "last_error")
+_DELIVERY_STATES: Mapping[str, DeliveryState] = {
+    "pending": "waiting",
+    "done": "delivered",
+    "dead": "given_up",
+}
 _ROW = ("transaction_id", "integration_type", "status", "message", "correlation_id")
 _CAUSE = ("key", "title", "owner", "next_step", "customer_message", "retry_advice")
 
@@ -54,11 +61,29 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """A request to retry failed transactions; `already_requested`: within the last minute."""
+    """A request to retry failed transactions; `already_requested`: it had been sent before."""
 
     message_id: str
     transactions: int
     already_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LastRetry:
+    """The latest request to retry a sync's failed transactions, and its delivery.
+
+    `attempts` includes one that is running; then, and once the delivery has ended,
+    `next_attempt_at` is None.
+    """
+
+    message_id: str
+    recipient: str
+    requested_at: datetime
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: datetime | None
+    last_error: str | None
+    ended_at: datetime | None
 
 
 class _Draft(NamedTuple):
@@ -207,22 +232,25 @@ def request_retry(
 ) -> RetryRequest:
     """Send `retry.requested` with the failed transactions that no later sync has completed.
 
-    The same transactions requested again within a minute are one request. Raises Conflict when
-    there is nothing to retry.
+    The same transactions requested again within a minute, or before the request is delivered, are
+    one request. Raises Conflict when there is nothing to retry.
     """
     locked = select(syncs.c.id).where(syncs.c.id == sync_pk).with_for_update(key_share=True)
     connection.execute(locked).all()
     failed = [record for record in _all_failed(connection, sync_pk) if not record.resolved_by]
-    if not failed and sync.counts and sync.counts.failed:
-        raise Conflict("All items of this sync have been recorded since.")
     if not failed:
-        raise Conflict("No item of this sync failed.")
+        raise Conflict("All items of this sync have been recorded since.")
     digest = _digest([], failed)
-    same = select(messages.c.message_id).where(
-        messages.c.sync_pk == sync_pk,
-        messages.c.kind == "retry.requested",
-        messages.c.digest == digest,
-        messages.c.created_at > at - SAME_REQUEST,
+    same = (
+        select(messages.c.message_id)
+        .join(job_table, _IS_ITS_JOB)
+        .where(
+            messages.c.sync_pk == sync_pk,
+            messages.c.kind == "retry.requested",
+            messages.c.digest == digest,
+            job_table.c.state != "dead",
+            or_(messages.c.created_at > at - SAME_REQUEST, messages.c.ended_at.is_(None)),
+        )
     )
     sent: str | None = connection.execute(same.limit(1)).scalar()
     if sent:
@@ -231,6 +259,31 @@ def request_retry(
     draft = _Draft("retry.requested", data, sync_pk, digest)
     (message_id,) = _send(connection, [draft], at, to=(to,))
     return RetryRequest(message_id, len(failed), already_requested=False)
+
+
+def last_retry(connection: Connection, sync_pk: int) -> LastRetry | None:
+    """The latest request to retry a sync's failed transactions; None if there is none."""
+    newest = (
+        select(messages, *(job_table.c[name] for name in _JOB))
+        .join(job_table, _IS_ITS_JOB)
+        .where(messages.c.sync_pk == sync_pk, messages.c.kind == "retry.requested")
+        .order_by(messages.c.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(newest).first()
+    if row is None:
+        return None
+    is_waiting = row.state == "pending" and row.lease_token is None
+    return LastRetry(
+        row.message_id,
+        row.recipient,
+        row.created_at,
+        _DELIVERY_STATES[row.state],
+        row.attempts,
+        row.run_at if is_waiting else None,
+        row.last_error,
+        row.ended_at,
+    )
 
 
 def _all_failed(connection: Connection, sync_pk: int) -> Iterator[TransactionRecord]:

@@ -20,6 +20,7 @@ MessageKind = Literal[
     "alert.resolved",
 ]
 Channel = Literal["webhook", "retry", "notification"]
+DeliveryState = Literal["waiting", "delivered", "given_up"]
 
 
 @dataclass(frozen=True, slots=True)

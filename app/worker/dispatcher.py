@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -61,9 +62,9 @@ class Dispatcher:
             await channel.send(message, self.clock())
         except DeliveryFailed as error:
             return await self._record_failure(claim, message, channel.label, error, logger)
-        noun = "Retry request" if message.kind == "retry.requested" else message.kind
-        text = f"{noun} delivered to {channel.label} ({message.message_id})"
-        if not await asyncio.to_thread(self._end, claim, message, text):
+        text = f"{_noun(message)} delivered to {channel.label} ({message.message_id})"
+        end = partial(outgoing.end, claim=claim, now=self.clock())
+        if not await asyncio.to_thread(self._record, message, end, "notify", text):
             return "lost"
         logger.info("outgoing message delivered")
         return "done"
@@ -85,33 +86,48 @@ class Dispatcher:
                 random=self.random,
             )
         logger = logger.bind(reason=str(error), attempt=claim.attempts)
+        not_delivered = f"{_noun(message)} not delivered to {label}"
         if isinstance(decision, Retry):
-            reschedule = partial(jobs.reschedule, run_at=decision.at, error=str(error))
-            await write(self.database, reschedule, claim)
             next_at = f"{decision.at:%Y-%m-%dT%H:%M:%SZ}"
+            text = f"{not_delivered} (attempt {claim.attempts}): {error}. Next attempt {next_at}."
+            reschedule = partial(jobs.reschedule, claim=claim, run_at=decision.at, error=str(error))
+            # Only a retry is something that a reader of the timeline waits for.
+            is_logged = message.kind == "retry.requested"
+            record = partial(self._record, message, reschedule, "not_delivered", text)
+            await asyncio.to_thread(partial(record, is_logged=is_logged))
             logger.warning("outgoing message failed", next_attempt_at=next_at)
             return "retry"
-        text = f"{message.kind} not delivered to {label}, {decision.reason}: {error}"
-        text += f" ({message.message_id})"
-        if not await asyncio.to_thread(self._end, claim, message, text, failure=str(error)):
+        text = f"{not_delivered}, {decision.reason}: {error} ({message.message_id})"
+        end = partial(outgoing.end, claim=claim, now=self.clock(), failure=str(error))
+        if not await asyncio.to_thread(self._record, message, end, "not_delivered", text):
             return "lost"
         logger.warning("stopped retrying an outgoing message")
         return "dead"
 
-    def _end(
-        self, claim: Claim, message: OutgoingMessage, text: str, *, failure: str | None = None
+    def _record(
+        self,
+        message: OutgoingMessage,
+        change: Callable[[Any], bool],
+        kind: str,
+        text: str,
+        *,
+        is_logged: bool = True,
     ) -> bool:
-        """Record that a message was delivered or abandoned, also in its sync's timeline.
+        """Change the job of a message, and add an entry to the timeline of its sync.
 
         False when the lease was lost or the sync erased. The sync is locked before the job, as in
         every writer.
         """
-        now, sync_pk = self.clock(), message.sync_pk
+        sync_pk = message.sync_pk
         with self.database.writing() as connection:
             if sync_pk is not None and sync_writer.load_sync(connection, sync_pk) is None:
                 return False
-            if not outgoing.end(connection, claim, now, failure=failure):
+            if not change(connection):
                 return False
-            if sync_pk is not None:
-                sync_writer.add_log(connection, sync_pk, LogEntry(now, "notify", text))
+            if sync_pk is not None and is_logged:
+                sync_writer.add_log(connection, sync_pk, LogEntry(self.clock(), kind, text))
         return True
+
+
+def _noun(message: OutgoingMessage) -> str:
+    return "Retry request" if message.kind == "retry.requested" else message.kind

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app.db import jobs, outgoing, sync_writer
 from app.db.engine import Database
 from app.db.jobs import Claim
-from app.db.outgoing import RetryRequest
+from app.db.outgoing import LastRetry, RetryRequest
 from app.db.tables import jobs as job_table
 from app.db.tables import outgoing_messages as table
 from app.domain.models import SYNC_COMPLETED, Transaction
@@ -173,6 +173,18 @@ def test_nothing_is_written_without_recipients(database: Database) -> None:
         assert connection.execute(of_messages).all() == []
 
 
+def end_retry(database: Database, failure: str | None = None) -> None:
+    """Deliver the retry that waits, or give it up."""
+    (mine,) = (job for job in claim(database) if job.group_key == "retry:r")
+    with database.writing() as connection:
+        outgoing.end(connection, mine, T0, failure=failure)
+
+
+def last_retry(database: Database, pk: int) -> LastRetry | None:
+    with database.reading() as connection:
+        return outgoing.last_retry(connection, pk)
+
+
 def retry(database: Database, at: datetime = T0) -> RetryRequest:
     with database.writing() as connection:
         stored = sync_writer.load_sync(connection, pk_of(database, "s1"))
@@ -181,11 +193,13 @@ def retry(database: Database, at: datetime = T0) -> RetryRequest:
 
 
 def test_a_retry_contains_what_failed_and_a_double_click_sends_once(database: Database) -> None:
-    """Within a minute and with the same failures it is the same request."""
+    """Within a minute, or until it is delivered, the same failures are the same request."""
     fail(database, FAILED_ROW, Transaction("t2", "Completed"))
     first, second = retry(database), retry(database, after(seconds=59))
     assert (first.transactions, first.already_requested) == (1, False)
     assert (second.message_id, second.already_requested) == (first.message_id, True)
+    assert retry(database, after(seconds=61)).message_id == first.message_id
+    end_retry(database)
     assert not retry(database, after(seconds=61)).already_requested
     requests = sent(database, "retry:r")
     assert [kind for kind, _ in requests] == ["retry.requested"] * 2
@@ -197,12 +211,30 @@ def test_a_retry_contains_what_failed_and_a_double_click_sends_once(database: Da
 def test_what_has_not_failed_or_was_completed_later_is_not_retried(database: Database) -> None:
     """It would be recorded twice."""
     complete(database, sync_id="s1", day=0)
-    with pytest.raises(Conflict, match="No item"):
+    with pytest.raises(Conflict, match="recorded since"):
         retry(database)
     fail(database)
     complete(database, sync_id="later", day=1)
     with pytest.raises(Conflict, match="recorded since"):
         retry(database)
+
+
+@pytest.mark.parametrize("failure", [None, "answered 410"])
+def test_the_state_of_the_last_retry_is_known(database: Database, failure: str | None) -> None:
+    """One that was given up does not stand in the way of another."""
+    pk = fail(database)
+    assert last_retry(database, pk) is None
+    first = retry(database)
+    waiting = last_retry(database, pk)
+    assert waiting is not None
+    assert (waiting.message_id, waiting.state) == (first.message_id, "waiting")
+    assert (waiting.attempts, waiting.next_attempt_at, waiting.ended_at) == (0, T0, None)
+    end_retry(database, failure)
+    ended = last_retry(database, pk)
+    assert ended is not None
+    assert (ended.state, ended.last_error) == ("given_up" if failure else "delivered", failure)
+    assert (ended.attempts, ended.next_attempt_at, ended.ended_at) == (1, None, T0)
+    assert retry(database).already_requested == (failure is None)
 
 
 def test_all_failed_transactions_are_retried(

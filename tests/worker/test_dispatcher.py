@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from sqlalchemy import RowMapping, select
 
-from app.db import outgoing
+from app.db import outgoing, sync_writer
 from app.db.engine import Database
 from app.db.outgoing import OutgoingMessage
 from app.db.tables import jobs, outgoing_messages
@@ -21,7 +21,7 @@ from app.worker.job_pool import LEASE, JobPool
 from app.worker.projector import Projector
 from app.worker.runner import Runner
 from app.worker.tasks.failure_alerts import check_failures
-from tests.factories import T0, after, count_rows, deliver, timeline
+from tests.factories import T0, after, count_rows, deliver, sync_row, timeline
 from tests.worker.fakes import Clock, FakeCodat, claim_jobs, fetch
 
 
@@ -124,6 +124,28 @@ def test_deliveries_are_in_the_timeline(database: Database) -> None:
         "notify",
         f"sync.failed delivered to receiver.example ({message_id})",
     )
+
+
+def test_each_attempt_of_a_retry_is_in_the_timeline(database: Database) -> None:
+    """With its result and the time of the next one."""
+    deliver(database, "m1")
+    fetch(database, FakeCodat())
+    with database.writing() as connection:
+        stored = sync_writer.load_sync(connection, sync_row(database)["id"])
+        assert stored is not None
+        outgoing.request_retry(connection, stored.pk, stored.sync, T0, to="retry:a")
+    clock, channel = Clock(), FakeChannel([DeliveryFailed("answered 500")] * 2)
+    for seconds in (0, 5, 400):
+        clock.now = after(seconds=seconds)
+        deliver_due(make_pool(database, clock, retry_a=channel))
+    not_delivered = "Retry request not delivered to receiver.example (attempt {}): answered 500. "
+    first, second, third = timeline(database)[-3:]
+    assert first == (
+        "not_delivered",
+        f"{not_delivered.format(1)}Next attempt 2026-01-01T09:00:05Z.",
+    )
+    assert second[1].startswith(not_delivered.format(2))
+    assert third[1].startswith("Retry request delivered to receiver.example (msg_")
 
 
 def test_a_delivery_stops_after_days_with_an_alert(database: Database) -> None:

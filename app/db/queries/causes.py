@@ -23,6 +23,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from app.db.queries.open_rows import IS_OPEN, OF_TRANSACTION
 from app.db.queries.syncs import in_range
 from app.db.tables import failed_transactions, syncs, transactions
 
@@ -118,16 +119,18 @@ def get_cause(
     )
 
 
-def cause_counts(connection: Connection, sync_pk: int) -> list[tuple[str | None, int]]:
-    """The causes of one sync's failed rows with their numbers, most frequent first."""
-    count = func.count()
+def cause_counts(connection: Connection, sync_pk: int) -> list[tuple[str | None, int, int]]:
+    """The causes of one sync's failed rows, each with its rows and how many of them are open."""
+    count, is_open = func.count(), func.sum(case((IS_OPEN, 1), else_=0))
     rows = connection.execute(
-        select(transactions.c.cause_key, count)
-        .where(transactions.c.sync_pk == sync_pk, transactions.c.failed.is_(True))
+        select(transactions.c.cause_key, count, is_open)
+        .join_from(transactions, syncs, syncs.c.id == transactions.c.sync_pk)
+        .outerjoin(failed_transactions, OF_TRANSACTION)
+        .where(syncs.c.id == sync_pk, transactions.c.failed.is_(True))
         .group_by(transactions.c.cause_key)
-        .order_by(count.desc(), transactions.c.cause_key)
+        .order_by(is_open.desc(), count.desc(), transactions.c.cause_key)
     )
-    return [(key, number) for key, number in rows]
+    return [(key, number, int(number_open)) for key, number, number_open in rows]
 
 
 def _failed_transactions(criteria: CauseFilter, key: Column[Any]) -> Select[Any]:

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from app.db import rate_limit
 from app.db.pagination import Order, Page, read_page
 from app.db.queries.access_paths import Condition, clauses, make_condition, rare_condition
+from app.db.queries.open_rows import count_open
 from app.db.queries.search import find, has_transaction, is_one_of
 from app.db.sync_rows import to_sync
 from app.db.tables import companies, jobs, rate_limit_pauses, syncs, transactions
@@ -65,7 +66,8 @@ _PAUSE = tuple(
     select(rate_limit_pauses.c[name]).where(rate_limit.NOT_RESUMED).scalar_subquery().label(name)
     for name in ("paused_until", "reason")
 )
-_SYNC: Select[Any] = select(syncs, *_COMPANY, *_JOB, *_PAUSE).select_from(
+_OPEN_FAILURES = count_open().label("open_failures")
+_SYNC: Select[Any] = select(syncs, _OPEN_FAILURES, *_COMPANY, *_JOB, *_PAUSE).select_from(
     syncs.outerjoin(companies, companies.c.company_id == syncs.c.company_id).outerjoin(
         jobs, and_(jobs.c.kind == "fetch", jobs.c.key == syncs.c.id)
     )
@@ -88,7 +90,10 @@ class FetchJob:
 
 @dataclass(frozen=True, slots=True)
 class SyncRecord:
-    """A sync with what is stored beside it; `pk` is `syncs.id`."""
+    """A sync with what is stored beside it; `pk` is `syncs.id`.
+
+    `open_failures` are its failed rows that no later sync has completed.
+    """
 
     pk: int
     sync: Sync
@@ -96,12 +101,38 @@ class SyncRecord:
     company_name: str | None
     source_platform: str | None
     cause_key: str | None
+    open_failures: int | None
     job: FetchJob | None
 
     @property
     def errors_state(self) -> ErrorsState:
         """How much is known about the errors of its transactions."""
         return errors_state(self.sync, self.job.state if self.job else None)
+
+    @property
+    def is_list_unread(self) -> bool:
+        """True when zero failed rows prove nothing: none is listed, and Codat's list is missing."""
+        counts = self.sync.counts
+        is_unread = self.errors_state in ("waiting", "incomplete", "given_up")
+        return not (counts and counts.total) and (is_unread or self.sync.state == "started")
+
+    @property
+    def no_retry_reason(self) -> str | None:
+        """Why there is nothing to retry; None if there is."""
+        failed = self.sync.counts.failed if self.sync.counts else 0
+        if self.is_list_unread:
+            return "Nothing to retry yet: Codat has not returned the items."
+        if failed == 1 and not self.open_failures:
+            return "1 item failed; a later sync has recorded it. Nothing to do."
+        if failed and not self.open_failures:
+            return f"{failed:,} items failed; later syncs have recorded them. Nothing to do."
+        if failed:
+            return None
+        if self.sync.state == "failed":
+            return (
+                "Nothing to retry: Codat returned no items. Fix the cause, then start a new sync."
+            )
+        return "Nothing to retry: no item failed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +350,7 @@ def _record(row: RowMapping) -> SyncRecord:
         company_name=row["company_name"],
         source_platform=row["source_platform"],
         cause_key=row["cause_key"],
+        open_failures=row["open_failures"],
         job=_job(row),
     )
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from app.domain import models, sync_state, transactions
+from app.domain import models, outgoing, sync_state, transactions
 from app.domain.causes import classifier
 
 MAX_DATASETS = 500
@@ -25,6 +25,7 @@ TransactionClass = TypeAliasType("TransactionClass", transactions.TransactionCla
 ParseStatus = TypeAliasType("ParseStatus", models.ParseStatus)
 Owner = TypeAliasType("Owner", classifier.Owner)
 RetryAdvice = TypeAliasType("RetryAdvice", classifier.RetryAdvice)
+DeliveryState = TypeAliasType("DeliveryState", outgoing.DeliveryState)
 ChangeKind = TypeAliasType("ChangeKind", Literal["sync", "transaction"])
 BodyEncoding = TypeAliasType("BodyEncoding", Literal["utf-8", "base64"])
 
@@ -119,6 +120,40 @@ class Sync(SyncFields, SyncIdentity):
     )
     updated_at: datetime
     errors: Errors
+    open_failures: int | None = Field(
+        description="Failed rows that no later sync has completed. Null while no list has been "
+        "read."
+    )
+
+
+class LastRetry(Schema):
+    """The latest request to retry a sync's failed transactions, and its delivery."""
+
+    message_id: str = Field(description="The `webhook-id` of the request.")
+    recipient_host: str | None = Field(
+        description="The host of `RETRY_WEBHOOK_URL`. Null if the setting has changed since."
+    )
+    requested_at: datetime = Field(description="When the retry was requested.")
+    state: DeliveryState = Field(
+        description="`waiting`: not delivered yet. `given_up`: no more attempts."
+    )
+    attempts: int = Field(description="Attempts to deliver it, including one that is running.")
+    next_attempt_at: datetime | None = Field(
+        description="Null while an attempt is running or none is due."
+    )
+    last_error: str | None
+    ended_at: datetime | None = Field(description="When it was delivered or given up.")
+
+
+class SyncDetails(Sync):
+    """One sync, and whether its failed transactions can be retried."""
+
+    no_retry_reason: str | None = Field(
+        description="Why there is nothing to retry. Null if there is."
+    )
+    last_retry: LastRetry | None = Field(
+        description="The latest request to retry its failed transactions. Null if there is none."
+    )
 
 
 class SyncList(List[Sync]):
@@ -201,8 +236,8 @@ class RetryAccepted(RefreshAccepted):
     message_id: str = Field(description="The `webhook-id` of the request.")
     transactions: int = Field(description="Failed rows in the request.")
     already_requested: bool = Field(
-        description="True if the same retry was requested less than a minute ago. "
-        "It is not sent again."
+        description="True if the same retry was requested less than a minute ago, or is not "
+        "delivered yet. It is not sent again."
     )
 
 

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from app.db.change_feed import StoredChange
+from app.db.outgoing import LastRetry
 from app.db.queries import causes as cause_queries
 from app.db.queries import stats as stats_queries
 from app.db.queries.companies import CompanyRecord
@@ -22,6 +24,7 @@ from app.db.queries.transactions import TransactionRecord
 from app.domain.causes import classifier
 from app.domain.causes.fingerprint import mask
 from app.domain.causes.innermost import innermost_text
+from app.domain.outgoing import recipient_name
 from app.domain.status_codes import status_text, visible_failure_stage
 from app.domain.sync_state import Outcome
 from app.web.api import schemas
@@ -52,9 +55,31 @@ def _cause(key: str, causes: Causes) -> object:
 
 def serialize_sync(record: SyncRecord, causes: Causes) -> schemas.Sync:
     """A sync."""
+    return _sync(schemas.Sync, record, causes)
+
+
+def serialize_sync_details(
+    record: SyncRecord, retry: LastRetry | None, causes: Causes, retry_url: SecretStr | None
+) -> schemas.SyncDetails:
+    """A sync with the state of its latest retry; `retry_url` is the RETRY_WEBHOOK_URL."""
+    if retry is not None:
+        host = retry_host(retry_url, retry.recipient)
+        last_retry = _make(schemas.LastRetry, retry, recipient_host=host)
+    return _sync(schemas.SyncDetails, record, causes, last_retry=last_retry if retry else None)
+
+
+def retry_host(retry_url: SecretStr | None, recipient: str | None = None) -> str | None:
+    """The host of RETRY_WEBHOOK_URL; None if it is not set, or is not that of the recipient."""
+    url = retry_url.get_secret_value() if retry_url else ""
+    if not url or recipient not in (None, recipient_name("retry", url)):
+        return None
+    return urlsplit(url).hostname
+
+
+def _sync(model: type[Model], record: SyncRecord, causes: Causes, **more: Any) -> Model:
     sync, job = record.sync, record.job
     return _make(
-        schemas.Sync,
+        model,
         record,
         sync,
         status_text=status_text(sync.status_code),
@@ -68,6 +93,7 @@ def serialize_sync(record: SyncRecord, causes: Causes) -> schemas.Sync:
             fetched_at=sync.fetched_at,
             last_error=job.last_error if job else None,
         ),
+        **more,
     )
 
 

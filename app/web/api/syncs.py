@@ -17,7 +17,7 @@ from app.web.api import schemas
 from app.web.api.csv_export import CSV_CONTENT, csv_response, wants_csv
 from app.web.api.query_params import RangeParams, SyncIdParams, SyncParams, TimelineParams
 from app.web.api.responses import ApiRoute
-from app.web.api.serializers import serialize_stats, serialize_sync
+from app.web.api.serializers import serialize_stats, serialize_sync, serialize_sync_details
 from app.web.auth import ActorDep
 from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
 from app.web.path_params import Id
@@ -64,11 +64,15 @@ def list_syncs(
 
 
 @router.get("/syncs/{sync_id}", summary="Get a sync", responses=documented(304) | ONE_SYNC)
-def get_sync(database: DatabaseDep, sync_id: Id, params: SyncIdQuery) -> schemas.Sync:
+def get_sync(
+    database: DatabaseDep, settings: SettingsDep, sync_id: Id, params: SyncIdQuery
+) -> schemas.SyncDetails:
     """One sync. 409 if two companies have a sync with this ID."""
     with database.reading() as connection:
         record = queries.get_sync(connection, sync_id, params.company_id)
-    return serialize_sync(record, database.classifier.causes)
+        retry = outgoing.last_retry(connection, record.pk)
+    causes, retry_url = database.classifier.causes, settings.retry_webhook_url
+    return serialize_sync_details(record, retry, causes, retry_url)
 
 
 @router.get("/syncs/{sync_id}/timeline", summary="Get a sync's timeline", responses=ONE_SYNC)
@@ -125,7 +129,8 @@ def retry_sync(
     """Queue a signed `retry.requested` message for `RETRY_WEBHOOK_URL`.
 
     It has the failed transactions that no later sync has completed. 409 if there are none, or if
-    `RETRY_WEBHOOK_URL` is not set. The same request within a minute is sent only once.
+    `RETRY_WEBHOOK_URL` is not set. The same request within a minute, or before it is delivered, is
+    sent only once.
     """
     if settings.retry_webhook_url is None:
         raise Conflict("Retry is not set up (RETRY_WEBHOOK_URL).")
@@ -133,6 +138,8 @@ def retry_sync(
     now = clock()
     with database.writing() as connection:
         record = queries.get_sync(connection, sync_id, params.company_id)
+        if record.no_retry_reason:
+            raise Conflict(record.no_retry_reason)
         request = outgoing.request_retry(connection, record.pk, record.sync, now, to=recipient)
         noun = "item" if request.transactions == 1 else "items"
         text = f"{request.transactions} failed {noun}"

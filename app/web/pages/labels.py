@@ -73,6 +73,7 @@ TIMELINE_KINDS = {
     "refresh": "Refresh requested",
     "retry": "Retry requested",
     "notify": "Notification sent",
+    "not_delivered": "Notification not delivered",
 }
 _ITEM_STATUSES = ("Completed", "Pending", "PushError", "ValidationError", "Failed")
 

@@ -53,8 +53,7 @@ def present_sync(record: SyncRecord, causes: Causes) -> schemas.Sync:
     That is so if no item is listed and Codat's whole list was not fetched.
     """
     sync = serialize_sync(record, causes)
-    unread = sync.errors.state in ("waiting", "incomplete", "given_up") or sync.state == "started"
-    if sync.transactions.total or not unread:
+    if not record.is_list_unread:
         return sync
     counts = schemas.TransactionCounts(expected=sync.transactions.expected)
     return sync.model_copy(update={"transactions": counts})

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field
 
+from app.db import outgoing
 from app.db.pagination import MAX_CURSOR_LENGTH
 from app.db.queries import causes, events, syncs, transactions
 from app.db.queries.transactions import TransactionFilter
@@ -13,7 +14,12 @@ from app.domain.causes.classifier import UNCLASSIFIED
 from app.web.api import schemas
 from app.web.api import syncs as api
 from app.web.api.query_params import SyncIdParams, Text, TransactionParams
-from app.web.api.serializers import serialize_cause, serialize_transaction
+from app.web.api.serializers import (
+    retry_host,
+    serialize_cause,
+    serialize_sync_details,
+    serialize_transaction,
+)
 from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
 from app.web.pages.notices import set_notice
 from app.web.pages.presenters import present_sync
@@ -24,6 +30,8 @@ from app.web.path_params import Id
 from app.web.problems import documented
 
 TIMELINE_LIMIT = 100
+NO_RETRY_URL = "Retry is not set up (RETRY_WEBHOOK_URL)."
+
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
@@ -52,24 +60,34 @@ def get_sync(
             connection, record.pk, cursor=params.timeline, limit=TIMELINE_LIMIT
         )
         counts = causes.cause_counts(connection, record.pk)
-    reasons = [(serialize_cause(key or UNCLASSIFIED, page.causes), count) for key, count in counts]
+        retry = outgoing.last_retry(connection, record.pk)
+    reasons = [
+        (serialize_cause(key or UNCLASSIFIED, page.causes), count, count_open)
+        for key, count, count_open in counts
+    ]
+    details = serialize_sync_details(record, retry, page.causes, settings.retry_webhook_url)
+    host = retry_host(settings.retry_webhook_url)
     return page.render(
         "sync.html",
         query=params,
         sync=present_sync(record, page.causes),
         reasons=reasons,
-        cause_titles={cause.key: cause.title for cause, _ in reasons if cause},
+        cause_titles={cause.key: cause.title for cause, _, _ in reasons if cause},
         items=[serialize_transaction(row, page.causes) for row in items.items],
         next=items.next,
         timeline=timeline,
-        is_retry_enabled=settings.retry_webhook_url is not None,
+        no_retry=details.no_retry_reason or (NO_RETRY_URL if host is None else None),
+        last_retry=details.last_retry,
+        retry_host=host,
     )
 
 
 @router.get("/syncs/{sync_id}/json", responses=documented(304))
-def get_json(page: SignedInPage, sync_id: Id, params: api.SyncIdQuery) -> schemas.Sync:
+def get_json(
+    page: SignedInPage, settings: SettingsDep, sync_id: Id, params: api.SyncIdQuery
+) -> schemas.SyncDetails:
     """The sync as the API returns it."""
-    return api.get_sync(page.database, sync_id, params)
+    return api.get_sync(page.database, settings, sync_id, params)
 
 
 @router.post("/syncs/{sync_id}/refresh")

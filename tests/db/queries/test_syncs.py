@@ -7,8 +7,10 @@ from typing import Any, get_args
 import pytest
 
 from app.db.engine import Database
-from app.db.queries import access_paths, syncs
+from app.db.queries import access_paths, causes, syncs, transactions
 from app.db.queries.syncs import SyncFilter
+from app.db.queries.transactions import TransactionFilter
+from app.domain.models import Transaction
 from app.errors import BadRequest, NotFound
 from app.web.api.query_params import Sort
 from tests.web.store import T0, Store, after, completed_row, failed_row
@@ -194,3 +196,28 @@ def test_a_complete_failure_is_open_until_a_later_sync_succeeds(store: Store) ->
     assert open_failure() == "s1"
     store.completed("s3", at=after(hours=2), rows=(completed_row("t9"),))
     assert open_failure() is None
+
+
+def test_the_open_rows_of_a_sync_are_those_that_no_later_sync_has_completed(store: Store) -> None:
+    """Also where a transaction failed again, was completed in between, or has several rows."""
+    chance = random.Random(3)
+    statuses = ["PushError", "PushError", "Completed", " completed", "Pending", None, "Odd"]
+    for n in range(60):
+        rows = tuple(
+            Transaction(chance.choice(["t1", "t2", "t3", None]), chance.choice(statuses))
+            for _ in range(chance.randint(0, 5))
+        )
+        company_id = chance.choice(["c1", "c2"])
+        store.sync(f"s{n}", company_id, code=5130, rows=rows, at=after(hours=chance.randint(0, 20)))
+    with store.database.reading() as connection:
+        records = syncs.list_syncs(connection, EVERYTHING, limit=200).items
+        for record in records:
+            rows_of_sync = transactions.list_transactions(
+                connection, record.pk, TransactionFilter(failed=True)
+            ).items
+            is_open = [row for row in rows_of_sync if row.resolved_by is None]
+            assert record.open_failures == len(is_open)
+            counts = causes.cause_counts(connection, record.pk)
+            assert sum(number_open for *_, number_open in counts) == len(is_open)
+            assert sum(number for _, number, _ in counts) == len(rows_of_sync)
+    assert {record.open_failures for record in records} >= {0, 1, 2}

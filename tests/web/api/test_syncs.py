@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from app import logging
 from app.db import rate_limit
 from app.settings import load_settings
+from tests.processes import SECRET
 from tests.web.store import KEY, T0, Store, after, completed_row, failed_row
 
 V1 = "/api/v1"
@@ -18,7 +19,7 @@ FIELDS = {
     "company_id", "company_name", "sync_id", "state", "status_code", "status_text", "outcome",
     "failure_stage", "error_message", "exception_message", "data_pushed", "started_at",
     "finished_at", "first_seen_at", "updated_at", "source_platform", "transactions", "errors",
-    "cause",
+    "cause", "open_failures",
 }  # fmt: skip
 
 
@@ -32,7 +33,8 @@ def test_a_sync_has_every_field_of_the_contract(store: Store, client: TestClient
     pk = store.failed(rows=(failed_row(), completed_row("t2")), **reported)
     store.job(pk, "done", attempts=1)
     sync = client.get(f"{V1}/syncs/s1").json()
-    assert set(sync) == FIELDS
+    assert set(sync) == FIELDS | {"no_retry_reason", "last_retry"}
+    assert set(client.get(f"{V1}/syncs").json()["items"][0]) == FIELDS
     assert sync.items() >= reported.items()
     assert (sync["company_name"], sync["source_platform"]) == ("Toft stores", "Xero")
     assert (sync["status_text"], sync["outcome"]) == ("Data write error", "partly_failed")
@@ -278,3 +280,56 @@ def test_statistics_name_every_outcome(store: Store, client: TestClient) -> None
 def test_an_empty_service_has_empty_lists(client: TestClient) -> None:
     for path in ("syncs", "companies", "push-errors", "events", "causes", "changes", "alerts"):
         assert client.get(f"{V1}/{path}").json() == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "later", "reason"),
+    [
+        (("t1",), 5130, (), None),
+        (("t1",), 5130, ("t1",), "1 item failed; a later sync has recorded it. Nothing to do."),
+        (("t1", "t2"), 5130, ("t1",), None),
+        (
+            ("t1", "t2"),
+            5130,
+            ("t1", "t2"),
+            "2 items failed; later syncs have recorded them. Nothing to do.",
+        ),
+        (None, 5130, (), "Nothing to retry yet: Codat has not returned the items."),
+        (
+            (),
+            4260,
+            (),
+            "Nothing to retry: Codat returned no items. Fix the cause, then start a new sync.",
+        ),
+    ],
+)
+def test_a_sync_says_what_is_open_and_why_nothing_can_be_retried(
+    store: Store,
+    app: FastAPI,
+    client: TestClient,
+    rows: tuple[str, ...] | None,
+    code: int,
+    later: tuple[str, ...],
+    reason: str | None,
+) -> None:
+    """The refusal of a retry says the same."""
+    app.state.settings = load_settings(
+        api_keys=KEY, retry_webhook_url="https://pushes.example/x", notify_signing_secret=SECRET
+    )
+    pk = store.failed(rows=rows if rows is None else tuple(map(failed_row, rows)), code=code)
+    store.job(pk, "pending" if rows is None else "done")
+    if later:
+        store.completed("s2", at=after(days=1), rows=tuple(map(completed_row, later)))
+    sync = client.get(f"{V1}/syncs/s1").json()
+    (listed,) = (one for one in client.get(f"{V1}/syncs").json()["items"] if one["sync_id"] == "s1")
+    number_open = None if rows is None else len(set(rows) - set(later))
+    assert sync["open_failures"] == listed["open_failures"] == number_open
+    assert sync["no_retry_reason"] == reason
+    answer = client.post(f"{V1}/syncs/s1/retry")
+    if reason is None:
+        assert (answer.status_code, answer.json()["transactions"]) == (202, number_open)
+        retry = client.get(f"{V1}/syncs/s1").json()["last_retry"]
+        assert retry["message_id"] == answer.json()["message_id"]
+        assert (retry["recipient_host"], retry["state"]) == ("pushes.example", "waiting")
+    else:
+        assert (answer.status_code, answer.json()["detail"]) == (409, reason)

@@ -223,6 +223,7 @@ def test_retry_is_offered_where_it_can_work(store: Store, app: FastAPI, user: Te
     assert "Retry requested 1 failed item (" in read(user, "/syncs/s1")
     repeated = user.post("/syncs/s1/retry", data={"csrf": token})
     assert "Retry already requested; not sent again." in text(repeated.text)
+    assert "being delivered to retry.test" in text(repeated.text)
     refused = user.post("/syncs/s2/retry", data={"csrf": token})
     assert refused.status_code == 409
     assert "Nothing to retry" in text(refused.text)
@@ -246,3 +247,24 @@ def test_the_timeline_names_the_key_of_the_session(store: Store, app: FastAPI) -
     assert "Retry requested 1 failed item, requested by support (" in shown
     assert "Retry already requested; not sent again, requested by support (" in shown
     assert "billing" not in shown
+
+
+def test_a_sync_whose_failures_were_recorded_later_asks_for_nothing(
+    store: Store, app: FastAPI, user: TestClient
+) -> None:
+    """Neither here nor in a list."""
+    address = SecretStr("https://retry.test/hook")
+    app.state.settings = app.state.settings.model_copy(update={"retry_webhook_url": address})
+    store.failed(rows=(failed_row("t1"), failed_row("t2")))
+    store.completed("s2", at=after(days=1), rows=(completed_row("t1"),))
+    partly = read(user, "/syncs/s1")
+    assert "1 of 2 items is still not recorded; later syncs have recorded 1 of the 2" in partly
+    assert "1 still open" in partly
+    assert "Resolved" not in partly + read(user, "/")
+    store.completed("s3", at=after(days=2), rows=(completed_row("t2"),))
+    page = user.get("/syncs/s1").text
+    assert re.search(r"<button[^>]*disabled[^>]*>Retry failed items", page)
+    assert "2 items failed; later syncs have recorded them. Nothing to do." in text(page)
+    assert "Resolved" in text(page)
+    assert "Owner: " not in text(page)
+    assert "Resolved" in read(user, "/")
