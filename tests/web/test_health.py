@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -11,7 +13,7 @@ from sqlalchemy import text
 
 from app.db import migrations, workers
 from app.db.engine import Database, open_database
-from app.web.health import Readiness, ReadinessProbe
+from app.web.health import ANSWER_WITHIN_S, Readiness, ReadinessProbe
 from app.web.shared_call import SharedCall
 from tests.factories import add_event
 from tests.web.store import NOW
@@ -124,6 +126,27 @@ def test_a_database_that_hangs_is_not_ready(
     assert during[0].checks["database"] == "the database does not answer"
     assert later.ready
     assert len(runs) == 2
+
+
+def test_a_busy_worker_does_not_make_the_database_look_down(database: Database) -> None:
+    """All threads that record fetches wait, and so do more jobs; the probe has its own thread."""
+    beat(database)
+    release = threading.Event()
+
+    async def run() -> Readiness:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        jobs = [asyncio.create_task(asyncio.to_thread(release.wait, 10)) for _ in range(8)]
+        await asyncio.sleep(0)
+        try:
+            return await ReadinessProbe(database, lambda: NOW)()
+        finally:
+            release.set()
+            await asyncio.gather(*jobs)
+
+    began = time.monotonic()
+    assert asyncio.run(run()).ready
+    assert time.monotonic() - began < ANSWER_WITHIN_S
 
 
 def test_metrics_need_no_key(client: TestClient) -> None:
