@@ -10,7 +10,7 @@ locked in this order everywhere: webhook events, companies, syncs, rate-limit pa
 messages, change feed; within a table by key. So writers wait for each other and do not deadlock.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -43,11 +43,13 @@ _INTERNAL = frozenset(
         "codat_started_at",
         "verified_at",
         "events_verified_at",
+        "fetch_attempts",
         "transactions_key",
         "fingerprint",
         "rules_version",
     }
 )
+_INTERNAL_UNLESS_FAILED = _INTERNAL | {"failure_stage"}
 
 
 class LogEntry(NamedTuple):
@@ -178,6 +180,7 @@ def write_syncs(connection: Connection, writes: Sequence[SyncWrite], *, now: dat
     """Write these syncs and everything derived from them; returns their keys, in order."""
     if not writes:
         return []
+    old_lists = _load_old_lists(connection, writes)
     rows_before, rows = _rows(connection, writes, now)
     pks = _write_rows(connection, writes, rows)
     payload = change_feed.sync_payload
@@ -186,7 +189,7 @@ def write_syncs(connection: Connection, writes: Sequence[SyncWrite], *, now: dat
         for before, row in zip(rows_before, rows, strict=True)
         if before is None or payload(before) != payload(row)
     ]
-    list_changes, resolved = write_lists(connection, _list_writes(connection, writes, pks), now)
+    list_changes, resolved = write_lists(connection, _list_writes(writes, pks, old_lists), now)
     _write_jobs_and_log(connection, writes, pks, now)
     if recipients_of(connection).webhooks:
         for write, pk in zip(writes, pks, strict=True):
@@ -196,6 +199,22 @@ def write_syncs(connection: Connection, writes: Sequence[SyncWrite], *, now: dat
         outgoing.transactions_resolved(connection, resolved, now)
     change_feed.append(connection, changes + list_changes)
     return pks
+
+
+def _load_old_lists(
+    connection: Connection, writes: Sequence[SyncWrite]
+) -> dict[int, list[Transaction]]:
+    """The stored lists that are replaced or affected; one that came again has its first time."""
+    stored = {write.before.pk: write for write in writes if write.before}
+    needed = [pk for pk, write in stored.items() if write.needs_stored_list]
+    old_lists = load_lists(connection, needed)
+    for pk, write in stored.items():
+        if write.before and write.transactions is not None and not write.rewrite:
+            before, after = write.before.sync, write.after
+            is_same = list(write.transactions) == old_lists.get(pk, [])
+            if is_same and before.fetched_at and before.transactions_source == "codat":
+                write.after = after._replace(fetched_at=before.fetched_at)
+    return old_lists
 
 
 def _rows(
@@ -214,8 +233,10 @@ def _rows(
             if not write.rewrite and all(row[name] == row_before[name] for name in CAUSE_COLUMNS):
                 row |= write.before.cause  # it may be by newer rules than this process has
                 row_before |= write.before.cause
-            if all(row_before[name] == row[name] for name in row.keys() - _INTERNAL):
+            internal = _INTERNAL if row["state"] == "failed" else _INTERNAL_UNLESS_FAILED
+            if all(row_before[name] == row[name] for name in row.keys() - internal):
                 row["updated_at"] = updated_at
+                row["fetch_attempts"] = row_before["fetch_attempts"] or row["fetch_attempts"]
         rows_before.append(row_before)
         rows.append(row)
     return rows_before, rows
@@ -247,14 +268,12 @@ def _write_rows(
 
 
 def _list_writes(
-    connection: Connection, writes: Sequence[SyncWrite], pks: Sequence[int]
+    writes: Sequence[SyncWrite], pks: Sequence[int], old_lists: Mapping[int, list[Transaction]]
 ) -> list[ListWrite]:
     """The transaction lists that are new, or are affected by what changes of their sync."""
-    by_pk = dict(zip(pks, writes, strict=True))
-    stored = load_lists(connection, [pk for pk, write in by_pk.items() if write.needs_stored_list])
     lists = []
-    for pk, write in by_pk.items():
-        old = stored.get(pk, [])
+    for pk, write in zip(pks, writes, strict=True):
+        old = old_lists.get(pk, [])
         new = old if write.transactions is None else list(write.transactions)
         is_rewritten = write.rewrite and write.transactions is not None
         is_replaced = new != old or is_rewritten or (bool(old) and write.is_recoded)
@@ -322,6 +341,7 @@ def record_answer(
             steady=answer.steady,
             at=now,
         )
+    after = after._replace(fetch_attempts=claim.attempts)
     recorded = RecordedAnswer(stored.sync, after, has_newer_events)
     log = list(settle(recorded))
     write_syncs(connection, [SyncWrite(stored, after, answer.transactions, log)], now=now)

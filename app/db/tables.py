@@ -88,6 +88,7 @@ syncs = Table(
     Column("transactions_complete", Boolean, nullable=False),
     *_columns(Integer, "total", "completed", "failed", "pending", "other", "expected"),
     Column("fetched_at", UtcTime),
+    Column("fetch_attempts", Integer),  # that the fetch took which last changed anything
     # why it failed as a whole; null where its failed transactions say so
     *_columns(Text, "cause_key", "fingerprint", "rules_version"),
     Column("announced_digest", Text),  # of the last outgoing message about it

@@ -56,7 +56,8 @@ class Sync(NamedTuple):
     start and end that events report. `events_verified_at` is the time up to which received events
     are covered by Codat's answer; `codat_started_at` is the start by Codat's API: the time of a
     running status, or of a start that it accepted. `transactions_key` orders the lists that
-    webhooks carry.
+    webhooks carry. `fetched_at` is when Codat first returned the list as it is; `fetch_attempts`
+    how many attempts the fetch took that last changed anything.
     """
 
     company_id: str
@@ -83,6 +84,7 @@ class Sync(NamedTuple):
     counts: TransactionCounts | None = None
     expected: int | None = None
     fetched_at: datetime | None = None
+    fetch_attempts: int | None = None
 
     @property
     def events_received_at(self) -> list[datetime]:

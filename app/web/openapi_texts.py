@@ -73,7 +73,7 @@ TEXTS = {
     "exception_message": "The technical message about the sync as a whole.",
     "failed": "Whether the transaction was not written.",
     "failure_stage": "The step that failed, as the webhook names it.",
-    "fetched_at": "When Codat returned the stored transaction list.",
+    "fetched_at": "When Codat first returned the stored transaction list as it is.",
     "fingerprint": "Equal for messages that differ only in IDs, amounts, dates and names.",
     "finished_at": "When the sync ended.",
     "first_failed_at": "The first failure.",

@@ -15,6 +15,7 @@ def upgrade() -> None:
     """Add what version 0.3.0 needs."""
     op.add_column("workers", sa.Column("rules_version", sa.Text()))
     op.add_column("workers", sa.Column("rules_since", sa.DateTime(timezone=True)))
+    op.add_column("syncs", sa.Column("fetch_attempts", sa.Integer()))
     _fold_names_again()
 
 

@@ -5,7 +5,7 @@ the start, else the end, else when the sync was first seen.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -133,6 +133,14 @@ class SyncRecord:
                 "Nothing to retry: Codat returned no items. Fix the cause, then start a new sync."
             )
         return "Nothing to retry: no item failed."
+
+    @property
+    def shown_job(self) -> FetchJob:
+        """The fetch as callers see it: one that confirms what is known shows only if it fails."""
+        job, attempts = self.job or FetchJob("done", 0, None, None), self.sync.fetch_attempts
+        if self.errors_state in ("fetched", "not_needed") and attempts and not job.last_error:
+            return replace(job, attempts=attempts, next_attempt_at=None)
+        return job
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,15 @@ from app.db.queries import causes as queries
 from app.errors import NotFound
 from app.web.api import schemas
 from app.web.api.query_params import CauseParams
+from app.web.api.responses import ApiRoute
 from app.web.api.serializers import serialize_cause_details, serialize_cause_totals
 from app.web.dependencies import ClockDep, DatabaseDep
-from app.web.path_params import Id, IdRoute
+from app.web.path_params import Id
 from app.web.problems import documented
 
 CauseQuery = Annotated[CauseParams, Query()]
 
-router = APIRouter(tags=["Causes"], route_class=IdRoute)
+router = APIRouter(tags=["Causes"], route_class=ApiRoute)
 
 
 @router.get("/causes", summary="List causes", responses=documented(401, 422, 503))
@@ -32,7 +33,7 @@ def list_causes(database: DatabaseDep, clock: ClockDep, params: CauseQuery) -> s
     return schemas.CauseList(items=items, next=None)
 
 
-@router.get("/causes/{key}", summary="Get a cause", responses=documented(401, 404, 422, 503))
+@router.get("/causes/{key}", summary="Get a cause", responses=documented(304, 401, 404, 422, 503))
 def get_cause(
     database: DatabaseDep, clock: ClockDep, key: Id, params: CauseQuery
 ) -> schemas.CauseDetails:

@@ -76,7 +76,10 @@ class Errors(Schema):
         "not answered yet. `fetched`: complete. `incomplete`: the list is not final; another "
         "attempt follows. `given_up`: no more attempts."
     )
-    attempts: int = Field(description="Failed or running attempts of the current fetch.")
+    attempts: int = Field(
+        description="Attempts of the current fetch. If everything is known, of the fetch that last "
+        "changed anything."
+    )
     next_attempt_at: datetime | None = Field(
         description="Null while an attempt is running or none is due."
     )

@@ -77,7 +77,7 @@ def retry_host(retry_url: SecretStr | None, recipient: str | None = None) -> str
 
 
 def _sync(model: type[Model], record: SyncRecord, causes: Causes, **more: Any) -> Model:
-    sync, job = record.sync, record.job
+    sync = record.sync
     return _make(
         model,
         record,
@@ -86,13 +86,7 @@ def _sync(model: type[Model], record: SyncRecord, causes: Causes, **more: Any) -
         failure_stage=visible_failure_stage(sync.state, sync.failure_stage),
         transactions=_make(schemas.TransactionCounts, sync.counts, expected=sync.expected),
         cause=serialize_cause(record.cause_key, causes),
-        errors=schemas.Errors(
-            state=record.errors_state,
-            attempts=job.attempts if job else 0,
-            next_attempt_at=job.next_attempt_at if job else None,
-            fetched_at=sync.fetched_at,
-            last_error=job.last_error if job else None,
-        ),
+        errors=_make(schemas.Errors, record.shown_job, sync, state=record.errors_state),
         **more,
     )
 
