@@ -37,11 +37,14 @@ def migrate(database: Database) -> tuple[str | None, str | None]:
 
 
 def check(connection: Connection) -> None:
-    """Raise SchemaError, naming the remedy, unless the schema is the one this code needs."""
+    """Raise SchemaError, naming the remedy, if the schema is older than this code needs.
+
+    A newer one is fine: migrations only add, so that a release runs beside the next one.
+    """
     found, needed = _version(connection), head()
     if found is None:
         raise SchemaError("The database is empty. Run `python -m app migrate` first.")
-    if found != needed:
+    if found < needed:  # four digits
         raise SchemaError(
             f"The database schema is {found}; this version needs {needed}. "
             "Run `python -m app migrate` first."

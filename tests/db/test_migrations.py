@@ -38,6 +38,22 @@ def test_the_highest_file_number_is_the_head() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [migrations.head()]
 
 
+def test_a_newer_schema_is_accepted(empty_database_url: str) -> None:
+    """The next release has migrated it, and its containers are being replaced."""
+    database = open_database(empty_database_url)
+    migrations.migrate(database)
+    for version, is_accepted in (("9999", True), ("0001", False)):
+        with database.writing() as connection:
+            connection.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
+        with database.reading() as connection:
+            if is_accepted:
+                migrations.check(connection)
+            else:
+                with pytest.raises(SchemaError, match="is 0001"):
+                    migrations.check(connection)
+    database.close()
+
+
 def test_several_hosts_may_migrate_at_the_same_time(empty_database_url: str) -> None:
     """One migrates; the others wait and find nothing to do."""
 
