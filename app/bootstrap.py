@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 import httpx
 from pydantic import SecretStr
@@ -25,7 +24,7 @@ from app.db.engine import Database, open_database
 from app.db.event_store import EventStore
 from app.domain import outgoing
 from app.domain.outgoing import Recipients, recipient_name
-from app.domain.webhook_loss import WEBHOOK_PATH
+from app.domain.webhook_loss import endpoint_url
 from app.settings import Settings, require
 from app.worker.channels import Channel, NotificationChannel, WebhookChannel
 from app.worker.codat_calls import InteractiveCalls, RateLimitPause
@@ -100,11 +99,6 @@ def _plain(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-def webhook_url(settings: Settings) -> str | None:
-    """The address of our webhook endpoint; None where PUBLIC_URL is not set."""
-    return settings.public_url and urljoin(settings.public_url, settings.root_path + WEBHOOK_PATH)
-
-
 def outgoing_addresses(settings: Settings) -> dict[str, tuple[outgoing.Channel, str]]:
     """The channel and the address of each recipient of outgoing messages, by its name."""
     retry_urls = (settings.retry_webhook_url,) if settings.retry_webhook_url else ()
@@ -161,7 +155,8 @@ def make_periodic_tasks(
         every = timedelta(minutes=settings.reconcile_every_minutes)
         limit = reconcile.COMPANIES_PER_RUN
         reconciler = Reconciler(database, codat, clock, stuck_after, max_companies=limit)
-        monitor = partial(check_webhooks, database, codat, clock, webhook_url(settings))
+        ours = endpoint_url(settings.public_url, settings.root_path)
+        monitor = partial(check_webhooks, database, codat, clock, ours)
         tasks += [
             PeriodicTask("reconcile", every, reconciler.run),
             PeriodicTask("webhook_monitor", every, monitor),

@@ -107,8 +107,10 @@ def _check_database(settings: Settings) -> "list[Misconfiguration]":
 
 async def _check_codat(settings: Settings, database: "Database | None") -> "list[Misconfiguration]":
     """Call Codat once, unless calls are paused by the rate limit."""
-    from app.bootstrap import make_codat, utc_now, webhook_url
+    from app.bootstrap import make_codat, utc_now
+    from app.domain.webhook_loss import endpoint_url
     from app.worker.doctor import DOCTOR_TIMEOUT, check_codat
 
     async with make_codat(settings, database, utc_now, timeout=DOCTOR_TIMEOUT) as codat:
-        return await check_codat(codat, settings.host, webhook_url(settings))
+        ours = endpoint_url(settings.public_url, settings.root_path)
+        return await check_codat(codat, settings.host, ours)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 MAX_DELAY = timedelta(minutes=30)  # a webhook may be this late without being lost
 SHORTEST_GAP = timedelta(hours=1)
@@ -95,6 +95,11 @@ def next_deadline(since: datetime, now: datetime) -> str:
         if now < since + after:
             return f"{event} at {_format(since + after)}"
     return "it is too late for a replay; reconciliation adds what Codat's API still lists"
+
+
+def endpoint_url(public_url: str | None, root_path: str) -> str | None:
+    """The address of our endpoint; None where PUBLIC_URL, whose path is ROOT_PATH, is not set."""
+    return public_url and urljoin(public_url, root_path + WEBHOOK_PATH)
 
 
 def check_endpoints(endpoints: Sequence[Endpoint], webhook_url: str | None) -> list[Finding]:

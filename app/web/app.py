@@ -22,6 +22,7 @@ from app.codat.client import CodatClient
 from app.codat.webhooks.signature import Verifier
 from app.db.engine import Database
 from app.db.event_store import EventStore
+from app.domain.webhook_loss import WEBHOOK_PATH
 from app.errors import SettingsError
 from app.settings import Settings
 from app.web import health, openapi, problems
@@ -113,6 +114,6 @@ def create_app(
 
 def _check_root_path(app: FastAPI, root_path: str) -> None:
     """Raise SettingsError if a path of ours begins with ROOT_PATH, and so has two meanings."""
-    paths = [route.path for route in iter_route_contexts(app.routes)] + [openapi.WEBHOOK_PATH]
+    paths = [route.path for route in iter_route_contexts(app.routes)] + [WEBHOOK_PATH]
     if any(f"{path}/".startswith(f"{root_path}/") for path in paths):
         raise SettingsError(f"ROOT_PATH must not be {root_path}, a path of this service.")

@@ -17,12 +17,12 @@ from fastapi.routing import APIRoute
 from pydantic.alias_generators import to_camel, to_snake
 from starlette.staticfiles import StaticFiles
 
+from app.domain.webhook_loss import WEBHOOK_PATH
 from app.web.openapi_texts import TAGS, TEXTS
 from app.web.problems import MEDIA_TYPE, Problem, extend_openapi
 
 EXAMPLES = Path(__file__).parent / "openapi_examples.json"
 """Responses of the application by operation id. `tests/web/test_openapi.py` makes and checks it."""
-WEBHOOK_PATH = "/webhooks/codat"
 SWAGGER_PACKAGE = ("fastapi_swagger", "resources")
 SWAGGER_FILES = "docs-files"
 
@@ -85,11 +85,16 @@ def install(app: FastAPI) -> None:
     extend_openapi(app, _describe)
 
     @cache
-    def description() -> bytes:
-        return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+    def description(root_path: str) -> bytes:
+        described = app.openapi()
+        if root_path:
+            described["servers"] = [{"url": root_path}]
+        return json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
 
-    async def get_openapi(_request: Request) -> Response:
-        return Response(description(), media_type="application/json")
+    async def get_openapi(request: Request) -> Response:
+        return Response(
+            description(request.scope.get("root_path", "")), media_type="application/json"
+        )
 
     app.add_route("/openapi.json", get_openapi, include_in_schema=False)
     app.include_router(router)

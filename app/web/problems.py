@@ -188,7 +188,8 @@ def _reason(detail: Mapping[str, Any]) -> str:
 
 def _respond(request: Request, fault: Fault) -> Response:
     shapes: dict[str, Shape] = request.app.state.problem_shapes
-    segments = [segment for segment in _path(request).split("/") if segment]
+    path = _path(request).removeprefix(request.scope.get("root_path", ""))
+    segments = [segment for segment in path.split("/") if segment]
     default: Shape = problem
     is_for_programs = segments[:1] and segments[0] in PROGRAM_PATHS
     if fault.status == HTTPStatus.NOT_FOUND and not is_for_programs and prefers(request, HTML):

@@ -1,4 +1,6 @@
-"""Requests rewritten for the routes: HEAD as GET, and one path with or without ROOT_PATH."""
+"""Requests and responses rewritten around the routes: HEAD, and paths under ROOT_PATH."""
+
+from collections.abc import Iterable, Iterator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,9 +29,10 @@ class HeadAsGet:
 
 
 class RootPath:
-    """ASGI middleware: completes the path of a proxy that has removed ROOT_PATH from it.
+    """ASGI middleware: serves under ROOT_PATH, whether or not the proxy removes it from paths.
 
-    Behind it every path begins with `root_path`, as the ASGI specification defines it.
+    Behind it every path begins with `root_path`, as the ASGI specification defines it. Redirects
+    and cookies need not name it: it is added to a `Location` and a cookie's path without it.
     """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
@@ -38,10 +41,30 @@ class RootPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] == "http":
-            root, path = self._root_path, scope["path"]
-            raw: bytes = scope.get("raw_path") or path.encode()
-            if path != root and not path.startswith(f"{root}/"):
-                path, raw = root + path, root.encode() + raw
-            scope.update(root_path=root, path=path, raw_path=raw)
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        root, path = self._root_path, scope["path"]
+        raw: bytes = scope.get("raw_path") or path.encode()
+        if path == root:
+            path, raw = f"{path}/", raw + b"/"
+        elif not path.startswith(f"{root}/"):
+            path, raw = root + path, root.encode() + raw
+        scope.update(root_path=root, path=path, raw_path=raw)
+
+        async def send_under_root(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = list(self._add_root(message.get("headers", ())))
+            await send(message)
+
+        await self._app(scope, receive, send_under_root)
+
+    def _add_root(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        root = self._root_path.encode()
+        for name, value in headers:
+            if name == b"location" and value[:1] == b"/" and not value.startswith(root + b"/"):
+                yield name, root + value
+            elif name == b"set-cookie":
+                yield name, value.replace(b"; Path=/;", b"; Path=%s;" % root)
+            else:
+                yield name, value

@@ -19,12 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import logging
 from app.codat.webhooks.signature import Verifier
 from app.db.event_store import EventStore, ReceivedEvent
+from app.domain.webhook_loss import WEBHOOK_PATH
 from app.errors import DatabaseUnavailable, ServiceError, SignatureError
 from app.web.http_limits import BODY_COMPLETE, BodyBudget
 from app.web.metrics import Metrics
 from app.web.request_context import request_id_header
 
-PATH = "/webhooks/codat"  # as sent, with or without a slash at the end: no other spelling
 SIGNATURES = frozenset({b"webhook-signature", b"svix-signature"})
 MAX_LOGGED_PATHS = 20
 METHODS = frozenset({"POST", "PUT"})
@@ -72,7 +72,7 @@ class WebhookEndpoint:
         body_budget: BodyBudget,
     ) -> None:
         self._app = app
-        self._path = root_path + PATH
+        self._path = root_path + WEBHOOK_PATH  # as sent, or with a slash: no other spelling
         self._paths = frozenset({self._path.encode(), f"{self._path}/".encode()})
         self._logged_paths: set[bytes] = set()
         self._verifier = verifier

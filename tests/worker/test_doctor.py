@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from app.bootstrap import webhook_url
 from app.codat.client import CodatClient
 from app.db import rate_limit, workers
 from app.db.engine import Database, open_database
 from app.db.tables import jobs, webhook_events
 from app.domain.causes.loader import load_builtin, load_custom
 from app.domain.checks import Misconfiguration
-from app.domain.webhook_loss import Endpoint
+from app.domain.webhook_loss import Endpoint, endpoint_url
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 from app.settings import Settings, load_settings
 from app.worker.doctor import check_codat, check_database, check_settings
@@ -227,8 +226,9 @@ def test_the_public_url_decides_which_endpoint_is_ours(
     public_url: str, root_path: str, endpoint: str, expected: list[str]
 ) -> None:
     settings = make_settings(public_url=public_url or None, root_path=root_path)
+    ours = endpoint_url(settings.public_url, settings.root_path)
     codat = FakeCodat([replace(GOOD, url=endpoint)])
-    assert names(asyncio.run(check_codat(codat, PUBLIC, webhook_url(settings)))) == expected
+    assert names(asyncio.run(check_codat(codat, PUBLIC, ours))) == expected
 
 
 def test_a_secret_in_an_endpoint_url_is_not_shown() -> None:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 
 from app.db.queries import search, syncs, transactions
+from app.domain.webhook_loss import endpoint_url
 from app.web.api import schemas
 from app.web.api.csv_export import csv_response
 from app.web.api.query_params import SyncParams
@@ -48,7 +49,7 @@ class HistoryParams(SyncParams):
 
 def read_history(page: Page, params: HistoryParams) -> dict[str, Any]:
     """The variables of `history.html`: the syncs that match the filters."""
-    found = None
+    found, settings = None, page.request.app.state.settings
     if not params.wrong_dates:
         with page.database.reading() as connection:
             found = syncs.list_syncs(
@@ -65,7 +66,9 @@ def read_history(page: Page, params: HistoryParams) -> dict[str, Any]:
         "next": found.next if found else None,
         "names": page.company_names(params.company_id),
         "cause_titles": {key: cause.title for key, cause in page.causes.items()},
-        "endpoint": f"{page.request.base_url}webhooks/codat",
+        "endpoint": endpoint_url(
+            settings.public_url or str(page.request.base_url), settings.root_path
+        ),
         "expenses": _find_expenses(page, params.q) if params.q else [],
     }
 

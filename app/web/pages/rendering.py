@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 
 from app.db.engine import Database
 from app.db.queries import companies
@@ -71,10 +72,23 @@ _TEMPLATES.globals |= {
     "classify": classify,
     "innermost_text": innermost_text,
     "mask": mask,
-    "path": path,
-    "asset": lambda name: f"/static/{name}?v={_VERSIONS[name]}",
 }
 static_router = APIRouter(include_in_schema=False)
+
+
+@pass_context
+def _path(context: Context, *segments: str, **params: str | None) -> str:
+    """A path of these segments under ROOT_PATH, with the parameters that have a value."""
+    return str(context["root_path"]) + path(*segments, **params)
+
+
+@pass_context
+def _asset(context: Context, name: str) -> str:
+    """The address of a static file."""
+    return _path(context, "static", name, v=_VERSIONS[name])
+
+
+_TEMPLATES.globals |= {"path": _path, "asset": _asset}
 
 
 @static_router.get("/static/{name}")
@@ -121,6 +135,7 @@ def render_page(
     session, notice = session_of(request), read_notice(request)
     html = _TEMPLATES.get_template(template).render(
         address=page_address(request),
+        root_path=request.scope.get("root_path", ""),
         session=session,
         notice=notice,
         now=request.app.state.clock(),
@@ -196,7 +211,7 @@ def _title_and_text(request: Request, fault: Fault) -> tuple[str, str]:
     detail = fault.detail
     match fault.status:
         case 403:
-            return "Form expired", "Reload the page and try again."
+            return "Form expired", f"Reload the page and try again. {detail}"
         case 404 if detail.lower().endswith("not found"):
             hint = "Try searching for the ID. Very new syncs may not have arrived yet."
             return _NOT_FOUND_TITLES.get(detail, detail), hint

@@ -21,6 +21,7 @@ from app.web.pages.query_params import page_address
 
 COOKIE = "sync_health"
 LIFETIME = timedelta(hours=12)
+DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_FORM_BYTES = 16_384
 MAX_FORM_FIELDS = 20
 
@@ -44,11 +45,18 @@ def create_session(settings: Settings, api_key: str, now: datetime) -> str | Non
 
 def read_session(settings: Settings, cookie: str, now: datetime) -> Session | None:
     """The session of this cookie; None if it is not signed by one of our keys, or has expired."""
+    key = _key_of(settings, cookie)
+    if key is None or int(cookie.partition(".")[0]) <= now.timestamp():
+        return None
+    return Session(key.name, _sign(key, "form", cookie))
+
+
+def _key_of(settings: Settings, cookie: str) -> ApiKey | None:
+    """The key that has signed a session's cookie."""
     claims, _, signature = cookie.rpartition(".")
     for key in settings.api_keys:
         if _equal(_sign(key, "session", claims), signature):
-            is_valid = int(claims.partition(".")[0]) > now.timestamp()
-            return Session(key.name, _sign(key, "form", cookie)) if is_valid else None
+            return key
     return None
 
 
@@ -66,7 +74,28 @@ def _equal(ours: str, received: str) -> bool:
 def session_of(request: Request) -> Session | None:
     """The session of this request, or None."""
     state = request.app.state
-    return read_session(state.settings, request.cookies.get(COOKIE, ""), state.clock())
+    found = (
+        read_session(state.settings, cookie, state.clock()) for cookie in session_cookies(request)
+    )
+    return next(filter(None, found), None)
+
+
+def session_cookies(request: Request) -> list[str]:
+    """The cookies of the sessions, valid or not, that this installation has made."""
+    names = (_cookie_name(request, key) for key in request.app.state.settings.api_keys)
+    return [request.cookies[name] for name in names if name in request.cookies]
+
+
+def _cookie_name(request: Request, key: ApiKey) -> str:
+    """The name of a session's cookie, with a part that other installations do not share.
+
+    A browser sends a cookie to all ports of a host, and to all paths below the first.
+    """
+    settings = request.app.state.settings
+    database = urlsplit(settings.database_url).path
+    port = request.headers.get("host", "").rpartition(":")[2]
+    place = f"{settings.public_url} {settings.root_path} {database} {port}"
+    return f"{COOKIE}_{_sign(key, 'cookie', place)[:16]}"
 
 
 async def _require_session(request: Request) -> Session:
@@ -91,8 +120,8 @@ async def _require_session(request: Request) -> Session:
 
 def page_of_form(request: Request) -> str:
     """The address of the page from which a form was sent: as the browser says, else its parent."""
-    referrer = urlsplit(request.headers.get("referer", ""))
-    if referrer.path and referrer.netloc == request.url.netloc:
+    address = request.headers.get("referer", "")
+    if _is_own_address(request, address) and (referrer := urlsplit(address)).path:
         return local_address(referrer._replace(scheme="", netloc="", fragment="").geturl())
     return page_address(request).path.rpartition("/")[0] or "/"
 
@@ -123,7 +152,7 @@ def require_own_form(request: Request, session: Session | None, form: dict[str, 
     """
     site = request.headers.get("sec-fetch-site")
     if site not in (None, "same-origin", "none") or (site is None and _is_foreign_origin(request)):
-        raise HTTPException(403, "The form is from another site.")
+        raise HTTPException(403, _foreign_form(request))
     if session and not _equal(session.csrf, form.get("csrf", "")):
         raise HTTPException(403, "The form is not from a page of this session.")
 
@@ -138,13 +167,41 @@ OwnForm = Annotated[dict[str, str], Depends(_own_form)]
 
 
 def _is_foreign_origin(request: Request) -> bool:
-    """True for the origin of another site. A proxy may have put its own name into Host."""
+    """True for the origin of another site."""
     origin = request.headers.get("origin")
-    if origin is None:
+    return origin is not None and not _is_own_address(request, origin)
+
+
+def _is_own_address(request: Request, url: str) -> bool:
+    """Whether an origin or a page is of this service: of PUBLIC_URL, or of the request's `Host`.
+
+    A proxy may have put its own name into `Host`, and ours into `X-Forwarded-Host`. It may have
+    left out the port: then, unless PUBLIC_URL is set, every port of this name is ours.
+    """
+    public_url = request.app.state.settings.public_url
+    names = ",".join(request.headers.get(name, "") for name in ("host", "x-forwarded-host"))
+    try:
+        sender = urlsplit(url)
+        default = DEFAULT_PORTS.get(sender.scheme)
+        place = sender.hostname, sender.port or default
+        own = urlsplit(public_url or "")
+        ours = {(own.hostname, own.port or DEFAULT_PORTS.get(own.scheme))}
+        for host in (urlsplit(f"//{name.strip()}") for name in names.split(",")):
+            dropped = default if public_url else place[1]
+            ours.add((host.hostname, host.port or dropped))
+    except ValueError:
         return False
-    headers = (request.headers.get("host", ""), request.headers.get("x-forwarded-host", ""))
-    ours = {name.strip().lower() for value in headers for name in value.split(",")} - {""}
-    return origin.partition("://")[2].lower() not in ours
+    return bool(sender.hostname) and place in ours
+
+
+def _foreign_form(request: Request) -> str:
+    """What is wrong with the sender of a form, for people who have configured a proxy."""
+    sender = request.headers.get("origin", "another site")[:200]
+    host = request.headers.get("host", "")[:200]
+    return (
+        f"The form is from {sender}, not from {host}. Behind a proxy, "
+        "pass Host on or set PUBLIC_URL."
+    )
 
 
 def local_address(address: str) -> str:
@@ -154,16 +211,31 @@ def local_address(address: str) -> str:
     return address if is_path and is_plain else "/"
 
 
-def set_session_cookie(request: Request, response: Response, cookie: str | None) -> None:
-    """Set or delete the session's cookie; only for HTTPS if the page was requested by HTTPS.
+def set_session_cookie(request: Request, response: Response, cookie: str) -> None:
+    """Set the cookie of a new session."""
+    key = _key_of(request.app.state.settings, cookie)
+    if key is not None:
+        _set_cookie(request, response, _cookie_name(request, key), cookie, LIFETIME)
+
+
+def end_session(request: Request, response: Response) -> None:
+    """Delete the cookies of the session."""
+    for key in request.app.state.settings.api_keys:
+        _set_cookie(request, response, _cookie_name(request, key), "", timedelta())
+
+
+def _set_cookie(
+    request: Request, response: Response, name: str, value: str, max_age: timedelta
+) -> None:
+    """Set a cookie; only for HTTPS if the page was requested by HTTPS.
 
     A false header of a proxy harms only the sender's own cookie.
     """
     scheme = request.headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
     response.set_cookie(
-        COOKIE,
-        cookie or "",
-        max_age=int(LIFETIME.total_seconds()) if cookie else 0,
+        name,
+        value,
+        max_age=int(max_age.total_seconds()),
         httponly=True,
         samesite="lax",
         secure="https" in (request.url.scheme, scheme),

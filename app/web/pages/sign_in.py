@@ -11,12 +11,13 @@ from app import logging
 from app.web.pages.labels import counted
 from app.web.pages.rendering import PageRoute, render_page
 from app.web.pages.sessions import (
-    COOKIE,
     Form,
     create_session,
+    end_session,
     local_address,
     read_session,
     require_own_form,
+    session_cookies,
     session_of,
     set_session_cookie,
 )
@@ -76,7 +77,7 @@ def _render(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    is_expired = COOKIE in request.cookies
+    is_expired = bool(session_cookies(request))
     context = {"target": target, "error": error, "is_expired": is_expired}
     return render_page(request, "sign_in.html", status, headers, **context)
 
@@ -111,5 +112,5 @@ async def post_sign_out(request: Request, form: Form) -> Response:
     """End the session in this browser."""
     require_own_form(request, session_of(request), form)
     response = RedirectResponse("/sign-in", 303)
-    set_session_cookie(request, response, None)
+    end_session(request, response)
     return response

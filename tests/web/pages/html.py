@@ -7,12 +7,18 @@ from html import unescape
 
 from fastapi.testclient import TestClient
 
+from app.web.pages.sessions import COOKIE
 from tests.web.store import KEY
 
 
 def sign_in(client: TestClient) -> None:
     response = client.post("/sign-in", data={"key": KEY}, follow_redirects=False)
     assert response.status_code == 303, response.text
+
+
+def session_cookies(client: TestClient) -> list[str]:
+    """The names of the session cookies of this browser."""
+    return [name for name in client.cookies if name.startswith(COOKIE)]
 
 
 def form_token(client: TestClient) -> str:

@@ -1,5 +1,6 @@
 """Signing in and out, sessions and how long they are valid, and which forms are accepted."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from fastapi.testclient import TestClient
 from app.settings import Settings, load_settings
 from app.web.pages.sessions import COOKIE, LIFETIME, create_session, local_address, read_session
 from app.web.pages.sign_in import FAILURE_WINDOW_S, MAX_ADDRESSES, MAX_FAILURES, Throttle
-from tests.web.pages.html import form_token, sign_in, text
+from tests.web.pages.html import form_token, session_cookies, sign_in, text
 from tests.web.store import KEY, NOW, Store
 
 OTHER = "another-key-as-long"
@@ -68,7 +69,6 @@ def test_addresses_of_other_sites_are_replaced() -> None:
 
 
 def test_visitors_sign_in_and_come_back_to_the_whole_address(visitor: TestClient) -> None:
-    visitor.cookies.set(COOKIE, "1.2.3")
     address = "/syncs/a%2Fb?company_id=c%201"
     refused = visitor.get(address, follow_redirects=False)
     assert refused.status_code == 303
@@ -109,7 +109,11 @@ def test_an_action_after_the_session_has_ended_is_not_lost_without_a_word(
 
 def test_the_sign_in_page_says_that_a_session_has_expired(visitor: TestClient) -> None:
     assert "expired" not in visitor.get("/companies").text
-    visitor.cookies.set(COOKIE, "1.2.3")
+    visitor.cookies.set(f"{COOKIE}_of_another_installation", "1.2.3")
+    assert "expired" not in visitor.get("/companies").text
+    sign_in(visitor)
+    name = session_cookies(visitor)[-1]
+    visitor.cookies.set(name, "1.2.3", domain="testserver.local")
     assert "Your session has expired." in visitor.get("/companies").text
 
 
@@ -204,14 +208,91 @@ def test_after_too_many_wrong_keys_even_the_right_one_has_to_wait(visitor: TestC
     assert late.status_code == 429
     assert int(late.headers["retry-after"]) > 0
     assert "Too many failed attempts. Try again in 6 minutes." in late.text
-    assert COOKIE not in visitor.cookies
+    assert session_cookies(visitor) == []
 
 
 @pytest.mark.parametrize("headers", [*FOREIGN, *OURS])
 def test_only_our_own_page_signs_a_visitor_in(visitor: TestClient, headers: dict[str, str]) -> None:
     response = visitor.post("/sign-in", data={"key": KEY}, headers=headers, follow_redirects=False)
     assert response.status_code == (303 if headers in OURS else 403)
-    assert (COOKIE in visitor.cookies) is (headers in OURS)
+    assert bool(session_cookies(visitor)) is (headers in OURS)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "host", "origin", "is_ours"),
+    [
+        # nginx's `proxy_set_header Host $host` drops the port
+        ("", "sync.test", "http://sync.test:8080", True),
+        ("", "sync.test:8080", "http://sync.test:8080", True),
+        ("", "sync.test:443", "https://sync.test", True),
+        ("", "SYNC.test", "http://sync.test", True),
+        ("", "[::1]", "http://[::1]:8080", True),
+        ("", "sync.test:8080", "http://sync.test:9090", False),
+        ("", "sync.test:8080", "http://sync.test", False),
+        ("", "sync.test", "http://sync.test.evil.example:8080", False),
+        ("", "sync.test", "http://evil.example/sync.test", False),
+        ("", "sync.test", "null", False),
+        ("", "sync.test", "http://sync.test:x", False),
+        ("", "[", "http://[", False),
+        ("", "", "http://", False),
+        # nginx's default `Host` is that of the upstream
+        ("http://Sync.test:8080/a", "web:8000", "http://sync.test:8080", True),
+        ("https://sync.test", "sync.test", "https://sync.test", True),
+        ("https://sync.test", "web:8000", "https://sync.test:443", True),
+        ("https://sync.test", "sync.test", "https://sync.test:8443", False),
+        ("https://sync.test", "sync.test", "http://evil.example", False),
+    ],
+)
+def test_forms_are_of_the_address_that_people_use(
+    app: FastAPI, visitor: TestClient, public_url: str, host: str, origin: str, is_ours: bool
+) -> None:
+    """Over plain HTTP, where browsers do not say more."""
+    app.state.settings = load_settings(api_keys=KEY, public_url=public_url or None)
+    headers = {"host": host, "origin": origin}
+    response = visitor.post("/sign-in", data={"key": KEY}, headers=headers, follow_redirects=False)
+    assert response.status_code == (303 if is_ours else 403)
+    if not is_ours:
+        assert "set PUBLIC_URL" in response.text
+
+
+@pytest.mark.parametrize(
+    ("host", "changes"),
+    [
+        ("host:9090", {}),
+        ("host:8080", {"root_path": "/b"}),
+        ("host:8080", {"public_url": "http://host:9090"}),
+        ("host:8080", {"database_url": "sqlite:///data/other.db"}),
+        ("host:8080", {"api_keys": "another-key-as-long"}),
+    ],
+)
+def test_installations_on_one_host_have_sessions_of_their_own(
+    app: FastAPI, visitor: TestClient, host: str, changes: dict[str, str]
+) -> None:
+    """Although the browser sends the cookies of all of them to each."""
+
+    def is_signed_in(settings: Settings, host: str) -> bool:
+        app.state.settings = settings
+        answer = visitor.get("/companies", headers={"host": host}, follow_redirects=False)
+        return answer.status_code == 200
+
+    def post(settings: Settings, host: str, path: str, **data: str) -> None:
+        app.state.settings = settings
+        answer = visitor.post(path, data=data, headers={"host": host}, follow_redirects=False)
+        assert answer.status_code == 303
+
+    ours = load_settings(api_keys=KEY)
+    theirs = load_settings(**{"api_keys": KEY} | changes)
+    for settings, port in ((ours, "host:8080"), (theirs, host)):
+        key = settings.api_keys[0].key.get_secret_value()
+        post(settings, port, "/sign-in", key=key)
+    assert is_signed_in(ours, "host:8080")
+    assert is_signed_in(theirs, host)
+    answer = visitor.get("/companies", headers={"host": host})
+    token = re.search(r'name="csrf" value="(\w+)"', answer.text)
+    assert token
+    post(theirs, host, "/sign-out", csrf=token[1])
+    assert not is_signed_in(theirs, host)
+    assert is_signed_in(ours, "host:8080")
 
 
 def test_signed_in_users_are_sent_on_until_they_sign_out(user: TestClient) -> None:
