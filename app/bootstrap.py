@@ -128,12 +128,10 @@ def make_retention(
     clock: Clock,
     *,
     report: Callable[[str], None] = lambda _: None,
-) -> Retention | None:
-    """Make the retention task; None when both periods are unlimited."""
+) -> Retention:
+    """Make the retention task; 0 days are unlimited."""
     periods = (settings.keep_events_days, settings.keep_changes_days)
     keep_events, keep_changes = (timedelta(days=days) if days else None for days in periods)
-    if not any(periods):
-        return None
     return Retention(database, clock, keep_events, keep_changes, report)
 
 
@@ -150,6 +148,7 @@ def make_periodic_tasks(
         PeriodicTask("stuck_syncs", min(stuck_after, reconcile.STUCK_EVERY), stuck),
         PeriodicTask("reclassify", reclassify.EVERY, reclassifier.run, reclassifier.may_run),
         PeriodicTask("failure_alerts", failure_alerts.EVERY, alerts),
+        PeriodicTask("retention", retention.EVERY, make_retention(settings, database, clock).run),
     ]
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
@@ -161,8 +160,6 @@ def make_periodic_tasks(
             PeriodicTask("reconcile", every, reconciler.run),
             PeriodicTask("webhook_monitor", every, monitor),
         ]
-    if retention_task := make_retention(settings, database, clock):
-        tasks.append(PeriodicTask("retention", retention.EVERY, retention_task.run))
     return tasks
 
 

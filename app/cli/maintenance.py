@@ -116,10 +116,7 @@ def prune() -> None:
 
     with one_line_errors(), open_current_database(settings := read_settings()) as database:
         retention = make_retention(settings, database, utc_now, report=report_progress)
-        if retention is None:
-            typer.echo("KEEP_EVENTS_DAYS and KEEP_CHANGES_DAYS are 0: nothing was removed.")
-        else:
-            typer.echo(str(asyncio.run(retention.run())))
+        typer.echo(str(asyncio.run(retention.run())))
 
 
 def classify(

@@ -49,7 +49,7 @@ class PendingEvent:
     received_at: datetime
     last_received_at: datetime | None
     deliveries: int
-    logged_deliveries: int
+    projected_deliveries: int
     was_applied: bool
     body: bytes | None
     payload: WebhookPayload
@@ -118,7 +118,7 @@ def _pending_event(row: Any) -> PendingEvent:
         received_at=row["received_at"],
         last_received_at=row["last_received_at"],
         deliveries=row["deliveries"],
-        logged_deliveries=row["logged_deliveries"],
+        projected_deliveries=row["logged_deliveries"],
         was_applied=row["parse_status"] == "ok" and row["projection_error"] is None,
         body=row["body"],
         payload=WebhookPayload(**stored),
@@ -169,15 +169,14 @@ def _apply_to_sync(write: SyncWrite, event: PendingEvent, now: datetime) -> None
 
 
 def _log_entries(event: PendingEvent, now: datetime) -> list[LogEntry]:
-    """Each redelivery, or that the event was processed again. The event itself is in the timeline
-    by its own row (`queries.events.timeline`).
+    """That the event was processed again. The event itself and its redeliveries are in the timeline
+    by the event's row (`queries.events.timeline`).
     """
+    was_redelivered = event.deliveries > max(event.projected_deliveries, 1)
+    if was_redelivered or not event.was_applied:
+        return []
     reported = reported_as(event.payload.event_type, event.payload.raw_type)
-    redeliveries = event.deliveries - max(event.logged_deliveries, 1)
-    if redeliveries > 0:
-        at = event.last_received_at or now
-        return [LogEntry(at, "duplicate", reported, event.message_id)] * redeliveries
-    return [LogEntry(now, "replay", reported, event.message_id)] if event.was_applied else []
+    return [LogEntry(now, "replay", reported, event.message_id)]
 
 
 def reported_as(event_type: str, raw_type: str | None) -> str:

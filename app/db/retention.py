@@ -1,14 +1,18 @@
-"""Retention of webhook events: removes raw bodies that have grown old, in small batches.
+"""Retention: removes raw webhook bodies that have grown old, and the excess of long timelines.
 
-The event stays with its message id, so a redelivery is still recognized; so do the syncs and
-transactions that it reported.
+An event stays with its message id, so a redelivery is still recognized; so do the syncs and
+transactions that it reported. All in small batches.
 """
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
 
-from app.db.tables import webhook_events
+from app.db.many_rows import is_any_of
+from app.db.tables import sync_log, webhook_events
+
+TIMELINE_ENTRIES = 1000
+SYNCS_PER_STEP = 20
 
 
 def _is_old(before: datetime) -> ColumnElement[bool]:
@@ -36,3 +40,20 @@ def prune_bodies(connection: Connection, before: datetime, limit: int) -> int:
     ids = connection.execute(oldest.with_for_update(skip_locked=True)).scalars().all()
     connection.execute(update(webhook_events).where(webhook_events.c.id.in_(ids)).values(body=None))
     return len(ids)
+
+
+def prune_timelines(connection: Connection) -> int:
+    """Leave a few syncs that have more than TIMELINE_ENTRIES the newest; returns how many went.
+
+    A sync that is reconciled, refreshed or replayed again and again would have any number. Its
+    events are not counted.
+    """
+    pk, newest = sync_log.c.sync_pk, (sync_log.c.at.desc(), sync_log.c.id.desc())
+    long = select(pk).group_by(pk).having(func.count() > TIMELINE_ENTRIES).limit(SYNCS_PER_STEP)
+    removed = 0
+    for sync_pk in connection.execute(long).scalars().all():
+        mine = select(sync_log.c.id).where(pk == sync_pk).order_by(*newest)
+        excess = connection.execute(mine.offset(TIMELINE_ENTRIES)).scalars().all()
+        connection.execute(delete(sync_log).where(is_any_of(connection, sync_log.c.id, excess)))
+        removed += len(excess)
+    return removed

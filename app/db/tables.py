@@ -47,7 +47,7 @@ webhook_events = Table(
     Column("received_at", UtcTime, nullable=False),
     Column("last_received_at", UtcTime),  # of the latest redelivery
     Column("deliveries", Integer, nullable=False, server_default="1"),
-    Column("logged_deliveries", Integer, nullable=False, server_default="0"),  # in the timeline
+    Column("logged_deliveries", Integer, nullable=False, server_default="0"),  # at the projection
     Column("body", LargeBinary),  # null once retention has removed it
     Column("processed_at", UtcTime),
     *_columns(Text, "event_type", "raw_type", "parse_status", "parse_error", "projection_error"),

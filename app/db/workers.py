@@ -15,7 +15,7 @@ from app.db.jobs import NO_LEASE
 from app.db.tables import jobs, periodic_tasks, workers
 from app.db.types import UtcTime
 
-REMEMBERED = timedelta(days=1)
+REMEMBERED = timedelta(hours=1)  # a worker that crashes at each start leaves a row each time
 LIVE_FOR = timedelta(minutes=1)  # after the last heartbeat
 
 
@@ -30,7 +30,7 @@ class RulesInUse(NamedTuple):
 def beat(connection: Connection, worker_id: str, now: datetime) -> None:
     """Record that this worker is alive, and which rules for causes it applies.
 
-    Removes rows that no worker has touched for a day.
+    Removes rows that no worker has touched for an hour.
     """
     version = classifier_of(connection).version
     first = select(func.min(workers.c.rules_since)).where(workers.c.rules_version == version)

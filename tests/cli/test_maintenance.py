@@ -69,7 +69,7 @@ def test_prune_removes_old_bodies(run_verb: RunVerb, database: Database, databas
         "prune", DATABASE_URL=database_url, KEEP_EVENTS_DAYS="0", KEEP_CHANGES_DAYS="0"
     )
     assert unlimited.exit_code == 0
-    assert "nothing was removed" in unlimited.stdout
+    assert unlimited.stdout.startswith("Removed 0 raw webhook bodies, ")
     unchanged = run_verb("prune", DATABASE_URL=database_url)
     assert unchanged.stdout.startswith("Removed 0 raw webhook bodies, ")
     pruned = run_verb("prune", DATABASE_URL=database_url, KEEP_EVENTS_DAYS="7")

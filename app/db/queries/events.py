@@ -24,6 +24,7 @@ from app.db.tables import sync_log, syncs, webhook_events
 from app.domain.models import ParseStatus
 from app.errors import NotFound
 
+_LOGGED_REDELIVERY = "duplicate"  # 0.2.0 added one entry per redelivery
 _NEWEST_FIRST = Order("events", (webhook_events.c.id,), descending=True)
 # word for word as in the partial indexes, or SQLite does not use them
 _NOT_OK = text("parse_status <> 'ok'")
@@ -114,35 +115,47 @@ def timeline(
 ) -> Page[LogRecord]:
     """One page of a sync's timeline, oldest first: its events, and the log of what else happened.
 
-    Raises BadRequest naming `cursor`.
+    The redeliveries of an event are one entry, at the time of the latest. Raises BadRequest naming
+    `cursor`.
     """
     is_about = and_(
         webhook_events.c.company_id == syncs.c.company_id,
         webhook_events.c.sync_id == syncs.c.sync_id,
     )
-    events = select(
-        webhook_events.c.received_at.label("at"),
-        literal(0).label("source"),
-        webhook_events.c.id,
-        literal("delivery").label("kind"),
-        webhook_events.c.parse_error.label("reason"),
-        webhook_events.c.event_type,
-        webhook_events.c.raw_type,
-        webhook_events.c.message_id,
-    ).join_from(syncs, webhook_events, is_about)
-    events = events.where(syncs.c.id == sync_pk)
+    events = (
+        select(
+            webhook_events.c.received_at.label("at"),
+            literal(0).label("source"),
+            webhook_events.c.id,
+            literal("delivery").label("kind"),
+            webhook_events.c.parse_error.label("reason"),
+            webhook_events.c.event_type,
+            webhook_events.c.raw_type,
+            webhook_events.c.message_id,
+            literal(0).label("redeliveries"),
+        )
+        .join_from(syncs, webhook_events, is_about)
+        .where(syncs.c.id == sync_pk)
+    )
+    redeliveries = events.where(webhook_events.c.last_received_at.is_not(None)).with_only_columns(
+        *(webhook_events.c.last_received_at, literal(1), webhook_events.c.id),
+        *(literal("duplicate"), null(), webhook_events.c.event_type, webhook_events.c.raw_type),
+        *(webhook_events.c.message_id, webhook_events.c.deliveries - 1),
+    )
     log = select(
-        *(sync_log.c.at, literal(1), sync_log.c.id, sync_log.c.kind, sync_log.c.reason),
-        *(null(), null(), sync_log.c.message_id),
-    ).where(sync_log.c.sync_pk == sync_pk)
-    both = union_all(events, log).subquery("timeline")
-    order = Order("timeline", (both.c.at, both.c.source, both.c.id))
-    page = read_page(connection, select(both), order, cursor=cursor, limit=limit)
+        *(sync_log.c.at, literal(2), sync_log.c.id, sync_log.c.kind, sync_log.c.reason),
+        *(null(), null(), sync_log.c.message_id, literal(0)),
+    ).where(sync_log.c.sync_pk == sync_pk, sync_log.c.kind != _LOGGED_REDELIVERY)
+    whole = union_all(events, redeliveries, log).subquery("timeline")
+    order = Order("timeline", (whole.c.at, whole.c.source, whole.c.id))
+    page = read_page(connection, select(whole), order, cursor=cursor, limit=limit)
     return Page([_log_record(row) for row in page.items], page.next)
 
 
 def _log_record(row: RowMapping) -> LogRecord:
     reason = row["reason"] or reported_as(row["event_type"], row["raw_type"])
+    if number := row["redeliveries"]:
+        reason += f"; {number} more {'delivery' if number == 1 else 'deliveries'}"
     return LogRecord(row["at"], row["kind"], reason, row["message_id"])
 
 

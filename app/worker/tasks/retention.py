@@ -1,4 +1,4 @@
-"""Retention: removes raw webhook bodies and history that have grown old.
+"""Retention: removes raw webhook bodies and history that have grown old, or too long.
 
 In small transactions with a pause after each, so that deliveries do not have to wait.
 """
@@ -28,11 +28,13 @@ class PruneReport:
     changes: int = 0
     messages: int = 0
     alerts: int = 0
+    timeline_entries: int = 0
 
     def __str__(self) -> str:
         return (
             f"Removed {self.bodies} raw webhook bodies, {self.changes} changes, "
-            f"{self.messages} ended messages and {self.alerts} resolved alerts"
+            f"{self.messages} ended messages, {self.alerts} resolved alerts and "
+            f"{self.timeline_entries} timeline entries"
         )
 
 
@@ -62,6 +64,9 @@ class Retention:
             removed.changes = await self._prune(change_feed.prune, before)
             removed.messages = await self._prune(outgoing.prune, before)
             removed.alerts = await self._prune(alerts.prune, before)
+        while step := await write(self.database, retention.prune_timelines):
+            removed.timeline_entries += step
+            await asyncio.sleep(PAUSE_S)
         return removed
 
     async def _prune(self, prune: Prune, before: datetime, bodies: int | None = None) -> int:

@@ -6,17 +6,21 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from app.db import retention
 from app.db.change_feed import Change, append
 from app.db.engine import Database
+from app.db.sync_writer import LogEntry, add_log
 from app.db.tables import alerts, webhook_events
 from app.worker.tasks import retention as retention_module
 from app.worker.tasks.retention import PruneReport, Retention
+from tests.db.stored import pk_of
 from tests.factories import (
     T0,
     add_event,
     after,
     count_rows,
     project,
+    timeline,
 )
 from tests.worker.fakes import Clock
 from tests.worker.test_dispatcher import FakeChannel, deliver_due, make_pool, send
@@ -85,10 +89,29 @@ def test_history_has_a_period_of_its_own(database: Database) -> None:
     report = prune(database, 8, keep_changes=timedelta(days=7))
     assert report == PruneReport(0, changes=1, messages=1, alerts=1)
     assert str(report) == (
-        "Removed 0 raw webhook bodies, 1 changes, 1 ended messages and 1 resolved alerts"
+        "Removed 0 raw webhook bodies, 1 changes, 1 ended messages, 1 resolved alerts and "
+        "0 timeline entries"
     )
     tables = ("changes", "outgoing_messages", "alerts")
     assert [count_rows(database, name) for name in tables] == [1, 1, 1]
+
+
+def test_a_timeline_keeps_its_newest_entries(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a sync is reconciled or refreshed, and with unlimited periods too."""
+    monkeypatch.setattr(retention, "TIMELINE_ENTRIES", 3)
+    monkeypatch.setattr(retention, "SYNCS_PER_STEP", 1)
+    deliver_all(database, "m1", "m2", "m3")
+    pks = [pk_of(database, f"of-m{n}") for n in (1, 2, 3)]
+    with database.writing() as connection:
+        for sync_pk, count in zip(pks, (5, 3, 4), strict=True):
+            for n in range(count):
+                add_log(connection, sync_pk, LogEntry(after(seconds=n), "refresh", f"No. {n}"))
+    report = prune(database, 31, keep_events=None)
+    assert report == PruneReport(timeline_entries=3)
+    assert [reason for _, reason in timeline(database, "of-m1")][1:] == ["No. 2", "No. 3", "No. 4"]
+    assert [len(timeline(database, f"of-m{n}")) for n in (1, 2, 3)] == [4, 4, 4]
 
 
 def test_it_works_in_small_steps_and_reports_progress(
