@@ -34,6 +34,14 @@ class DatabaseDown(DatabaseUnavailable):
     """The database is unreachable, locked, full or restarting: no statement would succeed now."""
 
 
+class DatabaseUnusable(DatabaseDown):
+    """The database answers, but must be configured differently. The text says how."""
+
+
+class DatabaseReadOnly(DatabaseUnusable):
+    """The server accepts no writes: after a switchover it is a standby."""
+
+
 class DatabaseRejected(DatabaseUnavailable):
     """The database is up but rejects these values; other values would be stored."""
 

@@ -132,5 +132,5 @@ FAULTS: Mapping[str, Mapping[str, Fault]] = {
     "postgresql": {"down": down, "read_only": read_only, "locked": locked, "frozen": frozen},
     "sqlite": {"locked": sqlite_locked, "full": sqlite_full},
 }
-UNREADY = {"down", "frozen"}
-"""Faults in which nothing can be read, so that `/readyz` must be 503."""
+UNREADY = {"down", "frozen", "read_only"}
+"""Faults in which the server cannot be read or written, so that `/readyz` must be 503."""

@@ -213,7 +213,13 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
-    with _new_postgresql(request.getfixturevalue("postgresql_server"), "template1") as url:
+    yield request.getfixturevalue("empty_postgresql_url")
+
+
+@pytest.fixture
+def empty_postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """The address of a PostgreSQL database that was never migrated."""
+    with _new_postgresql(postgresql_server, "template1") as url:
         yield url
 
 

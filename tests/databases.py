@@ -74,7 +74,7 @@ def server(settings: Sequence[str] = FAST) -> Iterator[str]:
     parent = temporary_folder() if settings is FAST else _world_readable()
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
     try:
-        run_as = _ordinary_user(folder)
+        run_as = ordinary_user(folder)
         bin_dir = _readable_binaries(binaries(), folder, run_as)
         port = free_port()
         run(run_as, bin_dir / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust",
@@ -106,7 +106,7 @@ def _world_readable() -> str:
     return "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()
 
 
-def _ordinary_user(folder: Path) -> pwd.struct_passwd | None:
+def ordinary_user(folder: Path) -> pwd.struct_passwd | None:
     """None unless we are root; else a user of the machine, who then owns the folder."""
     if os.geteuid() != 0:
         return None

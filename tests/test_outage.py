@@ -38,7 +38,7 @@ def stages() -> Iterator[dict[str, Stage]]:
 def test_a_failing_database_delays_deliveries_and_loses_none(
     stages: dict[str, Stage], kind: str, name: str
 ) -> None:
-    """Down, read-only, locked, full, frozen; `/readyz` shows it where nothing can be read."""
+    """Down, read-only, locked, full, frozen; `/readyz` shows it where no lock is the reason."""
     seconds = 13 if name in HANGING else 3
     result = endure(stages[kind], name, FAULTS[kind][name], seconds)
     assert result.failures == []

@@ -12,7 +12,7 @@ import typer
 
 from app import logging as log
 from app.cli.terminal import open_database
-from app.errors import SettingsError
+from app.errors import DatabaseUnusable, SettingsError
 from app.settings import Settings, load_settings, setting_names
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 MOUNTS = Path("/proc/mounts")
 # Findings after which the rate-limit pause cannot be read from the database
-_NO_DATABASE = frozenset({"database_missing", "database_unreachable", "schema_outdated"})
+_NO_DATABASE = frozenset(
+    {"database_missing", "database_unreachable", "database_unusable", "schema_outdated"}
+    | {"sqlite_old_wal"}
+)
 
 
 def doctor(
@@ -90,19 +93,22 @@ def _usable_settings() -> tuple[Settings, list[str]]:
 def _check_database(settings: Settings) -> "list[Misconfiguration]":
     from app.bootstrap import utc_now
     from app.db.engine import sqlite_file
-    from app.domain.checks import Misconfiguration, check_sqlite_location
-    from app.worker.doctor import check_database
+    from app.domain.checks import check_sqlite_location
+    from app.worker.doctor import check_database, check_sqlite_file, database_unusable
 
     file = sqlite_file(settings.database_url)
-    mounts = MOUNTS.read_text(errors="replace") if MOUNTS.exists() else ""
-    location = check_sqlite_location(str(file), mounts) if file else None
-    findings = [location] if location else []
-    if file and not file.exists():
-        text = "The SQLite file of DATABASE_URL does not exist."
-        action = "Run `python -m app migrate`."
-        return [*findings, Misconfiguration("database_missing", text, action)]
-    with open_database(settings) as database:
-        return [*findings, *check_database(database, utc_now())]
+    findings = []
+    if file:
+        mounts = MOUNTS.read_text(errors="replace") if MOUNTS.exists() else ""
+        found = (check_sqlite_location(str(file), mounts), check_sqlite_file(file))
+        findings += [finding for finding in found if finding]
+        if found[1]:  # opening the file could create it, or do damage
+            return findings
+    try:
+        with open_database(settings) as database:
+            return [*findings, *check_database(database, utc_now())]
+    except DatabaseUnusable as error:
+        return [*findings, database_unusable(error)]
 
 
 async def _check_codat(settings: Settings, database: "Database | None") -> "list[Misconfiguration]":

@@ -1,18 +1,23 @@
 """The database engine, and everything that differs between SQLite and PostgreSQL.
 
 SQLite: write-ahead log, full sync (a committed event survives a power cut); writers take the lock
-when they begin (`BEGIN IMMEDIATE`), so that none fails half-way. PostgreSQL: psycopg 3.
+when they begin (`BEGIN IMMEDIATE`), so that none fails half-way. PostgreSQL: psycopg 3, directly or
+through a pooler, which may give each transaction another session.
 """
 
+import os
+import re
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import (
     Connection,
     Engine,
@@ -21,22 +26,31 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
-    make_url,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.selectable import CompoundSelect
 
+from app.db.address import PostgresqlAddress, parse
+from app.db.address import sqlite_file as sqlite_file
 from app.domain.causes.classifier import Classifier
 from app.domain.causes.loader import load_builtin
 from app.domain.outgoing import NO_RECIPIENTS, Recipients
-from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable, SettingsError
+from app.errors import (
+    DatabaseDown,
+    DatabaseReadOnly,
+    DatabaseRejected,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+)
 
+_DRIVER = "postgresql+psycopg://"
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 30_000
@@ -47,13 +61,18 @@ SQLITE_PAUSE_S = 0.003  # at least two tries of another process
 # The queries read few rows by an index: compiling them or sharing them among processes costs more
 # than it gains, and on today's disks random reads cost little more than sequential ones.
 _SESSION = (
-    f"statement_timeout={STATEMENT_TIMEOUT_MS}",
-    f"idle_in_transaction_session_timeout={IDLE_TRANSACTION_TIMEOUT_MS}",
-    "timezone=UTC",
-    r"default_transaction_isolation=read\ committed",
-    "jit=off",
-    "max_parallel_workers_per_gather=0",
-    "random_page_cost=1.1",
+    f"statement_timeout = {STATEMENT_TIMEOUT_MS}",
+    f"idle_in_transaction_session_timeout = {IDLE_TRANSACTION_TIMEOUT_MS}",
+    "timezone = 'UTC'",
+    "jit = off",
+    "max_parallel_workers_per_gather = 0",
+    "random_page_cost = 1.1",
+)
+_SET = "; ".join(
+    ["SET default_transaction_isolation = 'read committed'", *(f"SET {s}" for s in _SESSION)]
+)
+_BEGIN_POOLED = "; ".join(
+    ["BEGIN ISOLATION LEVEL READ COMMITTED", *(f"SET LOCAL {s}" for s in _SESSION)]
 )
 # A batch touches pages all over the indexes; SQLite's default cache and log are too small for that.
 # No ANALYZE: of the API's 191 statements it changes 4 plans and no time (50,000 syncs), because the
@@ -64,6 +83,27 @@ _UNREACHABLE = ("connection ", "unable to open")  # how the drivers' texts begin
 _LIMIT_EXCEEDED = "54"  # SQLSTATE class: a value exceeds a limit, such as that of an index row
 # SQLSTATE class 40, deadlock and serialization, and a lock that is held: it may succeed now
 _CONFLICT = ("40", "55P03")
+_READ_ONLY = "25006"  # SQLSTATE: a write on a standby, or where default_transaction_read_only is on
+# What must be configured differently, by a part of the error's text
+_NO_OPTIONS = (
+    "The pooler refuses `options`: remove options= and schema= from DATABASE_URL, and run "
+    "ALTER ROLE … SET search_path = … in the database."
+)
+_SQLITE_VOLUME = "The folder of DATABASE_URL must be writable: mount a volume there."
+_ADVICE = {
+    "unable to open database file": _SQLITE_VOLUME,
+    "readonly database": _SQLITE_VOLUME,
+    "startup parameter: options": _NO_OPTIONS,
+    "command-line options": _NO_OPTIONS,  # Amazon RDS Proxy
+    "statement pooling mode": "Set the pooler's pool_mode to transaction or session.",
+    "permission denied for schema": (
+        "Since PostgreSQL 15 only its owner may create tables in `public`. "
+        "As the owner run GRANT USAGE, CREATE ON SCHEMA … TO …, or make the role the owner."
+    ),
+    "no schema has been selected": (
+        "The schema of the role's search_path does not exist. Run CREATE SCHEMA … first."
+    ),
+}
 # A server that vanishes without a word (no RST) is noticed within about half a minute.
 _KEEPALIVE = {
     "keepalives_idle": 10,
@@ -129,12 +169,11 @@ class Database:
 
         Without a pool: its one user holds a connection, and closes it when it hangs.
         """
-        return create_async_engine(
-            self.engine.url,
-            isolation_level="AUTOCOMMIT",
-            poolclass=NullPool,
-            **_postgresql_options(),
-        )
+        address: PostgresqlAddress = self.engine.get_execution_options()["address"]
+        engine = create_async_engine(_DRIVER, poolclass=NullPool, **_postgresql_options(address))
+        prepare = partial(_prepare_postgresql, address, in_transactions=False)
+        event.listen(engine.sync_engine, "connect", prepare)
+        return engine
 
     def close(self) -> None:
         """Return all connections."""
@@ -190,20 +229,27 @@ def translate_errors() -> Iterator[None]:
     """Raise the driver's errors as DatabaseUnavailable."""
     try:
         yield
-    except (DBAPIError, PoolTimeout, sqlite3.OperationalError) as error:
+    except (DBAPIError, PoolTimeout, sqlite3.Error, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        is_unreachable = first_line.startswith(_UNREACHABLE)
-        problem = "Cannot connect to the database" if is_unreachable else "The database failed"
-        raise _error_type(error)(f"{problem}: {first_line}") from error
+        raise _translated(error, cause or error) from error
 
 
-def _error_type(error: Exception) -> type[DatabaseUnavailable]:
-    """Whether these values, this moment, or the whole database is the problem."""
-    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+def _translated(error: Exception, cause: BaseException) -> DatabaseUnavailable:
+    """Whether these values, this moment, the whole database or its configuration is the problem."""
+    text = str(cause).strip() or type(cause).__name__
+    first_line = text.splitlines()[0]
+    is_unreachable = first_line.startswith(_UNREACHABLE)
+    problem = "Cannot connect to the database" if is_unreachable else "The database failed"
+    line = f"{problem}: {first_line}"
+    state = getattr(cause, "sqlstate", None) or ""
+    if state == _READ_ONLY:
+        return DatabaseReadOnly(line)
+    for fragment, advice in _ADVICE.items():
+        if fragment in text:
+            return DatabaseUnusable(f"{line}. {advice}")
     if isinstance(error, _REJECTIONS) or state.startswith(_LIMIT_EXCEEDED):
-        return DatabaseRejected
-    return DatabaseUnavailable if state.startswith(_CONFLICT) else DatabaseDown
+        return DatabaseRejected(line)
+    return (DatabaseUnavailable if state.startswith(_CONFLICT) else DatabaseDown)(line)
 
 
 def open_database(
@@ -216,13 +262,11 @@ def open_database(
     """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
 
     Without a classifier the built-in one is used. Raises SettingsError for an address that cannot
-    be read, and does not show it.
+    be read, and does not show it; DatabaseUnusable for an SQLite file that cannot be written.
     """
-    address = _parse(url)
-    if address.drivername in ("postgresql", "postgres"):
-        address = address.set(drivername="postgresql+psycopg")
+    address = parse(url)
     classifier = classifier or load_builtin()
-    if address.get_backend_name() == "sqlite":
+    if not isinstance(address, PostgresqlAddress):
         return Database(_sqlite_engine(address, pool_size), classifier, recipients)
     return Database(
         _postgresql_engine(address, pool_size),
@@ -244,52 +288,92 @@ def recipients_of(connection: Connection) -> Recipients:
     return recipients
 
 
-def sqlite_file(url: str) -> Path | None:
-    """The absolute path of SQLite's file; None for another database, or one in memory."""
-    address = _parse(url)
-    if address.get_backend_name() != "sqlite" or address.database in (None, "", ":memory:"):
-        return None
-    return Path(str(address.database)).resolve()
-
-
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
-        raise SettingsError("DATABASE_URL: cannot be read as an address") from None
-
-
-def _postgresql_engine(address: URL, pool_size: int) -> Engine:
-    return create_engine(
-        address,
+def _postgresql_engine(address: PostgresqlAddress, pool_size: int) -> Engine:
+    engine = create_engine(
+        _DRIVER,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_use_lifo=True,  # the connection used last has its caches warm
         pool_pre_ping=True,
-        **_postgresql_options(),
+        execution_options={"address": address},
+        **_postgresql_options(address),
     )
+    event.listen(engine, "connect", partial(_prepare_postgresql, address, in_transactions=True))
+    event.listen(engine, "begin", _begin_postgresql)
+    event.listen(engine, "handle_error", _drop_read_only_connections)
+    return engine
 
 
-def _postgresql_options() -> dict[str, Any]:
+def _postgresql_options(address: PostgresqlAddress) -> dict[str, Any]:
     return {
         "hide_parameters": True,  # an error's text must not carry a webhook's body into the log
         "connect_args": {
             "connect_timeout": CONNECT_TIMEOUT_S,
             **_KEEPALIVE,
-            "options": " ".join(f"-c {setting}" for setting in _SESSION),
+            **address.parameters,
+            "client_encoding": "utf8",  # also where PGCLIENTENCODING says otherwise
         },
     }
 
 
+def _prepare_postgresql(
+    address: PostgresqlAddress, connection: Any, record: Any, *, in_transactions: bool
+) -> None:
+    """Configure a new connection, in ways that also work through a pooler.
+
+    A pooler gives each transaction another session of the server: prepared statements of one are
+    missing in the next, and settings would leak to its other clients. It refuses the start-up
+    parameter `options`. It shows by a process id other than the one that it announced.
+    """
+    driver: psycopg.Connection = getattr(connection, "driver_connection", connection)
+    encoding = driver.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseUnusable(
+            f"The database's encoding is {encoding}; it must be UTF8. Create another one: "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute("SELECT pg_backend_pid(), current_setting('search_path')")
+    process, search_path = cursor.fetchone()
+    is_pooled = address.is_pooled or process != driver.info.backend_pid
+    record.info["is_pooled"] = is_pooled
+    if is_pooled:
+        driver.prepare_threshold = None
+        if address.search_path not in (None, re.sub(r'[" ]', "", search_path)):
+            raise DatabaseUnusable(_NO_OPTIONS)
+    else:
+        cursor.execute(_SET)
+        connection.autocommit = not in_transactions
+    cursor.close()
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    """Begin a transaction of a pooled connection, with what else is set once per session."""
+    if connection.info["is_pooled"]:
+        driver: Any = connection.connection.driver_connection
+        driver.execute(_BEGIN_POOLED, prepare=False)
+
+
+def _drop_read_only_connections(context: ExceptionContext) -> None:
+    """After a switchover, connect again: the pool's connections lead to the demoted server."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
+
+
+def require_writable(connection: Connection) -> None:
+    """Raise DatabaseReadOnly when the server accepts no writes; the next call connects again."""
+    if connection.dialect.name == "sqlite":
+        return
+    if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
+        connection.invalidate()
+        raise DatabaseReadOnly("The database is read-only")
+
+
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:
     if address.database and address.database != ":memory:":
-        try:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DatabaseUnavailable(
-                f"DATABASE_URL: its folder cannot be made: {error.strerror}"
-            ) from error
+        _require_writable_file(Path(address.database).resolve())
     engine = create_engine(
         address,
         pool_size=pool_size,
@@ -301,6 +385,26 @@ def _sqlite_engine(address: URL, pool_size: int) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _require_writable_file(file: Path) -> None:
+    """Make the folder. Raises DatabaseUnusable where SQLite could not write beside its file."""
+    problem = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            problem = "it is a folder"
+        elif not os.access(file.parent, os.W_OK | os.X_OK):
+            problem = f"the folder is not writable for user {os.getuid()}"
+        elif file.exists() and not os.access(file, os.R_OK | os.W_OK):
+            problem = f"the file is not writable for user {os.getuid()}"
+    except OSError as error:
+        problem = f"the folder cannot be used: {error.strerror}"
+    if problem:
+        raise DatabaseUnusable(
+            f"DATABASE_URL: cannot write {file}: {problem}. Mount a writable volume at "
+            f"{file.parent}, or use PostgreSQL."
+        )
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

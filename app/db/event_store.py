@@ -305,18 +305,19 @@ class _PostgresqlWriter:
         ids = {event.message_id for event in events}
         found = await connection.execute(_STORED.where(webhook_events.c.message_id.in_(ids)))
         results, redelivered = _results(events, {row.message_id: row.received_at for row in found})
-        outcome: list[Result] = [*results]
-        await connection.exec_driver_sql(f"SET lock_timeout = {REDELIVER_WITHIN_MS}")
+        await connection.exec_driver_sql("BEGIN")  # a pooler keeps no session between transactions
         try:
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {REDELIVER_WITHIN_MS}")
             with translate_errors():
                 await connection.execute(_REDELIVER, redelivered)
         except (DatabaseDown, DatabaseRejected):
             raise
         except DatabaseUnavailable as error:
+            await connection.exec_driver_sql("ROLLBACK")
             _log.info("a redelivered event is in use; it must come again", reason=str(error))
-            outcome = [is_new or error for is_new in results]
-        await connection.exec_driver_sql("RESET lock_timeout")
-        return outcome
+            return [is_new or error for is_new in results]
+        await connection.exec_driver_sql("COMMIT")
+        return [*results]
 
     async def close(self) -> None:
         await _close(self._connection)

@@ -4,6 +4,7 @@ No finding contains a secret or a part of one.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,10 +14,14 @@ from urllib.parse import urlsplit
 MAX_CLOCK_SKEW = timedelta(seconds=60)
 MIN_DISTINCT_CHARACTERS = 8  # in an API key of at least sixteen
 _GUESSABLE = ("change", "example", "secret", "password", "your-", "your_", "123456", "qwerty")
-_NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs"}
-)
+_SHARED_FILE_SYSTEMS = frozenset({
+    "nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "glusterfs",
+    "lustre", "gpfs", "beegfs", "orangefs", "pvfs2", "gfs2", "ocfs2", "wekafs",
+    # a folder of the host in a virtual machine or a desktop's container
+    "9p", "v9fs", "virtiofs", "vboxsf", "prl_fs", "drvfs", "vmhgfs", "fakeowner", "osxfs",
+})  # fmt: skip
 _EPHEMERAL_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "overlay", "aufs"})
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how /proc/mounts writes blanks
 _TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - only compared, never written
 
 
@@ -69,10 +74,10 @@ def _is_weak(key: str) -> bool:
 def check_sqlite_location(path: str, mounts: str) -> Misconfiguration | None:
     """Whether an absolute path is safe for the SQLite file; `mounts` is as in /proc/mounts."""
     kind = _file_system(path, mounts)
-    if kind in _NETWORK_FILE_SYSTEMS or kind.partition(".")[0] == "fuse":
+    if kind in _SHARED_FILE_SYSTEMS or kind.partition(".")[0] == "fuse":
         return Misconfiguration(
             "sqlite_on_network",
-            f"The SQLite file of DATABASE_URL is on a network file system ({kind}).",
+            f"The SQLite file of DATABASE_URL is on a network or virtual file system ({kind}).",
             "Move it to a local disk, or use PostgreSQL: file locks are not safe there.",
         )
     if kind in _EPHEMERAL_FILE_SYSTEMS or any(_is_in(path, f) for f in _TEMPORARY_FOLDERS):
@@ -86,9 +91,13 @@ def check_sqlite_location(path: str, mounts: str) -> Misconfiguration | None:
 
 def _file_system(path: str, mounts: str) -> str:
     """The type of the file system that contains a path; empty when unknown."""
-    lines = [line.split(" ") for line in mounts.splitlines() if line.count(" ") >= 3]
-    candidates = [(fields[1], fields[2]) for fields in lines if _is_in(path, fields[1])]
-    return max(candidates, key=lambda mount: len(mount[0]))[1] if candidates else ""
+    kind, length = "", 0
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        folder = _OCTAL.sub(lambda code: chr(int(code[1], 8)), fields[1]) if fields[3:] else ""
+        if folder and len(folder) >= length and _is_in(path, folder):  # the last one is on top
+            kind, length = fields[2], len(folder)
+    return kind
 
 
 def _is_in(path: str, folder: str) -> bool:

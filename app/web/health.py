@@ -13,8 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from app.db import migrations, workers
-from app.db.engine import Database
-from app.errors import DatabaseUnavailable, SchemaError
+from app.db.engine import Database, require_writable
+from app.errors import DatabaseReadOnly, DatabaseUnavailable, SchemaError
 from app.web.dependencies import MetricsDep
 from app.web.openapi import operation_id
 from app.web.shared_call import SharedCall
@@ -23,6 +23,7 @@ STALE_AFTER = timedelta(seconds=60)
 SCHEMA_CHECK_EVERY_S = 60.0
 ANSWER_WITHIN_S = 3.0
 OK = "ok"
+_READ_ONLY = "the database is read-only"
 _UNREACHABLE = "the database cannot be reached"
 _HANGS = "the database does not answer"
 _SKIPPED = "not checked"
@@ -64,10 +65,11 @@ class ReadinessProbe:
             return _not_ready(_HANGS)
 
     def check(self) -> Readiness:
-        """Check the database, the schema and the worker's heartbeat."""
+        """Check the database, also for writing, the schema and the worker's heartbeat."""
         checks = {"database": OK, "schema": OK, "worker": OK}
         try:
             with self._database.reading(priority=True) as connection:
+                require_writable(connection)
                 if self._monotonic() >= self._schema_ok_until:
                     # at most once a minute: a probe runs every few seconds
                     migrations.check(connection)
@@ -75,6 +77,8 @@ class ReadinessProbe:
                 checks["worker"] = self._worker_state(workers.last_seen(connection))
         except SchemaError as error:
             checks |= {"schema": str(error), "worker": _SKIPPED}
+        except DatabaseReadOnly:
+            return _not_ready(_READ_ONLY)
         except DatabaseUnavailable:
             return _not_ready(_UNREACHABLE)
         return Readiness(ready=set(checks.values()) == {OK}, checks=checks)
@@ -109,7 +113,7 @@ async def livez() -> Liveness:
     responses={503: {"model": Readiness, "description": "Not ready. `checks` has the reason."}},
 )
 async def readyz(request: Request) -> Response:
-    """200 if the database answers, its schema is current and a worker is alive; else 503.
+    """200 if the database can be written, its schema is current and a worker is alive; else 503.
 
     Pending webhook events do not affect readiness.
     """

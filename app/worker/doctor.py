@@ -4,15 +4,17 @@ Settings first, then the database, then Codat: one call, which shows whether the
 how our endpoint is configured, and how far our clock is from Codat's.
 """
 
+import fcntl
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import httpx
 
 from app.codat.client import CodatClient
 from app.db import jobs, migrations, workers
-from app.db.engine import Database
+from app.db.engine import Database, require_writable
 from app.db.queries.monitoring import Snapshot, take_snapshot
 from app.db.workers import RulesInUse
 from app.domain import checks
@@ -23,6 +25,7 @@ from app.errors import (
     CodatRateLimited,
     CodatRefused,
     DatabaseUnavailable,
+    DatabaseUnusable,
     SchemaError,
 )
 from app.settings import Settings, is_signing_secret, setting_names
@@ -82,10 +85,56 @@ def _check_webhook_secrets(secrets: Sequence[str]) -> Iterator[Misconfiguration]
         )
 
 
+def check_sqlite_file(file: Path) -> Misconfiguration | None:
+    """Whether SQLite can open a file safely; does not open it.
+
+    A log that is older than its database belongs to the file that a restored backup replaced, and
+    SQLite would apply it to the backup.
+    """
+    try:
+        replaced_at = file.stat().st_ctime_ns
+    except FileNotFoundError:
+        text = f"The SQLite file of DATABASE_URL, {file}, does not exist."
+        return Misconfiguration("database_missing", text, "Run `python -m app migrate`.")
+    except OSError:
+        return None  # opening it has the reason
+    try:
+        wal = file.with_name(f"{file.name}-wal").stat()
+    except OSError:
+        return None
+    if not wal.st_size or wal.st_ctime_ns >= replaced_at or _is_open(file):
+        return None
+    return Misconfiguration(
+        "sqlite_old_wal",
+        f"{file} was replaced after {file.name}-wal was written, which belongs to another file.",
+        f"If you restored a backup, keep the service stopped, delete {file.name}-wal and "
+        f"{file.name}-shm, restore it again, and start. Otherwise start the service.",
+    )
+
+
+def _is_open(file: Path) -> bool:
+    """Whether a process uses an SQLite file: it then holds a lock on byte 128 of `-shm`."""
+    try:
+        with file.with_name(f"{file.name}-shm").open("r+b") as shm:
+            fcntl.lockf(shm, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def database_unusable(error: DatabaseUnusable) -> Misconfiguration:
+    """The finding for a database that must be configured differently."""
+    action = "Correct it, or DATABASE_URL; see docs/operations.md, Database."
+    return Misconfiguration("database_unusable", f"{str(error).rstrip('.')}.", action)
+
+
 def check_database(database: Database, now: datetime) -> list[Misconfiguration]:
     """Check the database, the worker's heartbeat, and work that makes no progress."""
     try:
         with database.reading() as connection:
+            require_writable(connection)
             migrations.check(connection)
             snapshot = take_snapshot(connection, now)
             retried = jobs.count_retried(connection, "fetch", MANY_ATTEMPTS)
@@ -93,14 +142,11 @@ def check_database(database: Database, now: datetime) -> list[Misconfiguration]:
     except SchemaError as error:
         text = str(error).partition(" Run ")[0]
         return [Misconfiguration("schema_outdated", text, "Run `python -m app migrate`.")]
-    except DatabaseUnavailable:
-        return [
-            Misconfiguration(
-                "database_unreachable",
-                "Cannot connect to the database of DATABASE_URL.",
-                "Start it, or correct DATABASE_URL. The database's log has the details.",
-            )
-        ]
+    except DatabaseUnusable as error:
+        return [database_unusable(error)]
+    except DatabaseUnavailable as error:
+        action = "Start it, or correct DATABASE_URL. The database's log has the details."
+        return [Misconfiguration("database_unreachable", f"{error}.", action)]
     return [
         *_check_worker(snapshot, now),
         *_check_rules(rules),

@@ -62,3 +62,9 @@ def test_json_has_the_same_findings(run_verb: RunVerb, database_url: str) -> Non
     names = {finding["name"] for finding in report["findings"]}
     assert {"worker_silent", "codat_unreachable", "reconcile_off"} <= names
     assert all(finding["text"] and finding["action"] for finding in report["findings"])
+
+
+def test_an_sqlite_file_that_cannot_be_written_is_a_finding(run_verb: RunVerb) -> None:
+    result = run_verb("doctor", DATABASE_URL="sqlite:////proc/self/status", **UNREACHABLE)
+    assert "database_unusable: DATABASE_URL: cannot write /proc/" in result.stdout
+    assert "Traceback" not in result.output

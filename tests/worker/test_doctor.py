@@ -1,8 +1,13 @@
 """The doctor names each misconfiguration, and nothing where all is well."""
 
 import asyncio
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +22,7 @@ from app.domain.checks import Misconfiguration
 from app.domain.webhook_loss import Endpoint, endpoint_url
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
 from app.settings import Settings, load_settings
-from app.worker.doctor import check_codat, check_database, check_settings
+from app.worker.doctor import check_codat, check_database, check_settings, check_sqlite_file
 from tests.factories import T0, add_event, after, deliver
 from tests.worker.test_channels import SECRET
 from tests.worker.test_dispatcher import send
@@ -157,6 +162,7 @@ def test_a_database_that_is_down_is_a_finding_without_its_url() -> None:
     (found,) = check_database(database, T0)
     database.close()
     assert found.name == "database_unreachable"
+    assert "Connection refused" in found.text
     assert "canary" not in str(found)
 
 
@@ -238,3 +244,44 @@ def test_a_secret_in_an_endpoint_url_is_not_shown() -> None:
     disabled, skewed = asyncio.run(check_codat(codat, "127.0.0.1"))
     assert disabled.text.endswith(" https://us.example:8443/webhooks/codat.")
     assert "90 s behind" in skewed.text
+
+
+def test_a_restore_beside_an_old_wal_is_a_finding(tmp_path: Path) -> None:
+    """SQLite would apply the log to the backup; a service that runs or crashed has none of it."""
+    file, backup = tmp_path / "syncs.db", tmp_path / "backup.db"
+    code = (
+        "import os, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA journal_mode=WAL')\n"
+        "c.execute('CREATE TABLE IF NOT EXISTS t (x)')\n"
+        "c.execute('INSERT INTO t VALUES (1)')\n"
+        "print(flush=True); sys.stdin.read(1); os._exit(1)\n"  # a crash: the log stays
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    for _ in range(2):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout
+            writer.stdout.readline()
+            assert check_sqlite_file(file) is None
+            file.touch()  # as a checkpoint does
+            assert check_sqlite_file(file) is None
+            writer.communicate(b"x")
+    log = (tmp_path / "syncs.db-wal").read_bytes()
+    (tmp_path / "syncs.db-wal").write_bytes(log)
+    assert check_sqlite_file(file) is None
+    backup.write_bytes(file.read_bytes())
+    shutil.copystat(file, backup)
+    os.replace(backup, file)  # noqa: PTH105 - as `mv` does, with the time of the backup
+    found = check_sqlite_file(file)
+    assert found
+    assert found.name == "sqlite_old_wal"
+    (tmp_path / "syncs.db-wal").unlink()
+    assert check_sqlite_file(file) is None
+
+
+def test_a_read_only_database_is_a_finding(postgresql_url: str) -> None:
+    database = open_database(postgresql_url + "?options=-cdefault_transaction_read_only%3Don")
+    (found,) = check_database(database, T0)
+    database.close()
+    assert found.name == "database_unusable"
+    assert "read-only" in found.text
