@@ -97,6 +97,7 @@ def _not_ready(reason: str) -> Readiness:
     return Readiness(ready=False, checks=checks)
 
 
+_STOPPING = Readiness(ready=False, checks={"server": "the server is stopping"})
 router = APIRouter(tags=["Health"], generate_unique_id_function=operation_id)
 
 
@@ -115,10 +116,11 @@ async def livez() -> Liveness:
 async def readyz(request: Request) -> Response:
     """200 if the database can be written, its schema is current and a worker is alive; else 503.
 
-    Pending webhook events do not affect readiness.
+    Also 503 when the server is about to stop. Pending webhook events do not affect readiness.
     """
     probe: ReadinessProbe = request.app.state.readiness_probe
-    readiness = await probe()
+    is_stopping = request.app.state.is_stopping()
+    readiness = _STOPPING if is_stopping else await probe()
     headers = {"Cache-Control": "no-store"}
     return JSONResponse(readiness.model_dump(), 200 if readiness.ready else 503, headers)
 

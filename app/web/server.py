@@ -1,9 +1,16 @@
-"""The HTTP server: uvicorn with our bounds, and a shutdown within ten seconds."""
+"""The HTTP server: uvicorn with our bounds, and a shutdown within ten seconds.
 
+After SIGTERM it still accepts connections for DRAIN_S seconds, is no longer ready, and closes each
+connection after a response that says so. A proxy in front so has no connection left in which a
+request could be lost when the server closes what is idle and stops listening.
+"""
+
+import asyncio
 import errno
 import os
 import signal
 import socket
+import time
 from types import FrameType
 
 import uvicorn
@@ -14,8 +21,10 @@ from app.settings import Settings
 from app.web.http_limits import BoundedProtocol, max_connections
 from app.web.shutdown import force_exit_later
 
+DRAIN_S = 2.0
 GRACE_S = 4  # for requests in hand after a signal; then the server cancels them
 BACKLOG = 2048
+CLOSE = (b"connection", b"close")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -23,6 +32,7 @@ class Server(uvicorn.Server):
     """Serves an application until SIGTERM or SIGINT."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._drain_s = 0.0  # nobody balances load over what is stopped by Ctrl-C
         super().__init__(
             uvicorn.Config(
                 app,
@@ -41,6 +51,15 @@ class Server(uvicorn.Server):
                 backlog=BACKLOG,
             )
         )
+
+    async def main_loop(self) -> None:
+        """Serve until a signal, then drain."""
+        await super().main_loop()
+        # for the responses to requests from here on
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+        drained_at = time.monotonic() + self._drain_s
+        while time.monotonic() < drained_at and not self.force_exit:
+            await asyncio.sleep(0.1)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve; return after an orderly shutdown. Raises ServiceError when it cannot start."""
@@ -62,4 +81,6 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown, and the timer that ends the process if it hangs."""
         force_exit_later()
+        if not self.should_exit and sig == signal.SIGTERM:
+            self._drain_s = DRAIN_S
         super().handle_exit(sig, frame)

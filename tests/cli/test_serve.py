@@ -15,6 +15,7 @@ from tests.cli.conftest import RunVerb
 from tests.processes import (
     AUTHORIZED,
     ROOT,
+    TLS,
     Process,
     Stage,
     answers,
@@ -24,6 +25,7 @@ from tests.processes import (
     get,
     refuses,
     run,
+    signed,
     wait_for,
 )
 
@@ -79,6 +81,34 @@ def test_a_signal_ends_everything_within_ten_seconds(stage: Stage) -> None:
         error = f"error: cannot listen on 127.0.0.1:{place[1]}: Address already in use"
         assert late.stderr.splitlines()[-1] == error
         assert "Traceback" not in late.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_server_drains_after_sigterm(stage: Stage) -> None:
+    """A proxy sees that it is not ready, and no connection stays open for a later request."""
+    server = stage.serve()
+    wait_for(lambda: answers(server, "/readyz"))
+    headers = {"accept": "text/event-stream", **AUTHORIZED}
+    with httpx.Client(base_url=server.address, timeout=5, verify=TLS) as client:
+        assert "connection" not in client.get("/readyz").headers
+        with client.stream("GET", "/api/v1/changes", headers=headers) as stream:
+            server.popen.send_signal(signal.SIGTERM)
+            stream.read()  # to its end
+        ready = client.get("/readyz")  # on the connection from before
+        assert (ready.status_code, ready.headers["connection"]) == (503, "close")
+        assert ready.json()["checks"] == {"server": "the server is stopping"}
+        body = failed_event("s")
+        stored = client.post("/webhooks/codat", content=body, headers=signed(body, "m1"))
+        assert (stored.status_code, stored.headers["connection"]) == (204, "close")
+    assert server.popen.wait(10) == 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_ctrl_c_does_not_wait(stage: Stage) -> None:
+    server = stage.serve()
+    started = time.monotonic()
+    assert server.stop(signal.SIGINT) == 0
+    assert time.monotonic() - started < 2
 
 
 def test_help_loads_no_library_that_takes_long(tmp_path: Path) -> None:
