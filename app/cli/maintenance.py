@@ -18,18 +18,27 @@ from app.domain.causes.classifier import UNCLASSIFIED
 from app.errors import ServiceError
 
 
-def migrate() -> None:
+def migrate(
+    after_restore: Annotated[
+        bool, typer.Option("--after-restore", help="Protect the change feed's cursors too.")
+    ] = False,
+) -> None:
     """Bring the database up to date. Safe to run twice, and from two hosts at the same time."""
-    from app.db import migrations
+    from app.db import change_feed, migrations
 
     with one_line_errors(), open_database(read_settings()) as database:
         before, after = migrations.migrate(database)
+        if after_restore:
+            with database.writing() as connection:
+                change_feed.skip_lost_ids(connection)
     if before == after:
         typer.echo(f"Already up to date ({after}).")
     elif before is None:
         typer.echo(f"Created schema {after}.")
     else:
         typer.echo(f"Upgraded the schema from {before} to {after}.")
+    if after_restore:
+        typer.echo("Cursors of the change feed from before the restore stay valid.")
 
 
 def reconcile(

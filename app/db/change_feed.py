@@ -27,6 +27,7 @@ ChangeKind = Literal["sync", "transaction"]
 
 LOCK = 0x0C0DA8  # any number that only the change feed uses
 _MAX_ID = 2**63 - 1
+_MOST_LOST = 1_000_000_000  # changes between a backup and its restore
 _SYNC_FIELDS = (
     *("state", "outcome", "started_at", "finished_at", "first_seen_at", "cause_key"),
     *(name for name in STATUS_FIELDS if name not in ("status", "sync_utc")),
@@ -130,6 +131,24 @@ def _check_cursor(connection: Connection, start: int, *, is_last: bool) -> None:
     if start > (connection.execute(last_id).scalar() or 0):
         # As after a restore from a backup: waiting for this id would skip all changes before it.
         raise BadRequest("after", "is later than every change of this feed")
+
+
+def skip_lost_ids(connection: Connection) -> None:
+    """Continue with ids that no change had which a restore has lost.
+
+    Else another change would get the id that a consumer holds as its cursor, and the consumer would
+    miss the changes before it. A cursor of a lost change then stays valid: what it has not seen has
+    a higher id.
+    """
+    skipped = {"most": _MOST_LOST}
+    if connection.dialect.name != "sqlite":
+        last = "(SELECT last_value FROM changes_id_seq)"
+        connection.execute(text(f"SELECT setval('changes_id_seq', {last} + :most)"), skipped)
+        return
+    moved = text("UPDATE sqlite_sequence SET seq = seq + :most WHERE name = 'changes'")
+    if not connection.execute(moved, skipped).rowcount:
+        first = text("INSERT INTO sqlite_sequence (name, seq) VALUES ('changes', :most)")
+        connection.execute(first, skipped)
 
 
 def prune(connection: Connection, before: datetime, limit: int) -> int:

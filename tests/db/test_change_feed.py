@@ -57,6 +57,18 @@ def test_a_change_is_read_as_it_was_appended(database: Database) -> None:
     assert second.payload == {"rows": [{"status": "PushError"}]}
 
 
+@pytest.mark.own_database
+def test_a_cursor_that_a_restore_has_lost_misses_nothing(database: Database) -> None:
+    """Its ID is not given to another change; also when the backup had no change at all."""
+    for cursor, lost in (("7", "s1"), ("8", "s2")):
+        with database.writing() as connection:
+            change_feed.skip_lost_ids(connection)
+        assert read(database, cursor).items == [] or lost == "s2"
+        append(database, lost)
+        assert ids(database, cursor)[-1] == lost
+    assert ids(database, "7") == ["s1", "s2"]
+
+
 def test_changes_are_read_on_from_a_cursor_without_a_gap(database: Database) -> None:
     """In pages of any size, and later from the last page's cursor. An empty feed has none yet."""
     assert read(database) == Page([], None)
