@@ -30,6 +30,7 @@ Item = TypeVar("Item", covariant=True)
 
 MAX_CURSOR_LENGTH = 4000
 _KEY_LABEL = "_key_{}"
+_BACK = "<"  # before the name in a cursor of a previous page
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """A page of a list, and the cursor of the next one (None on the last page)."""
+    """A page of a list, and the cursors of the pages after and before it (None: there is none)."""
 
     items: Sequence[Item]
     next: str | None
+    previous: str | None = None
 
 
 def read_page(
@@ -63,48 +65,54 @@ def read_page(
     cursor: str | None,
     limit: int,
 ) -> Page[RowMapping]:
-    """Read up to `limit` rows of the statement after the cursor.
+    """Read up to `limit` rows of the statement after the cursor, or before one of a previous page.
 
     Raises BadRequest naming `cursor` when it was not made for this list and sort order.
     """
-    after = _decode(order, cursor) if cursor is not None else None
+    bound, is_backward = _decode(order, cursor) if cursor is not None else (None, False)
     statement = statement.add_columns(
         *(key.label(_KEY_LABEL.format(n)) for n, key in enumerate(order.keys))
     )
-    rows = _read_rows(connection, statement, order, after, limit + 1)
-    has_more = len(rows) > limit
-    return Page(rows[:limit], _encode(order, rows[limit - 1]) if has_more else None)
+    rows = _read_rows(connection, statement, order, bound, limit + 1, is_backward)
+    has_more, rows = len(rows) > limit, rows[:limit]
+    if is_backward:
+        rows.reverse()
+    has_next, has_previous = (True, has_more) if is_backward else (has_more, cursor is not None)
+    return Page(
+        rows,
+        next=_encode(order, rows[-1]) if rows and has_next else None,
+        previous=_encode(order, rows[0], _BACK) if rows and has_previous else None,
+    )
 
 
 def _read_rows(
     connection: Connection,
     statement: Select[Any],
     order: Order,
-    after: Sequence[Any] | None,
+    bound: Sequence[Any] | None,
     limit: int,
+    is_backward: bool,
 ) -> list[RowMapping]:
-    def read(
-        found: Select[Any],
-        keys: Sequence[ColumnElement[Any]],
-        after: Sequence[Any] | None,
-        limit: int,
-    ) -> list[RowMapping]:
-        if after is not None:
-            found = found.where(_is_after(keys, after, order.descending))
-        directed = [key.desc() if order.descending else key.asc() for key in keys]
-        return list(connection.execute(found.order_by(*directed).limit(limit)).mappings())
-
+    """The rows after the bound; backwards those before it, the nearest first."""
+    descending = order.descending != is_backward
+    parts = [(statement, order.keys)]
     column = order.nulls_last
-    if column is None:
-        return read(statement, order.keys, after, limit)
-    rows: list[RowMapping] = []
-    in_nulls = after is not None and after[0] is None
-    if not in_nulls:
-        rows = read(statement.where(column.is_not(None)), order.keys, after, limit)
-    if len(rows) < limit:
+    if column is not None:
         missing = statement.where(column.is_(None)).add_columns(column.label("_is_null"))
-        rest = after[1:] if after and in_nulls else None
-        rows += read(missing, order.keys[1:], rest, limit - len(rows))
+        parts = [(statement.where(column.is_not(None)), order.keys), (missing, order.keys[1:])]
+    start = 0
+    if column is not None and bound and bound[0] is None:
+        start, bound = 1, bound[1:]
+    rows: list[RowMapping] = []
+    for found, keys in parts[start::-1] if is_backward else parts[start:]:
+        if len(rows) == limit:
+            break
+        if bound is not None:
+            found = found.where(_is_after(keys, bound, descending))
+            bound = None
+        directed = [key.desc() if descending else key.asc() for key in keys]
+        ordered = found.order_by(*directed).limit(limit - len(rows))
+        rows += connection.execute(ordered).mappings()
     return rows
 
 
@@ -121,25 +129,32 @@ def _is_after(
     return and_(keys[0] >= values[0], tuple_(*keys) > tuple_(*values))
 
 
-def _encode(order: Order, row: RowMapping) -> str:
+def _encode(order: Order, row: RowMapping, direction: str = "") -> str:
     values = [row[_KEY_LABEL.format(n)] for n in range(len(order.keys))]
     if "_is_null" in row:
         values[0] = None
     texts = [value.isoformat() if isinstance(value, datetime) else value for value in values]
-    return urlsafe_b64encode(json.dumps([order.name, *texts]).encode()).decode().rstrip("=")
+    return (
+        urlsafe_b64encode(json.dumps([direction + order.name, *texts]).encode())
+        .decode()
+        .rstrip("=")
+    )
 
 
-def _decode(order: Order, cursor: str) -> list[Any]:
+def _decode(order: Order, cursor: str) -> tuple[list[Any], bool]:
+    """The values of a cursor, and whether it is one of a previous page."""
     try:
         if len(cursor) > MAX_CURSOR_LENGTH:
             raise ValueError("too long")
         padded = cursor + "=" * (-len(cursor) % 4)
         name, *values = json.loads(urlsafe_b64decode(padded.encode("ascii")))
-        if name != order.name or len(values) != len(order.keys):
+        is_backward = name == _BACK + order.name
+        if not (is_backward or name == order.name) or len(values) != len(order.keys):
             raise ValueError("made for another list")
         skipped = 1 if order.nulls_last is not None and values[0] is None else 0
         pairs = zip(order.keys[skipped:], values[skipped:], strict=True)
-        return [None] * skipped + [_parse_value(key, value) for key, value in pairs]
+        bound = [None] * skipped + [_parse_value(key, value) for key, value in pairs]
+        return bound, is_backward
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise BadRequest("cursor", "is not a cursor of this list with this sort order") from None
 

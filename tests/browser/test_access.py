@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from app.db import alerts
 from app.domain.webhook_loss import Finding
+from app.web.pages import labels
 from tests.browser.conftest import EXPENSE, Site, Visit
 from tests.web.store import KEY, failed_row
 
@@ -16,7 +17,23 @@ SCHEMES: dict[Literal["light", "dark"], dict[str, Any]] = {
     "light": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]},
     "dark": {"type": "rule", "values": ["color-contrast"]},  # only colors differ
 }
+OPEN_ALL = """
+document.querySelectorAll("details").forEach(node => { node.open = true });
+document.querySelectorAll(".fold-toggle input").forEach(node => { node.checked = true });
+"""
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+WORDS_ON_TWO_LINES = """cell => {
+    const found = [], walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        for (const match of node.data.matchAll(/[A-Za-z]+/g)) {
+            const range = document.createRange();
+            range.setStart(node, match.index);
+            range.setEnd(node, match.index + match[0].length);
+            if (range.getClientRects().length > 1) found.push(match[0]);
+        }
+    }
+    return found;
+}"""
 PAGES = ["/sign-in", "/", "/?from=x", "/syncs/failed-one", "/syncs/waiting", "/syncs/no-such-sync",
          "/companies", "/companies/c1", "/companies/c1/config", "/causes",
          "/causes/account_inactive", f"/companies/c1/transactions/{EXPENSE}", "/events",
@@ -33,13 +50,13 @@ def test_a_sync_is_found_by_keyboard_alone(visit: Visit) -> None:
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     reach(page, "input[name=q]")
-    page.keyboard.type("toft")
-    reach(page, "summary:has-text('Outcome')")
+    page.keyboard.type("stores")
+    reach(page, "summary:has-text('Status')")
     page.keyboard.press("Enter")
     reach(page, "input[name=outcome][value=partly_failed]")
     page.keyboard.press("Space")
     page.keyboard.press("Escape")
-    expect(page.locator("summary:has-text('Outcome')")).to_be_focused()
+    expect(page.locator("summary:has-text('Status')")).to_be_focused()
     reach(page, "button:has-text('Apply')")
     page.keyboard.press("Enter")
     page.wait_for_url("**outcome=partly_failed**")
@@ -66,10 +83,11 @@ def reach(page: Page, selector: str, limit: int = 80) -> None:
 @pytest.mark.parametrize("path", PAGES)
 def test_each_page_is_accessible_and_fits_every_screen(visit: Visit, path: str) -> None:
     page = visit(path, signed_in=path != "/sign-in")
-    for width in (320, 390, 768, 1024, 1920):
-        page.set_viewport_size({"width": width, "height": 800})
-        assert page.evaluate(OVERFLOW) <= 0, width
-    page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true })")
+    for script in ("", OPEN_ALL):
+        page.evaluate(script or "0")
+        for width in (320, 390, 768, 900, 1024, 1280, 1920):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate(OVERFLOW) <= 0, (width, script)
     for scheme, rules in SCHEMES.items():
         page.emulate_media(color_scheme=scheme)
         found = Axe().run(page, options={"runOnly": rules})
@@ -78,6 +96,32 @@ def test_each_page_is_accessible_and_fits_every_screen(visit: Visit, path: str) 
             for violation in found.response["violations"]
             if violation["impact"] in ("serious", "critical")
         ] == []
+
+
+@pytest.mark.parametrize("width", [390, 900, 1024, 1280])
+def test_each_open_menu_is_on_the_screen(visit: Visit, width: int) -> None:
+    page = visit("/")
+    page.set_viewport_size({"width": width, "height": 900})
+    if width == 390:
+        expect(page.get_by_label("From", exact=True)).to_be_hidden()
+        page.get_by_role("checkbox", name="Filters").check()
+    for menu in page.locator("details.menu").all():
+        menu.locator("summary").click()
+        box = menu.locator(".panel").bounding_box()
+        assert box, menu.inner_text()
+        assert box["x"] >= 0, menu.inner_text()
+        assert box["x"] + box["width"] <= width, menu.inner_text()
+        assert page.evaluate(OVERFLOW) <= 0
+        page.keyboard.press("Escape")
+
+
+def test_words_are_not_broken_inside(visit: Visit) -> None:
+    page = visit("/?outcome=partly_failed")
+    for width in (900, 1024, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        for cell in page.locator("table.history td").all():
+            words = cell.evaluate(WORDS_ON_TWO_LINES)
+            assert words == [], (width, words)
 
 
 def test_long_texts_do_not_make_a_page_scroll_sideways(visit: Visit, site: Site) -> None:
@@ -92,8 +136,10 @@ def test_long_texts_do_not_make_a_page_scroll_sideways(visit: Visit, site: Site)
     causes = {finding.cause for finding in findings}
     with store.database.writing() as connection:
         alerts.sync_alerts(connection, causes, findings, datetime.now(UTC))
-    for path in ("/", "/?q=t9", "/companies", "/causes?company_id=c9", "/events", "/events/m9"):
+    columns = "&".join(f"column={name}" for name in labels.COLUMNS)
+    for path in ("/", f"/?company_id=c9&{columns}", "/companies", "/causes?company_id=c9",
+                 "/syncs/s9", "/companies/c9", "/events?show=all", "/events/m9"):  # fmt: skip
         page = visit(path)
-        for width in (320, 1440):
+        for width in (320, 390, 900, 1024, 1440):
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate(OVERFLOW) <= 0, (path, width)

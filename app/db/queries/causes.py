@@ -5,7 +5,7 @@ Syncs that failed as a whole, without a failed transaction, are counted beside t
 Failures of one cause with the same fingerprint form a group: the same message over all companies.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -119,18 +119,23 @@ def get_cause(
     )
 
 
-def cause_counts(connection: Connection, sync_pk: int) -> list[tuple[str | None, int, int]]:
-    """The causes of one sync's failed rows, each with its rows and how many of them are open."""
+def cause_counts(
+    connection: Connection, sync_pks: Collection[int]
+) -> dict[int, list[tuple[str | None, int, int]]]:
+    """The causes of these syncs' failed rows, each with its rows and how many of them are open."""
     count, is_open = func.count(), func.sum(case((IS_OPEN, 1), else_=0))
     rows = connection.execute(
-        select(transactions.c.cause_key, count, is_open)
+        select(syncs.c.id, transactions.c.cause_key, count, is_open)
         .join_from(transactions, syncs, syncs.c.id == transactions.c.sync_pk)
         .outerjoin(failed_transactions, OF_TRANSACTION)
-        .where(syncs.c.id == sync_pk, transactions.c.failed.is_(True))
-        .group_by(transactions.c.cause_key)
+        .where(syncs.c.id.in_(sync_pks), transactions.c.failed.is_(True))
+        .group_by(syncs.c.id, transactions.c.cause_key)
         .order_by(is_open.desc(), count.desc(), transactions.c.cause_key)
     )
-    return [(key, number, int(number_open)) for key, number, number_open in rows]
+    found: dict[int, list[tuple[str | None, int, int]]] = {pk: [] for pk in sync_pks}
+    for pk, key, number, number_open in rows:
+        found[pk].append((key, number, int(number_open)))
+    return found
 
 
 def _failed_transactions(criteria: CauseFilter, key: Column[Any]) -> Select[Any]:

@@ -67,7 +67,7 @@ def list_companies(
         ids = find_ids(connection, q, companies.c.company_id).get(companies.c.company_id, [])
         statement = statement.where(or_(companies.c.company_id.in_(ids), has_name(q)))
     page = read_page(connection, statement, _BY_NAME, cursor=cursor, limit=limit)
-    return Page(_records(connection, page.items), page.next)
+    return Page(_records(connection, page.items), page.next, page.previous)
 
 
 def get_company(connection: Connection, company_id: str) -> CompanyRecord:

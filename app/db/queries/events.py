@@ -97,7 +97,7 @@ def list_events(
         rare = rare_condition(connection, [_NEEDS_REVIEW], sort="-id")
         statement = statement.where(*clauses([_NEEDS_REVIEW], rare, sort="-id"))
     page = read_page(connection, statement, _NEWEST_FIRST, cursor=cursor, limit=limit)
-    return Page([_record(row) for row in page.items], page.next)
+    return Page([_record(row) for row in page.items], page.next, page.previous)
 
 
 def get_event(connection: Connection, message_id: str, *, with_body: bool = False) -> EventRecord:

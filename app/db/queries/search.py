@@ -51,6 +51,14 @@ class TransactionMatch:
     transaction_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class SyncMatch:
+    """A sync that a search means."""
+
+    company_id: str
+    sync_id: str
+
+
 def is_one_of(column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
     """An equality where possible: it keeps the order of an index, which IN does not."""
     return column.in_(values) if len(values) > 1 else column == next(iter(values))
@@ -102,6 +110,20 @@ def find_ids(connection: Connection, q: str, *columns: IdColumn) -> dict[IdColum
         if any(matches.values()):
             return {column: ids for column, ids in matches.items() if ids}
     return {}
+
+
+def find_only(connection: Connection, q: str) -> TransactionMatch | SyncMatch | None:
+    """The one transaction or sync that a search means; None if it means several things."""
+    ids = find_ids(connection, q, companies.c.company_id, syncs.c.sync_id, *_TRANSACTION_IDS)
+    if not ids or companies.c.company_id in ids or _exists(connection, has_name(q)):
+        return None
+    if syncs.c.sync_id not in ids:
+        matches = find_transactions(connection, q, 2)
+        return matches[0] if len(matches) == 1 else None
+    is_meant = syncs.c.sync_id.in_(ids[syncs.c.sync_id])
+    found = select(syncs.c.company_id, syncs.c.sync_id).where(is_meant).limit(2)
+    rows = connection.execute(found).all()
+    return SyncMatch(*rows[0]) if len(ids) == len(rows) == 1 else None
 
 
 def find_transactions(connection: Connection, q: str, limit: int) -> list[TransactionMatch]:

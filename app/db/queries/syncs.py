@@ -187,7 +187,17 @@ def list_syncs(
     # Sorting ids and reading the rest for one page is three times as fast as sorting whole rows.
     page = read_page(connection, select(rows.c.id), order, cursor=cursor, limit=limit)
     records = syncs_by_pk(connection, [row["id"] for row in page.items])
-    return Page([records[row["id"]] for row in page.items if row["id"] in records], page.next)
+    found = [records[row["id"]] for row in page.items if row["id"] in records]
+    return Page(found, page.next, page.previous)
+
+
+def count_syncs(connection: Connection, criteria: SyncFilter) -> int | None:
+    """How many syncs meet the filter; None if so many meet each condition that it takes long."""
+    conditions = _conditions(connection, criteria)
+    if rare_condition(connection, conditions, "") is None:
+        return None
+    ids = select(_matching(connection, criteria, "").c.id)
+    return connection.execute(select(func.count()).select_from(ids.subquery())).scalar_one()
 
 
 def _matching(connection: Connection, criteria: SyncFilter, sort: str) -> FromClause:

@@ -133,7 +133,7 @@ def list_transactions(
         )
         conditions.append(or_(*(text.icontains(q, autoescape=True) for text in texts)))
     page = read_page(connection, _ROW.where(*conditions), _IN_SYNC, cursor=cursor, limit=limit)
-    return Page(_records(connection, page.items), page.next)
+    return Page(_records(connection, page.items), page.next, page.previous)
 
 
 def transactions_from(

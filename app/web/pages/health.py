@@ -4,12 +4,13 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import RedirectResponse
 
 from app.db import alerts
 from app.db.queries import causes, stats
 from app.web.api.query_params import SyncParams, first_day
 from app.web.pages.chart import draw
-from app.web.pages.history import HistoryParams, read_history
+from app.web.pages.history import HistoryParams, find_answer, read_history
 from app.web.pages.rendering import Page, PageRoute, SignedInPage
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -17,8 +18,13 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 @router.get("/")
 def get_health(page: SignedInPage, params: Annotated[HistoryParams, Query()]) -> Response:
-    """The syncs that match the filters; above the first page of them, alerts and totals."""
-    is_first_page = params.cursor is None and not params.wrong_dates
+    """The syncs that match the filters; above the first page of them, alerts and totals.
+
+    A search that means one expense or sync leads to its page.
+    """
+    if answer := find_answer(page, params):
+        return RedirectResponse(answer, 303)
+    is_first_page = not (params.cursor or params.before or params.wrong_dates)
     history = read_history(page, params)
     return page.render(
         "health.html",

@@ -1,31 +1,52 @@
 """The history: the searchable list of syncs on the first page, and its CSV."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, Response
-from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 
-from app.db.queries import search, syncs, transactions
+from app.db.queries import causes, search, syncs, transactions
+from app.db.queries.syncs import SyncFilter, SyncRecord
+from app.domain.causes.classifier import UNCLASSIFIED
 from app.domain.webhook_loss import endpoint_url
 from app.web.api import schemas
 from app.web.api.csv_export import csv_response
 from app.web.api.query_params import SyncParams
 from app.web.api.serializers import serialize_cause
 from app.web.api.syncs import read_syncs
+from app.web.pages import labels
 from app.web.pages.presenters import deciding_row, expense_status, present_sync
-from app.web.pages.query_params import describe_error, page_address
+from app.web.pages.query_params import (
+    BackwardParams,
+    PageAddress,
+    describe_error,
+    page_address,
+    path,
+)
 from app.web.pages.rendering import Page, PageRoute, SignedInPage
 
 MAX_EXPENSES = 5
+ROWS = (15, 50, 200)
 FILTERS = ("q", "from", "to", "outcome", "state", "status_code", "company_id", "cause")
+
+ColumnName = Literal[
+    "status", "company", "why", "failed", "finished", "status_code", "started", "updated", "target"
+]
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
-class HistoryParams(SyncParams):
-    """The filters. Wrong dates are no error: the form shows beside its fields what is wrong."""
+class HistoryParams(SyncParams, BackwardParams):
+    """The filters and columns.
 
+    Wrong dates are no error: the form shows beside its fields what is wrong.
+    """
+
+    limit: int = Field(ROWS[0], ge=1, le=syncs.MAX_LIMIT)
+    columns: list[ColumnName] = Field([], alias="column", max_length=20)
     _wrong_dates: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
@@ -46,31 +67,101 @@ class HistoryParams(SyncParams):
         """What is wrong with the dates, by field."""
         return self._wrong_dates
 
+    @property
+    def shown_columns(self) -> list[str]:
+        """The columns of the table, in its order."""
+        return [name for name in labels.COLUMNS if name in (self.columns or labels.DEFAULT_COLUMNS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A filter in force: its text, and the address without it."""
+
+    text: str
+    href: str
+
+
+def find_answer(page: Page, params: HistoryParams) -> str | None:
+    """The page of the one expense or sync that the search means, if nothing else is asked for."""
+    address = page_address(page.request)
+    if not params.q or address.has(*(name for name in FILTERS if name != "q"), "cursor", "before"):
+        return None
+    with page.database.reading() as connection:
+        match = search.find_only(connection, params.q)
+    if isinstance(match, search.TransactionMatch):
+        return path("companies", match.company_id, "transactions", match.transaction_id)
+    if isinstance(match, search.SyncMatch):
+        return path("syncs", match.sync_id, company_id=match.company_id)
+    return None
+
 
 def read_history(page: Page, params: HistoryParams) -> dict[str, Any]:
     """The variables of `history.html`: the syncs that match the filters."""
-    found, settings = None, page.request.app.state.settings
+    address, criteria = page_address(page.request), params.to(SyncFilter)
+    is_filtered = address.has(*FILTERS)
+    found, hits, rows = None, None, []
+    settings = page.request.app.state.settings
     if not params.wrong_dates:
         with page.database.reading() as connection:
             found = syncs.list_syncs(
                 connection,
-                params.to(syncs.SyncFilter),
+                criteria,
                 sort=params.sort,
-                cursor=params.cursor,
+                cursor=params.before or params.cursor,
                 limit=params.limit,
             )
+            hits = syncs.count_syncs(connection, criteria) if is_filtered else None
+            counts = causes.cause_counts(connection, [record.pk for record in found.items])
+        rows = [_row(page, record, counts[record.pk]) for record in found.items]
+    names = page.company_names(params.company_id)
+    titles = {key: cause.title for key, cause in page.causes.items()}
     return {
         "query": params,
-        "is_filtered": page_address(page.request).has(*FILTERS),
-        "syncs": [present_sync(record, page.causes) for record in found.items] if found else [],
+        "is_filtered": is_filtered,
+        "chips": _chips(address, names, titles),
+        "hits": hits,
+        "syncs": rows,
         "next": found.next if found else None,
-        "names": page.company_names(params.company_id),
-        "cause_titles": {key: cause.title for key, cause in page.causes.items()},
+        "previous": found.previous if found else None,
+        "names": names,
+        "cause_titles": titles,
+        "row_counts": ROWS,
         "endpoint": endpoint_url(
             settings.public_url or str(page.request.base_url), settings.root_path
         ),
         "expenses": _find_expenses(page, params.q) if params.q else [],
     }
+
+
+def _row(
+    page: Page, record: SyncRecord, counts: list[tuple[str | None, int, int]]
+) -> tuple[schemas.Sync, list[schemas.Cause]]:
+    """A sync, and why it failed."""
+    keys: list[str | None] = [key or UNCLASSIFIED for key, _, _ in counts]
+    keys = keys or [record.cause_key]
+    reasons = (serialize_cause(key, page.causes) for key in keys)
+    return present_sync(record, page.causes), [cause for cause in reasons if cause]
+
+
+def _chips(address: PageAddress, names: dict[str, str], titles: dict[str, str]) -> list[Chip]:
+    texts: dict[str, Callable[[str], str | None]] = {
+        "outcome": labels.OUTCOMES.get,
+        "state": labels.STATES.get,
+        "status_code": lambda code: f"Status code {code}",
+        "company_id": lambda key: f"Company: {names.get(key, key)}",
+        "cause": lambda key: f"Cause: {titles.get(key) or labels.from_key(key)}",
+        "q": lambda text: f"Search: {text}",
+    }
+    chips = [
+        Chip(text(value) or value, address.without(name, value))
+        for name, text in texts.items()
+        for value in address.params.get(name, [])
+    ]
+    if address.has("from", "to"):
+        period = labels.period(address.get("from"), address.get("to"))
+        href = address.change(dict.fromkeys(("from", "to", "tz")))
+        chips.insert(0, Chip(f"{period[:1].upper()}{period[1:]}", href))
+    return chips
 
 
 def _find_expenses(page: Page, q: str) -> list[tuple[search.TransactionMatch, str, Any]]:

@@ -30,6 +30,28 @@ TONES: dict[str, Tone] = {
 }
 """The tone of each outcome of a sync."""
 
+COLUMNS = {
+    "status": "Status",
+    "company": "Company",
+    "why": "Why",
+    "failed": "Failed",
+    "finished": "Finished",
+    "status_code": "Status code",
+    "started": "Started",
+    "updated": "Last change",
+    "target": "Accounting software",
+}
+"""The columns of the history, in their order."""
+DEFAULT_COLUMNS = ("status", "company", "why", "failed", "finished")
+SORTS = {
+    "company": "company_id",
+    "finished": "finished_at",
+    "status_code": "status_code",
+    "started": "started_at",
+    "updated": "updated_at",
+}
+"""The sort order of each column that has one."""
+
 STATES = {"failed": "Finished with errors", "completed": "Finished", "started": "Not finished"}
 EXPENSES: dict[str, tuple[str, Tone, str]] = {
     "completed": ("In the books", "good", "The latest sync recorded this expense."),

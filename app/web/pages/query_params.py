@@ -10,8 +10,10 @@ from urllib.parse import quote, unquote_to_bytes, urlencode
 from zoneinfo import ZoneInfo
 
 from fastapi import Request
+from pydantic import BaseModel, Field
 
-from app.web.pages.labels import OUTCOMES, STATES
+from app.db.pagination import MAX_CURSOR_LENGTH
+from app.web.pages.labels import COLUMNS, OUTCOMES, STATES
 
 ITEM_FILTERS = ("q", "status", "failed", "cause")
 _DATE = "use a date such as 2026-01-31, or a time such as 2026-01-31T09:00:00Z"
@@ -31,9 +33,11 @@ _FIELDS: dict[str, tuple[str, str]] = {
              "with - before it for descending order"),
     "limit": ("Rows per page", "use a number from 1 to 200"),
     "cursor": ("Page", _FIRST_PAGE),
+    "before": ("Page", _FIRST_PAGE),
     "timeline": ("Timeline page", _FIRST_PAGE),
     "show": ("Webhooks", "use unreadable, unknown, ok, or all"),
     "format": ("Format", "use csv or json"),
+    "column": ("Columns", f"use {', '.join(COLUMNS)}"),
     "tz": ("Time zone", "use a name such as Australia/Sydney"),
 }  # fmt: skip
 """The parameters of all pages: the name on the page, and which values are allowed."""
@@ -56,6 +60,12 @@ def path(*segments: str, **params: str | None) -> str:
     return f"{place}?{urlencode(with_value)}" if with_value else place
 
 
+class BackwardParams(BaseModel):
+    """Which previous page of a list; `cursor` names a following one."""
+
+    before: str | None = Field(None, min_length=1, max_length=MAX_CURSOR_LENGTH)
+
+
 @dataclass(frozen=True, slots=True)
 class PageAddress:
     """The address of a page, from which links to its variants are made."""
@@ -66,12 +76,17 @@ class PageAddress:
     def change(self, changes: Mapping[str, Any], path: str | None = None) -> str:
         """The same address with other values for these parameters; None removes one.
 
-        Another filter or sort order starts at the first page, so `cursor` is removed unless given.
+        Another filter or sort order starts at the first page, so `cursor` and `before` are removed
+        unless given.
         """
-        changed = {**self.params, "cursor": None, **changes}
-        params = {name: value for name, value in changed.items() if value not in (None, "")}
+        changed = {**self.params, "cursor": None, "before": None, **changes}
+        params = {name: value for name, value in changed.items() if value not in (None, "", [])}
         place = self.path if path is None else path
         return f"{place}?{urlencode(params, doseq=True)}" if params else place
+
+    def without(self, name: str, value: str) -> str:
+        """The same address without one value of a parameter."""
+        return self.change({name: [other for other in self.params[name] if other != value]})
 
     def filter_items(self, filters: Mapping[str, str]) -> str:
         """The items of the same sync, with these filters alone."""

@@ -59,7 +59,7 @@ def get_sync(
         timeline = events.timeline(
             connection, record.pk, cursor=params.timeline, limit=TIMELINE_LIMIT
         )
-        counts = causes.cause_counts(connection, record.pk)
+        counts = causes.cause_counts(connection, [record.pk])[record.pk]
         retry = outgoing.last_retry(connection, record.pk)
     reasons = [
         (serialize_cause(key or UNCLASSIFIED, page.causes), count, count_open)

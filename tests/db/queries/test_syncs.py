@@ -95,6 +95,42 @@ def test_both_access_paths_give_the_same_list(
         assert 0 < len(looked_up) < 16
 
 
+def test_every_sort_order_pages_back_to_the_first_sync(store: Store) -> None:
+    fill(store, 16, seed=7)
+    for sort in SORTS:
+        pages, cursor = [], None
+        with store.database.reading() as connection:
+            while True:
+                page = syncs.list_syncs(connection, EVERYTHING, sort=sort, cursor=cursor, limit=3)
+                pages.append([record.pk for record in page.items])
+                assert (page.previous is None) == (len(pages) == 1)
+                cursor = page.next
+                if cursor is None:
+                    break
+            for expected in reversed(pages[:-1]):
+                page = syncs.list_syncs(
+                    connection, EVERYTHING, sort=sort, cursor=page.previous, limit=3
+                )
+                assert [record.pk for record in page.items] == expected, sort
+                assert page.next is not None
+            assert page.previous is None
+
+
+@pytest.mark.parametrize("criteria", FILTERS)
+def test_the_syncs_of_a_filter_are_counted_unless_that_takes_long(
+    store: Store, monkeypatch: pytest.MonkeyPatch, criteria: dict[str, Any]
+) -> None:
+    store.company("c2", "Toft stores")
+    fill(store, 16, seed=11)
+    chosen = SyncFilter(**criteria)
+    with store.database.reading() as connection:
+        found = len(walk(store.database, "updated_at", 50, chosen))
+        assert syncs.count_syncs(connection, chosen) == found
+        monkeypatch.setattr(access_paths, "FEW", 0)
+        monkeypatch.setattr(syncs, "FEW_IN_RANGE", 0)
+        assert syncs.count_syncs(connection, chosen) is None
+
+
 @pytest.mark.parametrize("sort", ["started_at", "-started_at", "status_code", "-finished_at"])
 def test_unknown_values_are_last_in_both_directions(store: Store, sort: str) -> None:
     """Although the two databases sort NULL differently."""
@@ -217,7 +253,7 @@ def test_the_open_rows_of_a_sync_are_those_that_no_later_sync_has_completed(stor
             ).items
             is_open = [row for row in rows_of_sync if row.resolved_by is None]
             assert record.open_failures == len(is_open)
-            counts = causes.cause_counts(connection, record.pk)
+            counts = causes.cause_counts(connection, [record.pk])[record.pk]
             assert sum(number_open for *_, number_open in counts) == len(is_open)
             assert sum(number for _, number, _ in counts) == len(rows_of_sync)
     assert {record.open_failures for record in records} >= {0, 1, 2}

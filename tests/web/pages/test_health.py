@@ -136,6 +136,93 @@ def test_a_search_says_whether_an_expense_is_in_the_books(morning: Store, user: 
     assert "Expense t2" not in read(user, "/?q=part")
 
 
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("q=t2", "/companies/c1/transactions/t2"),
+        ("q=t3", "/companies/c1/transactions/t3"),
+        ("q=part", "/syncs/part?company_id=c1"),
+        ("q=5f206e84-0000", "/companies/c2/transactions/5f206e84-0000-4a53-9d7e-0c6a7a1f0e11"),
+        ("q=5F206E84", "/companies/c2/transactions/5f206e84-0000-4a53-9d7e-0c6a7a1f0e11"),
+        ("q=aaaaaaaa", "/companies/c1/transactions/wrapped"),
+        ("q=toft", None), ("q=c2", None), ("q=good&outcome=all_written", None), ("q=same", None),
+        ("q=nothing", None), ("q=t1", None),
+    ],
+)  # fmt: skip
+def test_a_search_with_one_hit_opens_the_answer(
+    morning: Store, user: TestClient, query: str, answer: str | None
+) -> None:
+    long_id = "5f206e84-0000-4a53-9d7e-0c6a7a1f0e11"
+    message = (
+        "An error occurred in a downstream service. Correlation ID: "
+        "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb. Message: Closed"
+    )
+    morning.failed("more", "c2", rows=(failed_row(long_id),), at=after(hours=1))
+    morning.failed("wrapped-sync", rows=(failed_row("wrapped", message),), at=after(hours=2))
+    morning.failed("same", "c1", rows=(failed_row("same"),), at=after(hours=3))
+    response = user.get(f"/?{query}", follow_redirects=False)
+    assert response.headers.get("location") == answer
+    if answer:
+        assert user.get(answer).status_code == 200
+
+
+def test_each_row_says_why_and_how_many_items_failed(morning: Store, user: TestClient) -> None:
+    page = read(user, "/")
+    assert (
+        "! Partly failed Toft stores part Bank account already connected to a feed 1 of 2 " in page
+    )
+    assert "Status Company Why Failed Finished" in page
+    morning.job(morning.failed("waits", rows=None))
+    morning.failed("whole", code=4260, rows=())
+    page = read(user, "/")
+    assert re.search(r"✕ Failed Toft stores waits .+ Waiting for Codat – 1 Jan", page)
+    assert re.search(r"✕ Failed Toft stores whole .+ – \(whole sync failed\)", page)
+
+
+def test_columns_are_chosen_in_the_address(morning: Store, user: TestClient) -> None:
+    query = "/?outcome=failed&column=status_code&column=company&column=started&limit=50"
+    html = user.get(query).text
+    assert "Company Status code Started Toft stores bad 5130 Data write error" in text(html)
+    assert "Why" not in text(html).split("History")[1].split("Rows per page")[1]
+    for link in links(html, "sort="):
+        assert "column=status_code&column=company&column=started" in link
+    (link,) = links(html, "/syncs.csv")
+    assert "column" not in link
+    assert "Columns: use status, company" in read(user, "/?column=salary", 422)
+
+
+def test_each_filter_is_a_chip_that_removes_it(morning: Store, user: TestClient) -> None:
+    query = "outcome=failed&outcome=partly_failed&from=2026-01-01&tz=Europe/Paris&company_id=c1"
+    html = user.get(f"/?{query}&cause=permission&state=failed&status_code=5130&q=toft").text
+    page = text(html)
+    for chip in ("Since 1 Jan 2026 ×", "Failed ×", "Partly failed ×", "Company: Toft stores ×",
+                 "Cause: ", "Finished with errors ×", "Status code 5130 ×",
+                 "Search: toft ×"):  # fmt: skip
+        assert chip in page
+    html = user.get(f"/?{query}").text
+    assert "2 syncs" in text(html)
+    chips = {link for link in links(html) if link.startswith("/?") and "sort" not in link}
+    assert "/?outcome=failed&from=2026-01-01&tz=Europe%2FParis&company_id=c1" in chips
+    assert "/?outcome=failed&outcome=partly_failed&company_id=c1" in chips
+
+
+def test_the_history_pages_back_and_forth(morning: Store, user: TestClient) -> None:
+    for sort in ("started_at", "-started_at", "finished_at", "-status_code", "company_id"):
+        pages, following = [], [f"/?limit=2&sort={sort}"]
+        while following:
+            html = user.get(following[0]).text
+            pages.append(sync_ids(html))
+            following = links(html, "cursor=")
+        back = []
+        previous = links(html, "before=")
+        while previous:
+            html = user.get(previous[0]).text
+            back.append(sync_ids(html))
+            assert links(html, "cursor=")
+            previous = links(html, "before=")
+        assert back[::-1] == pages[:-1], sort
+
+
 def test_headings_sort_down_and_up_and_keep_the_filters(morning: Store, user: TestClient) -> None:
     html = user.get("/?outcome=failed&outcome=partly_failed&sort=-finished_at").text
     assert sync_ids(html) == ["part", "bad"]
