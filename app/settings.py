@@ -1,8 +1,8 @@
 """The settings, and the only reader of the environment.
 
 A setting comes from the environment, else from `.env`, else from a file of its name in
-`/run/secrets`. Empty counts as not set. A wrong value stops the start with one line that names
-the setting and never shows its value.
+SECRETS_DIR. Empty counts as not set; blanks and quotes around a value are removed. A wrong value
+stops the start with one line that names the setting, and shows values that cannot be secret.
 """
 
 import re
@@ -23,9 +23,16 @@ from pydantic import (
     SecretStr,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from app.errors import SettingsError
 
@@ -35,17 +42,32 @@ _API_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _URL_SEPARATOR = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?:///|postgres(ql)?(\+psycopg)?://)\S")
+_DATABASE_URL = re.compile(
+    r"sqlite(\+pysqlite)?:///\S|postgres(ql)?(\+(psycopg\w*|asyncpg|aiopg|pg8000))?://\S"
+    r"|(host|hostaddr|port|dbname|user|password|service)\s*=\s*\S"  # libpq's other form
+)
 _IN_MEMORY = re.compile(r"sqlite[^/]*:///(:memory:|\?|.*[?&]mode=memory)")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+_QUOTED = re.compile(r"""(["'])((?:(?!\1).)*)\1""", re.DOTALL)
+_NOT_SECRET = frozenset(
+    {"host", "log_level", "log_format", "secrets_dir", "forwarded_allow_ips", "root_path"}
+)
+_LONGEST_SHOWN = 60
+# What other programs' users write
+_LOG_LEVELS = {
+    **dict.fromkeys(("trace", "verbose", "silly", "all", "notset", "0", "5", "10"), "debug"),
+    **dict.fromkeys(("information", "informational", "notice", "20"), "info"),
+    **dict.fromkeys(("warn", "30"), "warning"),
+    **dict.fromkeys(("err", "fatal", "critical", "crit", "alert", "emerg", "40", "50"), "error"),
+}
 _CENTURY_DAYS = 36_500  # adding more than this to a date overflows
 _CENTURY_MINUTES = _CENTURY_DAYS * 24 * 60
 
 
 def _split(value: Any) -> Any:
-    """`a, b` as ("a", "b"), without blanks and empty parts."""
+    """`a, b`, or one a line, as ("a", "b"), without blanks and empty parts."""
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        return tuple(filter(None, map(_clean, re.split(r"[,\r\n]", value))))
     return value
 
 
@@ -77,6 +99,17 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _log_level(value: Any) -> Any:
+    return _LOG_LEVELS.get(str(value).lower(), _lower(value))
+
+
+def _clean(value: str) -> str:
+    """Without blanks, a byte order mark, and quotes, which `docker run --env-file` keeps."""
+    value = value.strip("\ufeff \t\r\n")
+    quoted = _QUOTED.fullmatch(value)
+    return quoted[2].strip() if quoted else value
+
+
 def _check(is_valid: Callable[[str], object], message: str) -> AfterValidator:
     """Refuse a text or secret that is not valid. The message follows the setting's name."""
 
@@ -90,7 +123,7 @@ def _check(is_valid: Callable[[str], object], message: str) -> AfterValidator:
 
 def _is_host(value: str) -> bool:
     try:
-        return bool(value.encode("idna"))  # as the resolver does
+        return bool(value.encode("idna")) and "/" not in value  # as the resolver does
     except UnicodeError:
         return False
 
@@ -225,14 +258,18 @@ RootPath = Annotated[
     AfterValidator(lambda value: f"/{value.strip('/')}" if value.strip("/") else ""),
     _check(_ROOT_PATH.fullmatch, "must be a path such as /codat-sync"),
 ]
-Host = Annotated[str, _check(_is_host, "must be an IP address or a host name")]
+Host = Annotated[
+    str,
+    AfterValidator(lambda value: value.strip("[]")),
+    _check(_is_host, "must be an IP address or a host name"),
+]
 WebhookUrl = Annotated[SecretStr, _check(_is_http_url, "must be an http(s) URL")]
 AppriseUrl = Annotated[
     SecretStr, _check(_ANY_URL.fullmatch, "must be Apprise addresses, for example slack://…")
 ]
 Minutes = Annotated[int, Field(le=_CENTURY_MINUTES)]
 Days = Annotated[int, Field(ge=0, le=_CENTURY_DAYS)]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_log_level)]
 LogFormat = Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)]
 
 
@@ -280,29 +317,83 @@ class Settings(BaseSettings):
     keep_changes_days: Days = 30
     log_level: LogLevel = "info"
     log_format: LogFormat = None
+    secrets_dir: Path = SECRETS_DIR
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clean_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        cleaned = {k: _clean(v) if isinstance(v, str) else v for k, v in values.items()}
+        return {name: value for name, value in cleaned.items() if value != ""}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 # ours names what it cannot read
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add the files in SECRETS_DIR, which the other sources may set."""
+        sources = (init_settings, env_settings, dotenv_settings)
+        present = {**dotenv_settings(), **env_settings(), **init_settings()}
+        files = InitSettingsSource(settings_cls, _read_secrets(present))
+        return (*sources, files)
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Load the settings of this process. Raises SettingsError."""
-    secrets = SECRETS_DIR if SECRETS_DIR.is_dir() else None
+def _read_secrets(present: dict[str, Any]) -> dict[str, Any]:
+    """The files of our settings in SECRETS_DIR, without those that are `present` elsewhere.
+
+    Raises SettingsError for a file that cannot be read, and for a folder that was set and is none.
+    """
+    folder = Path(present.get("secrets_dir") or SECRETS_DIR)
     try:
-        return Settings(_env_file=".env", _secrets_dir=secrets, **overrides)  # type: ignore[call-arg]  # pydantic-settings' own arguments
-    except ValidationError as error:
-        details = error.errors(include_input=False, include_url=False)
-        raise SettingsError(*dict.fromkeys(map(_problem, details))) from None
+        files = {file.name.lower(): file for file in folder.iterdir()}
+    except OSError as error:
+        if folder == SECRETS_DIR:  # the default, which need not exist
+            return {}
+        raise SettingsError(f"SECRETS_DIR {folder} cannot be read: {error.strerror}.") from None
+    names = (files.keys() & Settings.model_fields.keys()) - present.keys()
+    return {name: _read_secret(name, files[name]) for name in names}
+
+
+def _read_secret(name: str, file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError:
-        raise SettingsError(".env must be UTF-8 text.") from None
+        problem = "must be UTF-8 text"
+    raise SettingsError(f"{name.upper()}: the file {file} {problem}.")
+
+
+def load_settings(*, env_file: str | None = ".env", **overrides: Any) -> Settings:
+    """Load the settings of this process. Raises SettingsError."""
+    source = {"_env_file": env_file, "_env_file_encoding": "utf-8-sig"}
+    try:
+        return Settings(**source, **overrides)  # type: ignore[arg-type]  # pydantic-settings' own
+    except ValidationError as error:
+        raise SettingsError(*dict.fromkeys(map(_problem, error.errors()))) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{env_file} must be UTF-8 text.") from None
+    except OSError as error:
+        raise SettingsError(f"{env_file} cannot be read: {error.strerror}.") from None
 
 
 def _problem(detail: ErrorDetails) -> str:
-    """A sentence that begins with the setting's name and has no part of its value."""
+    """A sentence that begins with the setting's name and has no part of a secret."""
     name = str(detail["loc"][0])
     if detail["type"] == "value_error":
-        return f"{name.upper()} {detail['msg'].removeprefix('Value error, ')}."
-    if detail["type"] == "literal_error":
-        choices = detail["ctx"]["expected"].replace("'", "")
-        return f"{name.upper()} must be {choices}."
-    return f"{name.upper()} must be {_expected(name)}."
+        expected = detail["msg"].removeprefix("Value error, ")
+    elif detail["type"] == "literal_error":
+        expected = f"must be {detail['ctx']['expected'].replace(chr(39), '')}"
+    else:
+        expected = f"must be {_expected(name)}"
+    annotation = Settings.model_fields[name].annotation
+    if name in _NOT_SECRET or annotation in (int, bool, int | None):
+        value = str(detail["input"])
+        expected += f", not {value if value.isprintable() else ascii(value)}"[:_LONGEST_SHOWN]
+    return f"{name.upper()} {expected}."
 
 
 def _expected(name: str) -> str:
@@ -327,7 +418,8 @@ def require(settings: Settings, *names: str) -> None:
     """Raise one SettingsError that names every one of these settings that is not set."""
     missing = [name.upper() for name in names if not getattr(settings, name)]
     if missing:
-        raise SettingsError(f"Missing settings: {', '.join(missing)}. See .env.example.")
+        hint = " .env is a folder, not a file." if Path(".env").is_dir() else ""
+        raise SettingsError(f"Missing settings: {', '.join(missing)}. See .env.example.{hint}")
 
 
 def in_a_container() -> bool:

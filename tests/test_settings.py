@@ -75,8 +75,7 @@ def test_the_environment_wins_over_dotenv_and_dotenv_over_secret_files(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("PORT", "canary"), ("PORT", "70000"), ("API_KEYS", "canary"), ("LOG_LEVEL", "canary"),
-        ("LOG_FORMAT", "canary"), ("MAX_UNVERIFIED_BODY_BYTES", "1048575"),
+        ("PORT", "70000"), ("API_KEYS", "canary"), ("MAX_UNVERIFIED_BODY_BYTES", "1048575"),
         ("DATABASE_URL", "mysql://user:canary@host/x"), ("DATABASE_URL", "canary"),
         ("DATABASE_URL", "sqlite:///:memory:"), ("DATABASE_URL", "sqlite:///?canary=1"),
         ("DATABASE_URL", "sqlite:///file:canary?mode=memory&uri=true"),
@@ -84,7 +83,7 @@ def test_the_environment_wins_over_dotenv_and_dotenv_over_secret_files(
         ("RECONCILE_EVERY_MINUTES", "9" * 9), ("KEEP_EVENTS_DAYS", "-1"),
         ("KEEP_CHANGES_DAYS", "36501"),
         ("CODAT_BASE_URL", "canary"), ("MAX_BODY_BYTES", "-1"), ("FETCH_MAX_ATTEMPTS", "0"),
-        ("WORKER_IN_WEB", "canary"), ("NOTIFY_WEBHOOK_URLS", "https://a.example, ftp://canary"),
+        ("NOTIFY_WEBHOOK_URLS", "https://a.example, ftp://canary"),
         ("NOTIFY_WEBHOOK_URLS", "https://"), ("RETRY_WEBHOOK_URL", "canary"),
         ("RETRY_WEBHOOK_URL", "https://canary:port/"), ("NOTIFY_SIGNING_SECRET", "canary"),
         ("NOTIFY_SIGNING_SECRET", "whsec_canary"), ("NOTIFY_URLS", "canary"),
@@ -98,7 +97,7 @@ def test_the_environment_wins_over_dotenv_and_dotenv_over_secret_files(
         ("API_KEYS", "a:canary-of-enough-length,b:canary-of-enough-length"),
         ("API_KEYS", "canary-of-enough-length,b:canary-of-enough-length"),
         ("CODAT_API_KEY", "Bearer canary"), ("CODAT_API_KEY", "Basic canary!!"),
-        ("HOST", "canary..host"),
+        ("DATABASE_URL", "jdbc:postgresql://u:canary@h/x"), ("DATABASE_URL", "canary = host"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_line_that_names_the_setting_and_hides_the_value(
@@ -116,12 +115,22 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_and_hides_the_value(
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("PORT", "0", "PORT must be a number from 1 to 65535."),
-        ("MAX_BODY_BYTES", "1", "MAX_BODY_BYTES must be a number of at least 1024."),
-        ("WORKER_IN_WEB", "maybe", "WORKER_IN_WEB must be true or false."),
-        ("LOG_FORMAT", "xml", "LOG_FORMAT must be json or console."),
+        ("PORT", "0", "PORT must be a number from 1 to 65535, not 0."),
+        ("PORT", "tcp://10.0.0.1:80",  # a Kubernetes service or a Docker link of that name
+         "PORT must be a number from 1 to 65535, not tcp://10.0.0.1:80."),
+        ("MAX_BODY_BYTES", "1", "MAX_BODY_BYTES must be a number of at least 1024, not 1."),
+        ("WORKER_IN_WEB", "maybe", "WORKER_IN_WEB must be true or false, not maybe."),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT must be json or console, not xml."),
+        ("LOG_LEVEL", "chatty",
+         "LOG_LEVEL must be debug, info, warning or error, not chatty."),
+        ("LOG_LEVEL", "a\nb", r"LOG_LEVEL must be debug, info, warning or error, not 'a\nb'."),
+        ("LOG_LEVEL", "\udcff",
+         r"LOG_LEVEL must be text, not '\udcff'."),
+        ("HOST", "http://0.0.0.0",
+         "HOST must be an IP address or a host name, not http://0.0.0.0."),
+        ("HOST", "a..b", "HOST must be an IP address or a host name, not a..b."),
     ],
-)
+)  # fmt: skip
 def test_the_line_says_which_values_are_right(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, text: str
 ) -> None:
@@ -193,7 +202,9 @@ def test_settings_of_a_proxy_are_checked(
 def test_a_root_path_that_differs_from_the_public_url_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(SettingsError, match=r"^ROOT_PATH must be the path of PUBLIC_URL\.$"):
+    with pytest.raises(
+        SettingsError, match=r"^ROOT_PATH must be the path of PUBLIC_URL, not /b\.$"
+    ):
         load(monkeypatch, PUBLIC_URL="https://h.example/a", ROOT_PATH="/b")
 
 
@@ -212,9 +223,109 @@ def test_no_secret_is_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SECRET not in repr(settings)
 
 
-def test_log_settings_ignore_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load(monkeypatch, LOG_LEVEL="INFO", LOG_FORMAT="Json")
-    assert (settings.log_level, settings.log_format) == ("info", "json")
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        ("INFO", "info"), ("Warning", "warning"), ("WARN", "warning"), ("20", "info"),
+        ("30", "warning"), ("trace", "debug"), ("FATAL", "error"), ("Critical", "error"),
+        ("notice", "info"), ("verbose", "debug"), ("10", "debug"), (" error ", "error"),
+    ],
+)  # fmt: skip
+def test_log_levels_are_understood_as_others_write_them(
+    monkeypatch: pytest.MonkeyPatch, value: str, level: str
+) -> None:
+    settings = load(monkeypatch, LOG_LEVEL=value, LOG_FORMAT="Json")
+    assert (settings.log_level, settings.log_format) == (level, "json")
+
+
+def test_quotes_and_blanks_around_values_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run --env-file` keeps them, and the carriage return of a file from Windows."""
+    settings = load(
+        monkeypatch,
+        CODAT_API_KEY='"codat-key"',
+        API_KEYS="'one-key-of-enough-length,other-key-of-enough-length'\r",
+        PORT=" '9000' ",
+        LOG_LEVEL='""',
+        KEEP_EVENTS_DAYS="  ",
+        CODAT_WEBHOOK_SECRETS=f"'{SECRET}','whsec_b'",
+    )
+    assert settings.codat_api_key
+    assert settings.codat_api_key.get_secret_value() == "codat-key"
+    assert [len(key.key.get_secret_value()) for key in settings.api_keys] == [24, 26]
+    assert (settings.port, settings.log_level, settings.keep_events_days) == (9000, "info", 30)
+    assert [secret.get_secret_value() for secret in settings.codat_webhook_secrets] == [
+        SECRET,
+        "whsec_b",
+    ]
+
+
+@pytest.mark.parametrize("host", ["::", "[::]", "0.0.0.0", "localhost", "x86_64-linux-gnu"])
+def test_hosts(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    assert load(monkeypatch, HOST=host).host == host.strip("[]")
+
+
+@pytest.mark.parametrize("source", ["environment", "dotenv"])
+def test_the_folder_of_secret_files_is_a_setting(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, source: str
+) -> None:
+    """As Kubernetes mounts a Secret: links to files in a folder of a version."""
+    mounted = folder / "mounted"
+    version = mounted / "..2026"
+    version.mkdir(parents=True)
+    (version / "CODAT_API_KEY").write_bytes("\ufeffcodat-key\r\n".encode())
+    (version / "CODAT_WEBHOOK_SECRETS").write_text(f"{SECRET}\nwhsec_b\n")
+    (mounted / "..data").symlink_to(version)
+    (mounted / "kubernetes.io").mkdir()
+    for name in ("CODAT_API_KEY", "CODAT_WEBHOOK_SECRETS"):
+        (mounted / name).symlink_to(mounted / "..data" / name)
+    if source == "environment":
+        monkeypatch.setenv("SECRETS_DIR", str(mounted))
+    else:
+        (folder / ".env").write_text(f"SECRETS_DIR={mounted}\n")
+    settings = load_settings()
+    assert settings.codat_api_key
+    assert settings.codat_api_key.get_secret_value() == "codat-key"
+    assert len(settings.codat_webhook_secrets) == 2
+
+
+def test_a_file_that_cannot_be_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """Also a folder, which Docker makes where a file to mount does not exist."""
+    secrets = folder / "secrets"
+    (secrets / "codat_api_key").mkdir(parents=True)
+    (secrets / "host").symlink_to("nowhere")
+    (secrets / "api_keys").write_bytes(b"canary\xff\xfe")
+    for name, text in (
+        ("CODAT_API_KEY", "cannot be read: Is a directory"),
+        ("HOST", "cannot be read: No such file or directory"),
+        ("API_KEYS", "must be UTF-8 text"),
+    ):
+        file = secrets / name.lower()
+        with pytest.raises(SettingsError) as caught:
+            load_settings(**{f.name: "set" for f in secrets.iterdir() if f != file})
+        assert str(caught.value) == f"{name}: the file {file} {text}."
+    monkeypatch.setenv("SECRETS_DIR", str(folder / "nowhere"))
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    where = f"SECRETS_DIR {folder / 'nowhere'}"
+    assert str(caught.value) == f"{where} cannot be read: No such file or directory."
+
+
+def test_a_dotenv_file_from_windows_is_read(folder: Path) -> None:
+    (folder / ".env").write_bytes("\ufeffPORT=2\r\nHOST='::1'\r\n".encode())
+    settings = load_settings()
+    assert (settings.port, settings.host) == (2, "::1")
+
+
+def test_a_dotenv_file_that_cannot_be_read_is_one_line(folder: Path) -> None:
+    (folder / ".env").write_bytes("PORT=2".encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"^\.env must be UTF-8 text\.$"):
+        load_settings()
+    (folder / ".env").unlink()
+    (folder / ".env").mkdir()
+    with pytest.raises(SettingsError, match=r"\.env is a folder, not a file\.$"):
+        require(load_settings(), "api_keys")
 
 
 def test_the_example_and_the_docs_list_every_setting_with_its_default() -> None:
@@ -222,7 +333,7 @@ def test_the_example_and_the_docs_list_every_setting_with_its_default() -> None:
     text = "\n".join(document.read_text() for document in documents)
     table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]+?) \|", text, re.MULTILINE))
     example_text = (ROOT / ".env.example").read_text()
-    example = dict(re.findall(r"^([A-Z_]+)=(.*)$", example_text, re.MULTILINE))
+    example = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", example_text, re.MULTILINE))
     assert set(table) == NAMES
     assert set(example) == NAMES
     for name, field in Settings.model_fields.items():

@@ -80,7 +80,9 @@ def _usable_settings() -> tuple[Settings, list[str]]:
         settings = load_settings()
     except SettingsError as error:
         problems += error.problems
-        settings = load_settings(**{name: defaults[name] for name in setting_names(problems)})
+        usable = {name: defaults[name] for name in setting_names(problems)}
+        has_file = not any(problem.startswith(".env ") for problem in problems)
+        settings = load_settings(env_file=".env" if has_file else None, **usable)
     for name, use in uses.items():
         try:
             use(settings)

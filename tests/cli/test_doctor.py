@@ -13,7 +13,7 @@ UNREACHABLE = {"CODAT_BASE_URL": "http://127.0.0.1:1"}
 def test_it_continues_when_settings_cannot_be_used(run_verb: RunVerb, tmp_path: Path) -> None:
     result = run_verb(
         "doctor",
-        PORT="canary",
+        PORT="70000",
         API_KEYS="canary",
         CODAT_WEBHOOK_SECRETS="",
         DATABASE_URL=f"sqlite:///{tmp_path}/there/syncs.db",

@@ -123,7 +123,7 @@ def test_bad_settings_refuse_the_start_with_one_line(
 ) -> None:
     (tmp_path / "own.toml").write_text("[[rule]]\ncause = 'none'\nmessage = 'x'\n")
     for name, value, line in (
-        ("PORT", "0", "PORT must be a number from 1 to 65535."),
+        ("PORT", "0", "PORT must be a number from 1 to 65535, not 0."),
         ("CAUSES_FILE", "own.toml", "CAUSES_FILE: rule 1 (none): unknown cause"),
     ):
         result = run_verb(verb, **{name: value})
