@@ -153,7 +153,11 @@ def make_periodic_tasks(
     if settings.reconcile_every_minutes:
         every = timedelta(minutes=settings.reconcile_every_minutes)
         limit = reconcile.COMPANIES_PER_RUN
-        reconciler = Reconciler(database, codat, clock, stuck_after, max_companies=limit)
+        reconciler = Reconciler(
+            *(database, codat, clock, stuck_after),
+            max_companies=limit,
+            fully_every=reconcile.FULLY_EVERY,
+        )
         ours = endpoint_url(settings.public_url, settings.root_path)
         monitor = partial(check_webhooks, database, codat, clock, ours)
         tasks += [

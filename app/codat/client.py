@@ -1,4 +1,4 @@
-"""Codat's REST API. `_call` is the only place that does HTTP.
+"""Codat's REST API. Only `_request` and `list_statuses` do HTTP, within `_call`.
 
 Answers are parsed leniently, member by member; errors are the three kinds of `app.errors`. Links in
 answers and redirects are never followed: pages are requested by number. Nothing is retried here:
@@ -9,8 +9,8 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
+from app.codat.json_array import ArrayReader
 from app.codat.rate_limiter import CallLimits
 from app.codat.responses import (
     Page,
@@ -28,14 +29,14 @@ from app.codat.responses import (
     read_company,
     read_date,
     read_endpoints,
+    read_listed_statuses,
     read_number,
     read_page,
     read_transactions,
-    require_array,
     require_object,
     resolve_doubt,
 )
-from app.codat.webhooks.payloads import identifier, read_status
+from app.codat.webhooks.payloads import identifier
 from app.domain.models import Company, SyncStatus
 from app.domain.webhook_loss import Endpoint
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
@@ -45,7 +46,9 @@ PAGES_AHEAD = 2  # of a transaction list; a third is hardly faster
 MAX_PAGES = 2000
 MAX_ANSWER_BYTES = 50 * 1024 * 1024
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+PIECE_BYTES = 256 * 1024  # that the event loop may parse without delaying others for long
 CALL_TIMEOUT_S = 45.0  # httpx's own timeout is per read, which an answer that trickles never meets
+LIST_TIMEOUT_S = 600.0
 RESERVED_SYNC_IDS = frozenset({"latest", "lastsuccessful", "list"})  # other resources' paths
 
 CallResult = Literal["ok", "refused", "rate_limited", "unavailable"]
@@ -111,14 +114,43 @@ class CodatClient:
 
     async def get_status(self, company_id: str, sync_id: str) -> SyncStatus:
         """One sync's status (Codat API, "Get sync status")."""
-        answer = await self._call(_sync_path(company_id, sync_id, "status"), company_id)
+        answer = await self._request(_sync_path(company_id, sync_id, "status"), company_id)
         return read_answered_status(answer, company_id, sync_id)
 
-    async def list_statuses(self, company_id: str) -> list[SyncStatus]:
-        """All syncs of a company (Codat API, "List sync statuses"): a bare array, no pages."""
-        answer = await self._call(_path(company_id, "syncs/list/status"), company_id)
-        rows = require_array(answer, "list of sync statuses")
-        return [read_status(row) for row in rows if isinstance(row, dict)]
+    async def list_statuses(
+        self, company_id: str, *, within_s: float = LIST_TIMEOUT_S
+    ) -> AsyncGenerator[list[SyncStatus], None]:
+        """All syncs of a company, in parts (Codat API, "List sync statuses").
+
+        The answer is a bare array without pages or filters, of any size: it is parsed while it
+        arrives, outside the event loop. A caller that may stop early must close the generator.
+        """
+        reader = ArrayReader()
+
+        def parse(piece: bytes | None) -> list[SyncStatus]:
+            try:
+                rows = reader.feed(piece or b"", is_last=piece is None)
+            except (ValueError, RecursionError) as error:
+                raise CodatUnavailable("Codat's answer is not a list of sync statuses") from error
+            return read_listed_statuses(rows, company_id)
+
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        async with self._call(company_id), AsyncExitStack() as stack:
+            async with asyncio.timeout_at(until):
+                stream = self._http.stream("GET", _path(company_id, "syncs/list/status"))
+                response = await stack.enter_async_context(stream)
+                self._check(response, None if response.is_success else await _read_json(response))
+            pieces = response.aiter_bytes(PIECE_BYTES)
+            piece: bytes | None = b""
+            while piece is not None:
+                # no time limit may span the `yield`: it would cancel the caller
+                async with asyncio.timeout_at(until):
+                    piece = await anext(pieces, None)
+                if loop.time() >= until:  # what is there already is read without waiting
+                    raise TimeoutError
+                if statuses := await asyncio.to_thread(parse, piece):
+                    yield statuses
 
     async def list_transactions(
         self, company_id: str, sync_id: str, *, page_size: int = PAGE_SIZE
@@ -147,12 +179,12 @@ class CodatClient:
 
     async def get_config(self, company_id: str) -> dict[str, Any]:
         """A company's sync configuration, unchanged (Codat API, "Get configuration")."""
-        answer = await self._call(_path(company_id, "config"), company_id)
+        answer = await self._request(_path(company_id, "config"), company_id)
         return require_object(answer, "configuration")
 
     async def list_consumers(self) -> list[Endpoint]:
         """Our webhook endpoints (Codat API, "List webhook consumers"): at most 50, no pages."""
-        return read_endpoints(await self._call("/webhooks", None))
+        return read_endpoints(await self._request("/webhooks", None))
 
     async def initiate_sync(
         self, company_id: str, dataset_ids: Sequence[str], *, idempotency_key: str
@@ -161,7 +193,7 @@ class CodatClient:
 
         The key, a UUID, makes a repetition harmless for 90 minutes (Codat docs, "Idempotency").
         """
-        answer = await self._call(
+        answer = await self._request(
             _path(company_id, "syncs"),
             company_id,
             method="POST",
@@ -185,7 +217,7 @@ class CodatClient:
 
         async def request(number: int) -> Page:
             query = {"page": number, "pageSize": page_size}
-            return read_page(await self._call(path, company_id, params=query), page_size)
+            return read_page(await self._request(path, company_id, params=query), page_size)
 
         previous: Page | None = None
         requested: list[asyncio.Task[Page]] = []
@@ -205,35 +237,39 @@ class CodatClient:
                 task.cancel()
             await asyncio.gather(*requested, return_exceptions=True)
 
-    async def _call(
-        self, path: str, company_id: str | None, *, method: str = "GET", **options: Any
-    ) -> Any:
-        """The decoded JSON of a success; everything else raises a CodatError."""
+    @asynccontextmanager
+    async def _call(self, company_id: str | None) -> AsyncIterator[None]:
+        """One call, when it may be made. Every failure becomes a CodatError."""
         async with self.limits.slot(company_id):
             if self._before_call:
                 await self._before_call()
             self.limits.check()
             started = time.monotonic()
             try:
-                body = await self._exchange(method, path, options)
+                with _as_codat_errors():
+                    yield
             except CodatError as error:
                 self._on_call(_RESULTS[type(error)], time.monotonic() - started)
                 raise
             self._on_call("ok", time.monotonic() - started)
+
+    async def _request(
+        self, path: str, company_id: str | None, *, method: str = "GET", **options: Any
+    ) -> Any:
+        """The decoded JSON of a success, bounded in total time and size."""
+        async with (
+            self._call(company_id),
+            asyncio.timeout(CALL_TIMEOUT_S),
+            self._http.stream(method, path, **options) as response,
+        ):
+            body = await _read_json(response)
+            self._check(response, body)
+            if body is None:
+                raise CodatUnavailable("Codat's answer cannot be read", status=response.status_code)
             return body
 
-    async def _exchange(self, method: str, path: str, options: dict[str, Any]) -> Any:
-        """One HTTP exchange, bounded in total time and size."""
-        try:
-            async with (
-                asyncio.timeout(CALL_TIMEOUT_S),
-                self._http.stream(method, path, **options) as response,
-            ):
-                body = await _read_json(response)
-        except TimeoutError as error:
-            raise CodatUnavailable("Codat's answer took too long") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CodatUnavailable(f"Cannot connect to Codat ({_reason(error)})") from error
+    def _check(self, response: httpx.Response, body: Any) -> None:
+        """Raise the CodatError for an unsuccessful answer; use what the headers say."""
         status, headers, now = response.status_code, response.headers, self._clock()
         if date := read_date(headers.get("date", "")):
             self.clock_skew = now - date
@@ -244,9 +280,16 @@ class CodatClient:
             self.limits.pause()
         if not response.is_success:
             raise error_for(status, headers, body, now)
-        if body is None:
-            raise CodatUnavailable("Codat's answer cannot be read", status=status)
-        return body
+
+
+@contextmanager
+def _as_codat_errors() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise CodatUnavailable("Codat's answer took too long") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise CodatUnavailable(f"Cannot connect to Codat ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
@@ -293,6 +336,11 @@ async def _read_json(response: httpx.Response) -> Any:
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             return None
+    is_large = len(body) > PIECE_BYTES
+    return await asyncio.to_thread(_parse_json, body) if is_large else _parse_json(body)
+
+
+def _parse_json(body: bytearray) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

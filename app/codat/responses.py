@@ -6,7 +6,7 @@ CodatUnavailable, because the next one may be right.
 """
 
 import email.utils
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -139,10 +139,10 @@ def read_answered_status(answer: object, company_id: str, sync_id: str) -> SyncS
     return status
 
 
-def read_listed_status(row: object, company_id: str) -> SyncStatus | None:
-    """One row of a company's list of syncs; None for another company's, and without a sync id."""
-    status = read_status(row)
-    return status if status.sync_id and _is_same(status.company_id, company_id) else None
+def read_listed_statuses(rows: Iterable[object], company_id: str) -> list[SyncStatus]:
+    """The rows of a company's list of syncs; none of another company, and none without an id."""
+    statuses = map(read_status, rows)
+    return [s for s in statuses if s.sync_id and _is_same(s.company_id, company_id)]
 
 
 def _is_same(answered: str | None, requested: str) -> bool:

@@ -9,7 +9,7 @@ else the one that was reported last.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, ScalarSelect, and_, case, func, or_, select, update
 
@@ -173,14 +173,27 @@ _SHOWN = {
 }
 
 
-def reconciled_at(connection: Connection) -> dict[str, datetime]:
-    """When each company was reconciled last; those that never were are left out."""
-    found = select(companies.c.company_id, companies.c.reconciled_at)
+class Reconciled(NamedTuple):
+    """When a company was compared with Codat's list of its syncs, partly and as a whole.
+
+    `through` is the latest time of a sync in that list, by Codat's clock.
+    """
+
+    at: datetime | None = None
+    fully_at: datetime | None = None
+    through: datetime | None = None
+
+
+def reconciled(connection: Connection) -> dict[str, Reconciled]:
+    """How far each company was reconciled; those that never were are left out."""
+    names = ("reconciled_at", "reconciled_fully_at", "reconciled_through")
+    found = select(companies.c.company_id, *(companies.c[name] for name in names))
     ever = found.where(companies.c.reconciled_at.is_not(None))
-    return dict(connection.execute(ever).all())
+    return {company_id: Reconciled(*times) for company_id, *times in connection.execute(ever)}
 
 
-def mark_reconciled(connection: Connection, company_id: str, now: datetime) -> None:
-    """Record that a company was compared with Codat's list of its syncs, unless it was erased."""
+def mark_reconciled(connection: Connection, company_id: str, done: Reconciled) -> None:
+    """Record that a company was compared, unless it was erased. None leaves a time as it is."""
+    times = {f"reconciled_{name}": at for name, at in done._asdict().items() if at}
     mine = update(companies).where(companies.c.company_id == company_id)
-    connection.execute(mine.values(reconciled_at=now))
+    connection.execute(mine.values(times))

@@ -1,11 +1,17 @@
-"""Compares what Codat lists with what is stored, and enqueues a fetch for each difference."""
+"""Compares what Codat lists with what is stored, and enqueues a fetch for each difference.
 
+List and status of one sync may differ permanently, and a refusal may be final. So a fetch for the
+same line of Codat's list is repeated after growing pauses, and the timeline says so once. A fetch
+that has used up its attempts is left alone: an event, a refresh or a redrive starts it again.
+"""
+
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, and_, bindparam, or_, select, update
 
 from app.db.many_rows import is_any_of
 from app.db.sync_rows import to_sync
@@ -15,7 +21,9 @@ from app.domain.models import SyncStatus
 from app.domain.status_codes import phase_of
 from app.domain.sync_state import Sync, apply_status
 
-ASK_AGAIN_AFTER = timedelta(days=1)  # where another fetch may not change anything
+FIRST_PAUSE = timedelta(hours=1)
+FIRST_PAUSE_AFTER_REFUSAL = timedelta(days=1)
+LONGEST_PAUSE = timedelta(days=7)
 LOG_KIND = "reconcile"
 
 DifferenceKind = Literal["never_announced", "disagrees", "given_up", "incomplete", "stuck"]
@@ -24,21 +32,38 @@ _Found = tuple[DifferenceKind, str] | None
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A sync on which Codat's list and ours differ; `status` is Codat's line."""
+    """A sync on which Codat's list and ours differ; `status` is Codat's line.
+
+    `is_due` is False where a fetch for the same line was enqueued lately or attempts are used up.
+    `times` counts the fetches for this line, this one included.
+    """
 
     sync_id: str
     kind: DifferenceKind
     reason: str
     status: SyncStatus
+    is_due: bool = True
+    times: int = 1
 
 
 class _Known(NamedTuple):
     """A stored sync with the state of its fetch job; `refused_at` is of Codat's final refusal."""
 
-    pk: int
     sync: Sync
     job: str | None
     refused_at: datetime | None
+    line: str | None
+    times: int
+    asked_at: datetime | None
+
+
+_MARKS = ("reconciled_line", "reconciled_times", "reconciled_at")
+_JOB = ("state", "refused_at", *_MARKS)
+_MARK_JOB = (
+    update(jobs)
+    .where(jobs.c.kind == "fetch", jobs.c.key == bindparam("pk"))
+    .values({name: bindparam(name) for name in _MARKS})
+)
 
 
 def differences(
@@ -56,9 +81,11 @@ def differences(
     for sync_id, status in listed.items():
         ours = known.get(sync_id)
         difference = _compare(ours, status, now, stuck_after)
-        if difference is None and ours and _has_other_texts(connection, ours, status, now):
-            difference = "disagrees", f"Codat lists it as “{status.error_message}”"
-        if difference:
+        if difference and ours:
+            times = ours.times + 1 if ours.line == _digest(status) else 1
+            is_due = _is_due(ours, status, now)
+            found.append(Difference(sync_id, *difference, status, is_due, times))
+        elif difference:
             found.append(Difference(sync_id, *difference, status))
     return found
 
@@ -66,12 +93,19 @@ def differences(
 def _load(connection: Connection, company_id: str, sync_ids: Sequence[str]) -> dict[str, _Known]:
     is_fetch = and_(jobs.c.kind == "fetch", jobs.c.key == syncs.c.id)
     rows = connection.execute(
-        select(syncs, jobs.c.state.label("job"), jobs.c.refused_at)
+        select(syncs, *(jobs.c[name].label(f"job_{name}") for name in _JOB))
         .outerjoin(jobs, is_fetch)
         .where(syncs.c.company_id == company_id, is_any_of(connection, syncs.c.sync_id, sync_ids))
     ).mappings()
     return {
-        row["sync_id"]: _Known(row["id"], to_sync(row), row["job"], row["refused_at"])
+        row["sync_id"]: _Known(
+            to_sync(row),
+            row["job_state"],
+            row["job_refused_at"],
+            row["job_reconciled_line"],
+            row["job_reconciled_times"] or 0,
+            row["job_reconciled_at"],
+        )
         for row in rows
     }
 
@@ -89,21 +123,33 @@ def _compare(
     if phase == "running":
         return _compare_running(known.sync, status.status_code, now - stuck_after)
     if known.job == "dead":
-        is_refused = _was_refused_lately(known, status, now)
-        return None if is_refused else ("given_up", f"{listed}, and its fetch was abandoned")
-    if known.sync.verified_at is None or _facts(known.sync) != _facts(status):
+        return "given_up", f"{listed}, and its fetch was abandoned"
+    if known.sync.verified_at is None or _contradicts(status, known.sync):
         stored = known.sync.status_code or known.sync.state
         return "disagrees", f"{listed}; stored here: {stored}"
     if phase and not known.sync.transactions_complete:  # of an unknown code no list is read
         return "incomplete", f"{listed}, and its transaction list was never read completely"
+    # a retry in the Portal changes the texts
+    texts = (known.sync.error_message, known.sync.exception_message)
+    if known.job == "done" and texts != (status.error_message, status.exception_message):
+        return "disagrees", f"Codat lists it as “{status.error_message}”"
     return None
 
 
-def _was_refused_lately(known: _Known, status: SyncStatus, now: datetime) -> bool:
-    """Codat's refusal was final not long ago, and its line has not changed since."""
-    if known.refused_at is None or known.refused_at <= now - ASK_AGAIN_AFTER:
+def _is_due(known: _Known, status: SyncStatus, now: datetime) -> bool:
+    """Whether a fetch may bring anything new."""
+    is_refused = known.job == "dead" and known.refused_at is not None
+    if known.job == "dead" and not is_refused:
         return False
-    return known.sync.verified_at is None or _facts(known.sync) == _facts(status)
+    if known.asked_at and known.line == _digest(status):
+        first = FIRST_PAUSE_AFTER_REFUSAL if is_refused else FIRST_PAUSE
+        pause: timedelta = min(first * 2 ** min(known.times - 1, 10), LONGEST_PAUSE)
+        return now >= known.asked_at + pause
+    is_news = known.line is not None or (
+        known.sync.verified_at is not None and _contradicts(status, known.sync)
+    )
+    refused_at = known.refused_at if is_refused else None
+    return is_news or refused_at is None or now >= refused_at + FIRST_PAUSE_AFTER_REFUSAL
 
 
 def _compare_running(sync: Sync, code: int | None, stuck_before: datetime) -> _Found:
@@ -116,27 +162,14 @@ def _compare_running(sync: Sync, code: int | None, stuck_before: datetime) -> _F
     return None
 
 
-def _facts(source: Sync | SyncStatus) -> tuple[object, ...]:
-    """What must agree; texts are compared separately (`_has_other_texts`)."""
-    return (source.status_code, source.data_pushed, source.sync_utc)
+def _contradicts(status: SyncStatus, sync: Sync) -> bool:
+    """Whether Codat's line says otherwise than its status did; an absent member says nothing."""
+    facts = ("status_code", "data_pushed", "sync_utc")
+    return any(getattr(status, name) not in (None, getattr(sync, name)) for name in facts)
 
 
-def _has_other_texts(
-    connection: Connection, known: _Known, status: SyncStatus, now: datetime
-) -> bool:
-    """Whether Codat's list has other texts than its status had, and no recent fetch was due to it.
-
-    A retry in the Portal changes the texts, but list and status may also differ permanently.
-    """
-    texts = (known.sync.error_message, known.sync.exception_message)
-    if known.job != "done" or texts == (status.error_message, status.exception_message):
-        return False
-    lately = select(sync_log.c.id).where(
-        sync_log.c.sync_pk == known.pk,
-        sync_log.c.kind == LOG_KIND,
-        sync_log.c.at > now - ASK_AGAIN_AFTER,
-    )
-    return connection.execute(lately.limit(1)).first() is None
+def _digest(status: SyncStatus) -> str:
+    return hashlib.sha256(repr(status).encode()).hexdigest()[:16]
 
 
 def correct(
@@ -144,25 +177,33 @@ def correct(
 ) -> None:
     """Store the syncs that only Codat lists, enqueue a fetch for each difference, and log why.
 
-    Give it a chunk at a time (`engine.chunked`).
+    Give it those that are due, a chunk at a time (`engine.chunked`).
     """
     by_key = {(company_id, difference.sync_id): difference for difference in found}
     is_news = any(difference.kind == "never_announced" for difference in found)
     lock_companies(connection, [company_id], insert_missing=is_news)
     stored = load_syncs(connection, by_key.keys())
-    writes = []
+    writes, marks = [], []
     for key, difference in sorted(by_key.items()):
         before = stored.get(key)
         if before is None and difference.kind != "never_announced":
             continue  # it was erased meanwhile
         if before:
             after = before.sync
-        else:  # what Codat's line says; the fetch completes it
-            blank = Sync(*key, first_seen_at=now)
-            after = apply_status(blank, difference.status, requested_at=now, has_newer_events=False)
-        log = [LogEntry(now, LOG_KIND, difference.reason)]
+        else:  # what Codat's line says, if anything; the fetch completes it
+            after = Sync(*key, first_seen_at=now)
+            line = difference.status
+            if line.status_code is not None:
+                after = apply_status(after, line, requested_at=now, has_newer_events=False)
+        log = [LogEntry(now, LOG_KIND, difference.reason)] if difference.times == 1 else []
         writes.append(SyncWrite(before, after, log=log, fetch="enqueue"))
-    write_syncs(connection, writes, now=now)
+        marks.append(
+            dict(zip(_MARKS, (_digest(difference.status), difference.times, now), strict=True))
+        )
+    pks = write_syncs(connection, writes, now=now)
+    if marks:
+        rows = [mark | {"pk": pk} for pk, mark in zip(pks, marks, strict=True)]
+        connection.execute(_MARK_JOB, rows)
 
 
 def enqueue_stuck(
@@ -182,13 +223,26 @@ def enqueue_stuck(
         .where(syncs.c.updated_at < before, unasked, jobs.c.id.is_(None))
         .order_by(syncs.c.updated_at)
     )
-    keys = set(connection.execute(candidates.limit(limit)).all())
+    keys = {(row.company_id, row.sync_id) for row in connection.execute(candidates.limit(limit))}
     lock_companies(connection, [company_id for company_id, _ in keys], insert_missing=False)
+    in_order = [stored for _, stored in sorted(load_syncs(connection, keys).items())]
+    stuck = [stored for stored in in_order if stored.sync.state == "started"]
+    logged = _logged_as_stuck(connection, [stored.pk for stored in stuck])
     entry = LogEntry(now, "stuck", "In progress for a long time; checked with Codat")
     writes = [
-        SyncWrite(stored, stored.sync, log=[entry], fetch="enqueue")
-        for _, stored in sorted(load_syncs(connection, keys).items())
-        if stored.sync.state == "started"
+        SyncWrite(stored, stored.sync, log=[] if stored.pk in logged else [entry], fetch="enqueue")
+        for stored in stuck
     ]
     write_syncs(connection, writes, now=now)
     return len(writes)
+
+
+def _logged_as_stuck(connection: Connection, pks: Sequence[int]) -> set[int]:
+    """Those of these syncs whose timeline says so, and that have not changed since."""
+    logged = (
+        select(sync_log.c.sync_pk)
+        .join(syncs, syncs.c.id == sync_log.c.sync_pk)
+        .where(is_any_of(connection, sync_log.c.sync_pk, pks))
+        .where(sync_log.c.kind == "stuck", sync_log.c.at >= syncs.c.updated_at)
+    )
+    return set(connection.execute(logged).scalars())

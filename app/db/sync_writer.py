@@ -319,7 +319,8 @@ def record_answer(
     """Write Codat's answer; returns None when another worker holds the job by now.
 
     `settle` completes or reschedules the job, in this transaction, and returns entries for the
-    timeline.
+    timeline. One that only repeats the newest entry is left out, as after the repeated fetches of
+    reconciliation.
     """
     lock_companies(connection, [claim.group_key], insert_missing=False)
     stored = load_sync(connection, claim.key)
@@ -343,9 +344,26 @@ def record_answer(
         )
     after = after._replace(fetch_attempts=claim.attempts)
     recorded = RecordedAnswer(stored.sync, after, has_newer_events)
-    log = list(settle(recorded))
+    log = _without_repetition(connection, stored, settle(recorded))
     write_syncs(connection, [SyncWrite(stored, after, answer.transactions, log)], now=now)
     return recorded
+
+
+def _without_repetition(
+    connection: Connection, stored: StoredSync, entries: Sequence[LogEntry]
+) -> list[LogEntry]:
+    """The entries without one that repeats the newest, if no event was received since that."""
+    newest = (
+        select(sync_log.c.kind, sync_log.c.reason, sync_log.c.at)
+        .where(sync_log.c.sync_pk == stored.pk)
+        .order_by(sync_log.c.at.desc(), sync_log.c.id.desc())
+        .limit(1)
+    )
+    last = connection.execute(newest).first()
+    if not entries or last is None or any(at > last.at for at in stored.sync.events_received_at):
+        return list(entries)
+    is_repeated = (last.kind, last.reason) == (entries[0].kind, entries[0].reason[:MAX_REASON])
+    return list(entries[is_repeated:])
 
 
 def give_up(
@@ -364,7 +382,9 @@ def give_up(
     stored = load_sync(connection, claim.key)
     if stored is None or not jobs.bury(connection, claim, reason, refused_at=refused_at):
         return False
-    add_log(connection, stored.pk, LogEntry(now, "fetch", f"Stopped retrying: {reason}"))
+    entry = LogEntry(now, "fetch", f"Stopped retrying: {reason}")
+    for new in _without_repetition(connection, stored, [entry]):
+        add_log(connection, stored.pk, new)
     outgoing.sync_ended(connection, stored, "dead", now)
     return True
 

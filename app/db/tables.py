@@ -177,6 +177,10 @@ jobs = Table(
     Column("attempts", Integer, nullable=False),
     Column("last_error", Text),
     Column("refused_at", UtcTime),  # when the other side's refusal was final
+    # the line of Codat's list for which reconciliation enqueued it last, how often, and when
+    Column("reconciled_line", Text),
+    Column("reconciled_times", Integer),
+    Column("reconciled_at", UtcTime),
     UniqueConstraint("kind", "key"),
     _partial_index("ix_jobs_pending", "kind", "run_at", "id", where="state = 'pending'"),
     _partial_index("ix_jobs_leased", "worker_id", where="lease_token IS NOT NULL"),
@@ -239,7 +243,8 @@ companies = Table(
     Column("name", Text),
     Column("name_folded", Folded),
     Column("name_as_of", UtcTime),
-    Column("reconciled_at", UtcTime),
+    *_columns(UtcTime, "reconciled_at", "reconciled_fully_at"),
+    Column("reconciled_through", UtcTime),  # the latest time, by Codat, of a sync in its list
     *_columns(Text, "platform", "connection_state"),
     Index("ix_companies_name", "name"),
     Index("ix_companies_name_folded", "name_folded", "company_id"),

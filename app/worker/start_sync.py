@@ -7,17 +7,16 @@ mislead us. Only for a sync that is new here and not in Codat's list yet, our ow
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
 from app import logging as log
-from app.codat.client import CodatClient
+from app.codat.client import CALL_TIMEOUT_S, CodatClient
 from app.db import start_lock
 from app.db.engine import Database
-from app.domain.models import SyncStatus
 from app.domain.status_codes import phase_of
 from app.errors import (
     BadRequest,
@@ -52,8 +51,8 @@ class SyncStarter:
         """
         async with self._locked(company_id, dataset_ids) as key:
             calls = InteractiveCalls(self.database, self.clock)
-            listed = await calls.run(self.codat.list_statuses(company_id))
-            await self._require_none_in_progress(company_id, listed)
+            known, running = await calls.run(self._list_syncs(company_id))
+            await self._require_none_in_progress(company_id, known, running)
             sync_id = await calls.run(self._initiate(company_id, dataset_ids, key))
             await self._record(company_id, sync_id, len(dataset_ids), actor)
         return sync_id
@@ -85,16 +84,26 @@ class SyncStarter:
                 problem = "could not release a start lock; it expires"
                 _log.warning(problem, company_id=company_id, reason=str(error))
 
+    async def _list_syncs(self, company_id: str) -> tuple[set[str], list[str]]:
+        """The ids of all syncs that Codat knows, and of those that it lists as running."""
+        known: set[str] = set()
+        running: list[str] = []
+        listed = self.codat.list_statuses(company_id, within_s=CALL_TIMEOUT_S)
+        async with aclosing(listed) as parts:
+            async for status in (status async for part in parts for status in part):
+                sync_id = status.sync_id or ""
+                known.add(sync_id)
+                running += [sync_id] if phase_of(status.status_code) == "running" else []
+        return known, running
+
     async def _require_none_in_progress(
-        self, company_id: str, listed: Sequence[SyncStatus]
+        self, company_id: str, known_to_codat: Collection[str], running: Sequence[str]
     ) -> None:
-        running = [s.sync_id for s in listed if phase_of(s.status_code) == "running"]
-        known_to_codat = {status.sync_id for status in listed}
         since = self.clock() - LISTED_WITHIN
         ours = await read(self.database, start_lock.syncs_in_progress, company_id, since)
-        running += [sync_id for sync_id in ours if sync_id not in known_to_codat]
-        if running:
-            raise Conflict(f"A sync of this company is in progress: {running[0]}")
+        unlisted = [sync_id for sync_id in ours if sync_id not in known_to_codat]
+        if in_progress := [*running, *unlisted]:
+            raise Conflict(f"A sync of this company is in progress: {in_progress[0]}")
 
     async def _initiate(self, company_id: str, dataset_ids: Sequence[str], key: str) -> str:
         try:

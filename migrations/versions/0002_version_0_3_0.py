@@ -16,6 +16,11 @@ def upgrade() -> None:
     op.add_column("workers", sa.Column("rules_version", sa.Text()))
     op.add_column("workers", sa.Column("rules_since", sa.DateTime(timezone=True)))
     op.add_column("syncs", sa.Column("fetch_attempts", sa.Integer()))
+    for name in ("reconciled_fully_at", "reconciled_through"):
+        op.add_column("companies", sa.Column(name, sa.DateTime(timezone=True)))
+    op.add_column("jobs", sa.Column("reconciled_line", sa.Text()))
+    op.add_column("jobs", sa.Column("reconciled_times", sa.Integer()))
+    op.add_column("jobs", sa.Column("reconciled_at", sa.DateTime(timezone=True)))
     _fold_names_again()
 
 

@@ -3,11 +3,12 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -138,21 +139,31 @@ def test_erase_asks_first_and_prints_a_receipt(
 
 
 @contextmanager
-def codat_with(companies: list[dict[str, Any]], syncs: list[dict[str, Any]]) -> Iterator[str]:
-    """An HTTP server that lists these companies, and these syncs of each; its address."""
+def codat_with(
+    companies: list[dict[str, Any]],
+    syncs: list[dict[str, Any]],
+    statuses: Mapping[str, int] = MappingProxyType({}),
+    calls: list[str] | None = None,
+) -> Iterator[str]:
+    """An HTTP server that lists these companies, and these syncs of each; its address.
+
+    For companies in `statuses` it answers with this HTTP status instead.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if calls is not None:
+                calls.append(self.path)
             if self.path.partition("?")[0] == "/companies":
                 total = len(companies)
                 page = {"results": companies, "pageNumber": 1, "pageSize": 100}
                 self._answer({**page, "totalResults": total, "_links": {}})
             else:
-                self._answer(syncs)
+                self._answer(syncs, statuses.get(self.path.split("/")[2], 200))
 
-        def _answer(self, value: Any) -> None:
+        def _answer(self, value: Any, status: int = 200) -> None:
             body = json.dumps(value).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -190,6 +201,35 @@ def test_reconcile_reports_differences_and_queues_them(
     failed = run_verb("reconcile", **where)
     assert (failed.exit_code, failed.stdout) == (1, "")
     assert len(failed.stderr.splitlines()) == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("statuses", "exit_code", "calls"),
+    [
+        ({"c1": 403, "c3": 422, "c4": 404}, 0, 6),
+        ({"c2": 500, "c3": 403}, 1, 6),
+        ({"c2": 400}, 1, 6),
+        ({"c2": 401, "c3": 401}, 1, 3),
+        ({"c2": 402, "c3": 403}, 1, 3),
+        ({"c2": 429}, 1, 3),
+        (dict.fromkeys(("c1", "c2", "c3", "c4", "c5"), 503), 1, 6),
+    ],
+    ids=str,
+)
+def test_reconcile_fails_only_if_there_is_trouble(
+    run_verb: RunVerb, database_url: str, statuses: dict[str, int], exit_code: int, calls: int
+) -> None:
+    """Companies without the product are none; what concerns all calls is trouble once."""
+    companies = [{"id": f"c{n}", "name": "One"} for n in range(1, 6)]
+    made: list[str] = []
+    with codat_with(companies, [], statuses, made) as address:
+        done = run_verb("reconcile", DATABASE_URL=database_url, CODAT_BASE_URL=address)
+    assert (done.exit_code, len(made)) == (exit_code, calls)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == exit_code
+    if not exit_code:
+        assert "3 companies without Sync for Expenses" in done.stdout
 
 
 def test_classify_shows_cause_rule_and_fingerprint(run_verb: RunVerb) -> None:

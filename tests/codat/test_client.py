@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -69,6 +70,15 @@ def error_of(answer: Answer) -> CodatError:
     return caught.value
 
 
+def statuses_of(company_id: str) -> Callable[[CodatClient], Awaitable[list[SyncStatus]]]:
+    """Reads the list of a company's syncs, in all its parts."""
+
+    async def read(codat: CodatClient) -> list[SyncStatus]:
+        return [status async for part in codat.list_statuses(company_id) for status in part]
+
+    return read
+
+
 def test_the_documented_statuses_are_read() -> None:
     """Code, both messages, a time with seven digits; empty messages are None."""
     failed, written = (
@@ -88,7 +98,8 @@ def test_the_documented_lists_are_read() -> None:
         return [company async for company in codat.list_companies()]
 
     rows = sample("a07-list-statuses.json")
-    statuses = call(always(200, rows), lambda codat: codat.list_statuses("c"))
+    mine = {"companyId": "c"}  # Codat's example mixes companies
+    statuses = call(always(200, [row | mine for row in rows]), statuses_of("c"))
     assert [status.status_code for status in statuses] == [row["syncStatusCode"] for row in rows]
     company = call(always(200, sample("a14-companies-page.json")), companies)[0]
     assert (company.name, company.connections[0].platform_name) == ("Technicalium", "Pandle")
@@ -353,6 +364,109 @@ def test_an_answer_must_be_about_the_sync_that_was_requested(
     else:
         with pytest.raises(CodatUnavailable, match="another sync"):
             call(always(200, row), get)
+
+
+def test_a_list_has_only_syncs_of_the_company() -> None:
+    """Rows of another company, without an id, or of another shape are left out."""
+    ids: list[Any] = [
+        {"syncId": "a"}, {"syncId": "b", "companyId": "C"}, {"syncId": "x", "companyId": "d"},
+        {"syncId": None}, {}, None, 7, "text", ["syncId"],
+    ]  # fmt: skip
+    statuses = call(always(200, ids), statuses_of("c"))
+    assert [status.sync_id for status in statuses] == ["a", "b"]
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that arrives in pieces of some size."""
+
+    def __init__(self, body: bytes, size: int) -> None:
+        self.body, self.size = body, size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.body), self.size):
+            yield self.body[start : start + self.size]
+
+
+def _stream(body: bytes, size: int, _request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, stream=Pieces(body, size))
+
+
+ROWS = [{"syncId": f'ü"{n}]', "syncStatusCode": 2000, "x": [n, {}, [1e5]]} for n in range(40)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 10**6])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_is_parsed_while_it_arrives(
+    monkeypatch: pytest.MonkeyPatch, size: int, indent: int | None
+) -> None:
+    """Wherever its pieces are cut: in a character, a number, a text."""
+    monkeypatch.setattr(client_module, "PIECE_BYTES", size)
+    body = json.dumps([1, *ROWS, 12, True], indent=indent, ensure_ascii=False).encode()
+    found = call(partial(_stream, body, size), statuses_of("c"))
+    assert [status.sync_id for status in found] == [row["syncId"] for row in ROWS]
+    for empty in (b"[]", b" [ ]\n", b"\xef\xbb\xbf[]"):
+        assert call(partial(_stream, empty, size), statuses_of("c")) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{}", b"null", b"[", b"[1", b"[1,", b"[1 2]", b"[,1]", b"[1,]", b"[1]]", b"[1],",
+        b"<html>", b'[{"a": 1]', b"[\xff]", b'["' + b"x" * 3_000_000 + b'"]', b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_list_of_another_shape_is_transient(body: bytes) -> None:
+    """Also one that is cut off, or has an element larger than any status."""
+    with pytest.raises(CodatUnavailable, match="not a list of sync statuses"):
+        call(lambda _: httpx.Response(200, content=body), statuses_of("c"))
+
+
+def test_a_list_of_any_size_is_read_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than other answers may have; and meanwhile the event loop does not stand still."""
+    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 100_000)
+    row = json.dumps({"syncId": "a", "syncStatusCode": 2000, "errorMessage": "x" * 1000}).encode()
+    delays: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            delays.append(time.perf_counter() - before)
+
+    async def read(codat: CodatClient) -> tuple[int, int]:
+        watcher = asyncio.create_task(watch())
+        parts = [len(part) async for part in codat.list_statuses("c")]
+        watcher.cancel()
+        return sum(parts), max(parts)
+
+    body = b"[" + b",".join([row] * 20_000) + b"]"
+    total, largest = call(partial(_stream, body, 2**16), read)
+    assert (total, largest < 1000) == (20_000, True)
+    assert max(delays) < 1
+
+
+def test_an_error_instead_of_a_list_is_classified() -> None:
+    for status, error in ((404, CodatRefused), (429, CodatRateLimited), (503, CodatUnavailable)):
+        with pytest.raises(error) as caught:
+            call(always(status, {"error": "no"}), statuses_of("c"))
+        assert caught.value.status == status
+
+
+def test_a_list_that_arrives_too_slowly_is_given_up() -> None:
+    """The time limit never cancels the caller between two parts."""
+
+    async def read(codat: CodatClient) -> None:
+        async for _ in codat.list_statuses("c", within_s=0.05):
+            await asyncio.sleep(0.1)
+
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b'[{"syncId": "a"}'
+            while True:
+                yield b',{"syncId": "a"}' * 20_000
+
+    with pytest.raises(CodatUnavailable, match="took too long"):
+        call(lambda _: httpx.Response(200, stream=Endless()), read)
 
 
 def test_an_answer_without_a_code_is_no_status() -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from app.db import companies
+from app.db.companies import Reconciled
 from app.db.engine import Database
 from app.db.sync_writer import lock_companies
 from app.db.tables import companies as company_table
@@ -148,10 +149,10 @@ def test_many_companies_are_recorded_together(database: Database) -> None:
 
 
 def test_the_last_reconciliation_is_remembered(database: Database) -> None:
-    """Of a company that was erased meanwhile nothing is stored."""
+    """A time that is not given stays. Of a company that was erased meanwhile nothing is stored."""
     with database.writing() as connection:
         lock_companies(connection, ["c1", "c2"])
-        companies.mark_reconciled(connection, "c1", T0)
-        companies.mark_reconciled(connection, "c1", after(hours=1))
-        companies.mark_reconciled(connection, "erased", T0)
-        assert companies.reconciled_at(connection) == {"c1": after(hours=1)}
+        companies.mark_reconciled(connection, "c1", Reconciled(T0, T0, T0))
+        companies.mark_reconciled(connection, "c1", Reconciled(after(hours=1)))
+        companies.mark_reconciled(connection, "erased", Reconciled(T0))
+        assert companies.reconciled(connection) == {"c1": Reconciled(after(hours=1), T0, T0)}

@@ -191,7 +191,7 @@ def test_work_that_began_before_writes_nothing_afterwards(database: Database) ->
         "rebuild a sync": lambda c: rebuild._write_syncs(c, [(C1, "s1")], now=T0),
         "rebuild a failure": lambda c: rebuild._write_failures(c, {(C1, "t1")}),
         "correct": lambda c: reconciliation.correct(c, C1, [differs], now=T0),
-        "reconciled": lambda c: companies.mark_reconciled(c, C1, T0),
+        "reconciled": lambda c: companies.mark_reconciled(c, C1, companies.Reconciled(T0)),
     }
     for name, work in late.items():
         with database.writing() as connection:

@@ -12,7 +12,7 @@ from app.db.jobs import Claim
 from app.db.reconciliation import Difference
 from app.db.sync_writer import CodatAnswer
 from app.domain.models import SyncStatus, Transaction
-from tests.factories import STARTED, T0, after, count_rows, deliver, fetch_job, timeline
+from tests.factories import STARTED, T0, after, count_rows, deliver, fetch_job, sync_row, timeline
 
 HOUR = timedelta(hours=1)
 
@@ -28,7 +28,8 @@ def differences(database: Database, *statuses: SyncStatus, now: datetime = T0) -
 
 
 def kinds(database: Database, *statuses: SyncStatus, now: datetime = T0) -> list[str]:
-    return [difference.kind for difference in differences(database, *statuses, now=now)]
+    """The kinds of the differences for which a fetch is due."""
+    return [found.kind for found in differences(database, *statuses, now=now) if found.is_due]
 
 
 def correct(database: Database, found: Sequence[Difference], *, now: datetime = T0) -> None:
@@ -70,19 +71,30 @@ def fetch(
 
 
 def test_what_is_not_known_for_sure_is_fetched(database: Database) -> None:
-    """A lost end, a fetch that was abandoned, an incomplete list; not what waits for its fetch.
+    """A lost end, an incomplete list; not what waits for its fetch.
 
     A pass must not bring every backoff forward.
     """
     deliver(database, "m1", event_type=STARTED)
     assert kinds(database, status()) == ["disagrees"]
     deliver(database, "m2")
-    assert kinds(database, status()) == []
-    give_up(database, None)
-    assert kinds(database, status()) == ["given_up"]
-    deliver(database, "m3", at=after(minutes=1))
-    fetch(database, complete=False, at=after(minutes=1))
+    assert differences(database, status()) == []
+    fetch(database, complete=False)
     assert kinds(database, status()) == ["incomplete"]
+
+
+@pytest.mark.parametrize("line", [status(), status(code=2000), status(data_pushed=True)])
+def test_a_fetch_that_used_up_its_attempts_is_left_alone(
+    database: Database, line: SyncStatus
+) -> None:
+    """Whatever Codat lists and however long; a new event or a refresh starts it again."""
+    deliver(database, "m1")
+    give_up(database, None)
+    for days in (0, 1, 30, 400):
+        (found,) = differences(database, line, now=after(days=days))
+        assert (found.kind, found.is_due) == ("given_up", False)
+    deliver(database, "m2", at=after(minutes=1))
+    assert differences(database, line) == []
 
 
 @pytest.mark.parametrize(
@@ -118,28 +130,50 @@ def test_a_code_of_no_known_class_is_fetched_once(database: Database) -> None:
     assert kinds(database, replace(new, data_pushed=True)) == ["disagrees"]
 
 
-def test_texts_that_differ_forever_are_fetched_once_a_day(database: Database) -> None:
-    """Codat's list and its single status need not use the same words."""
+@pytest.mark.parametrize(
+    "line",
+    [status(error_message="in other words"), status(data_pushed=True), status(code=2000)],
+)
+def test_what_differs_forever_is_fetched_after_growing_pauses_and_logged_once(
+    database: Database, line: SyncStatus
+) -> None:
+    """Codat's list and its single status may differ for good. A new line is new."""
     deliver(database, "m1")
     fetch(database)
-    found = []
-    for hours in (0, 1, 23, 25):
-        now = after(hours=hours)
-        differs = differences(database, status(error_message="in other words"), now=now)
-        found.append([difference.kind for difference in differs])
-        if differs:
-            correct(database, differs, now=now)
+    fetched = []
+    for hour in range(24 * 40):
+        now = after(hours=hour)
+        found = differences(database, line, now=now)
+        assert [difference.kind for difference in found] == ["disagrees"]
+        if found[0].is_due:
+            fetched.append(hour)
+            correct(database, found, now=now)
             fetch(database, at=now)
-    assert found == [["disagrees"], [], [], ["disagrees"]]
+    assert fetched == [0, 1, 3, 7, 15, 31, 63, 127, 255, 423, 591, 759, 927]
+    assert [kind for kind, _ in timeline(database)].count("reconcile") == 1
+    another = replace(line, error_message="in new words")
+    assert kinds(database, another, now=after(hours=928)) == ["disagrees"]
+
+
+def test_members_that_the_list_leaves_out_are_no_difference(database: Database) -> None:
+    """They are unknown; a line without a code still names a sync that no webhook reported."""
+    deliver(database, "m1")
+    fetch(database)
+    for line in (status(data_pushed=None), status(sync_utc=None), status(code=None)):  # type: ignore[arg-type]
+        assert differences(database, line) == []
+    (found,) = differences(database, status("s2", code=None))  # type: ignore[arg-type]
+    correct(database, [found])
+    row = sync_row(database, "s2")
+    assert (row["state"], row["verified_at"], row["status_code"]) == ("started", None, None)
 
 
 def give_up(database: Database, refused_at: datetime | None, *, at: datetime = T0) -> None:
     claimed = claim(database, at)
     with database.writing() as connection:
-        assert sync_writer.give_up(connection, claimed, "x", now=T0, refused_at=refused_at)
+        assert sync_writer.give_up(connection, claimed, "x", now=at, refused_at=refused_at)
 
 
-def test_a_final_refusal_is_asked_again_after_a_day_or_when_the_line_changes(
+def test_a_final_refusal_is_fetched_again_after_days_or_when_the_line_changes(
     database: Database,
 ) -> None:
     """Each pass would cost two calls for every such sync."""
@@ -149,7 +183,22 @@ def test_a_final_refusal_is_asked_again_after_a_day_or_when_the_line_changes(
     give_up(database, T0, at=after(minutes=1))
     assert kinds(database, status()) == []
     assert kinds(database, status(code=2000)) == ["given_up"]
-    assert kinds(database, status(), now=after(hours=25)) == ["given_up"]
+    fetched = []
+    for day in range(30):
+        now = after(days=day, hours=1)
+        found = differences(database, status(), now=now)
+        if found[0].is_due:
+            fetched.append(day)
+            correct(database, found, now=now)
+            give_up(database, now, at=now)
+    assert fetched == [1, 2, 4, 8, 15, 22, 29]
+    assert [kind for kind, _ in timeline(database)] == [
+        "delivery",
+        "delivery",
+        "fetch",
+        "reconcile",
+        "fetch",
+    ]
 
 
 def test_many_differences_are_found_at_once(database: Database) -> None:
@@ -191,7 +240,7 @@ def enqueue_stuck(database: Database, *, before: datetime, limit: int = 200) -> 
 
 
 def test_a_sync_in_progress_for_long_is_fetched_once(database: Database) -> None:
-    """And not again before as long has passed."""
+    """And not again before as long has passed; its timeline says so once, until it changes."""
     deliver(database, "m1", event_type=STARTED)
     deliver(database, "m2", sync_id="s2")
     assert enqueue_stuck(database, before=T0) == 0
@@ -201,3 +250,4 @@ def test_a_sync_in_progress_for_long_is_fetched_once(database: Database) -> None
     fetch(database, status(code=1000), at=after(hours=1))
     assert enqueue_stuck(database, before=after(minutes=1)) == 0
     assert enqueue_stuck(database, before=after(hours=2)) == 1
+    assert [kind for kind, _ in timeline(database)].count("stuck") == 1

@@ -1,7 +1,7 @@
 """A scripted Codat, a clock that a test moves, and claims as a worker makes them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -111,18 +111,22 @@ class FakeLists(CodatClient):
 
     syncs: dict[str, list[SyncStatus]] = field(default_factory=dict)
     errors: dict[str, CodatError] = field(default_factory=dict)
-    connections: tuple[PlatformConnection, ...] = ()
+    connections: tuple[PlatformConnection, ...] | None = None
+    per_part: int = 2
     calls: list[str] = field(default_factory=list)
 
     async def list_companies(self) -> AsyncIterator[Company]:
         for company_id in self.syncs:
             yield Company(company_id, "Toft stores", self.connections)
 
-    async def list_statuses(self, company_id: str) -> list[SyncStatus]:
+    async def list_statuses(
+        self, company_id: str, *, within_s: float = 600
+    ) -> AsyncGenerator[list[SyncStatus], None]:
         self.calls.append(company_id)
         if company_id in self.errors:
             raise self.errors[company_id]
-        return self.syncs[company_id]
+        for n in range(0, len(self.syncs[company_id]), self.per_part):
+            yield self.syncs[company_id][n : n + self.per_part]
 
 
 def status(sync_id: str, code: int | None = 5130, **fields: Any) -> SyncStatus:

@@ -1,7 +1,7 @@
 """Starting a sync: one at a time, stored immediately, never twice because an answer was lost."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -47,10 +47,12 @@ class FakeCodat(CodatClient):
     keys: dict[str, str] = field(default_factory=dict)
     calls: int = 0
 
-    async def list_statuses(self, company_id: str) -> list[SyncStatus]:
+    async def list_statuses(
+        self, company_id: str, *, within_s: float = 600
+    ) -> AsyncGenerator[list[SyncStatus], None]:
         if self.list_error:
             raise self.list_error
-        return self.listed
+        yield self.listed
 
     async def initiate_sync(
         self, company_id: str, dataset_ids: Sequence[str], *, idempotency_key: str

@@ -1,6 +1,7 @@
 """Reconciliation: what Codat lists and is not stored is found, corrected and explained."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from app.db.engine import Database
 from app.db.tables import companies
 from app.domain.models import PlatformConnection, SyncStatus
 from app.errors import CodatError, CodatRateLimited, CodatRefused, CodatUnavailable
-from app.worker.tasks.reconcile import Reconciler, enqueue_stuck
+from app.worker.tasks.reconcile import Reconciler, ReconcileReport, enqueue_stuck
 from tests.factories import (
     FAILED,
     STARTED,
@@ -30,6 +31,7 @@ from tests.worker.fakes import (
     FakeLists,
     claim_jobs,
     fetch,
+    job_of,
     reconcile,
     status,
     visible,
@@ -84,18 +86,130 @@ def test_one_company_or_a_time_narrow_the_run(database: Database) -> None:
 
 
 def test_a_company_that_cannot_be_read_does_not_stop_the_others(database: Database) -> None:
-    """It is counted; one without the product is no problem. A rate limit ends the run."""
+    """It is counted. Those without the product are no problem, and reported as what they are."""
+    without = {f"w{n}": CodatRefused(str(n), status=n) for n in (403, 404, 422)}
     codat = FakeLists(
-        {"c1": [], "c2": [], "c3": [status("s1")]},
-        {"c1": CodatUnavailable("503"), "c2": CodatRefused("404", status=404)},
+        {"c1": [], "c3": [status("s1")], **{key: [] for key in without}},
+        {"c1": CodatUnavailable("503", status=503), **without},
     )
     report = reconcile(database, codat)
-    assert (report.companies, report.skipped, report.differences) == (3, 1, {"never_announced": 1})
+    assert (report.companies, report.skipped, report.without_product) == (5, 1, 3)
+    assert report.differences == {"never_announced": 1}
+    assert "3 companies without Sync for Expenses (403, 404, 422)" in str(report)
     assert "1 companies could not be read" in str(report)
-    limited = FakeLists({"c1": [], "c2": []}, {"c2": CodatRateLimited("429")})
+    for code in (403, 422):
+        one = reconcile(database, codat, company_id=f"w{code}")
+        assert (one.without_product, one.skipped) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CodatRefused("401", status=401),
+        CodatRefused("402", status=402),
+        CodatRateLimited("429", status=429),
+    ],
+)
+def test_what_concerns_all_calls_ends_the_run(database: Database, error: CodatError) -> None:
+    """It is trouble once, and not once per company."""
+    codat = FakeLists({"c1": [], "c2": [], "c3": []}, {"c2": error})
+    with pytest.raises(type(error)):
+        reconcile(database, codat)
+    assert codat.calls == ["c1", "c2"]
+
+
+def test_a_run_ends_when_codat_is_down(database: Database) -> None:
+    """A single list that fails is not: companies that can be read come in between."""
+    ids = [f"c{n:02}" for n in range(30)]
+    some = FakeLists({key: [] for key in ids}, dict.fromkeys(ids[::2], CodatUnavailable("503")))
+    assert reconcile(database, some).skipped == 15
     delete_all(database)
-    with pytest.raises(CodatRateLimited):
-        reconcile(database, limited)
+    codat = FakeLists({key: [] for key in ids}, dict.fromkeys(ids[3:], CodatUnavailable("503")))
+    with pytest.raises(CodatUnavailable):
+        reconcile(database, codat)
+    assert codat.calls == ids[:8]
+
+
+def periodic(database: Database, codat: FakeLists, clock: Clock) -> ReconcileReport:
+    """A run as the worker makes it."""
+    day = timedelta(hours=24)
+    return asyncio.run(Reconciler(database, codat, clock, HOUR, fully_every=day).run())
+
+
+def test_what_differs_forever_leaves_the_timeline_alone(database: Database) -> None:
+    """Also what Codat's status says again; whatever happened in between shows."""
+    line = status("s1", error_message="Codat's list has other words")
+    codat = FakeLists({"c1": [line]})
+    clock = Clock()
+    for hour in range(0, 200, 2):
+        clock.now = after(hours=hour)
+        reconcile(database, codat, clock=clock)
+        if fetch_is_queued(database):
+            fetch(database, FakeCodat(), clock=clock)
+    entries = [kind for kind, _ in timeline(database)]
+    assert entries == ["reconcile", "fetch"]
+    deliver(database, "m1", at=after(hours=201))
+    clock.now = after(hours=202)
+    fetch(database, FakeCodat(), clock=clock)
+    assert [kind for kind, _ in timeline(database)] == [*entries, "delivery", "fetch"]
+
+
+def fetch_is_queued(database: Database) -> bool:
+    return job_of(database, "state") == ("pending",)
+
+
+def test_a_run_compares_what_is_new_and_once_a_day_everything(database: Database) -> None:
+    """Two days overlap, because Codat retries a webhook for 28 hours. By Codat's own times."""
+    old = [status(f"old{n}", sync_utc=after(days=-9)) for n in range(5)]
+    new = [status("s1", sync_utc=T0), status("s2", sync_utc=after(hours=-47))]
+    running = status("r", 1000, sync_utc=after(days=-8))
+    untimed = status("u", sync_utc=None)
+    codat = FakeLists({"c1": [*old, *new, running, untimed]})
+    clock = Clock()
+    assert periodic(database, codat, clock).syncs == 9
+    clock.now = after(hours=23)
+    late = status("lost", sync_utc=after(hours=-46))
+    codat.syncs["c1"].append(late)
+    report = periodic(database, codat, clock)
+    assert (report.syncs, report.differences) == (5, {"never_announced": 1})
+    codat.syncs["c1"].append(status("very late", sync_utc=after(days=-7)))
+    assert periodic(database, codat, clock).syncs == 5
+    clock.now = after(hours=24)
+    report = periodic(database, codat, clock)
+    assert (report.syncs, report.differences) == (11, {"never_announced": 1})
+
+
+def test_a_time_that_lies_ahead_hides_nothing(database: Database) -> None:
+    """Nor does a run that was interrupted, or one with a start of its own."""
+    ahead = status("ahead", sync_utc=after(days=4000))
+    codat = FakeLists({"c1": [ahead, status("s1", sync_utc=after(hours=-1))]})
+    clock = Clock()
+    periodic(database, codat, clock)
+    codat.syncs["c1"].append(status("s2", sync_utc=after(hours=-30)))
+    clock.now = after(hours=1)
+    assert periodic(database, codat, clock).differences == {"never_announced": 1}
+
+    class Broken(FakeLists):
+        async def list_statuses(
+            self, company_id: str, *, within_s: float = 600
+        ) -> AsyncGenerator[list[SyncStatus], None]:
+            yield [status("s9", sync_utc=after(days=90))]
+            raise CodatUnavailable("cut off")
+
+    clock.now = after(days=91)
+    assert periodic(database, Broken(codat.syncs), clock).skipped == 1
+    codat.syncs["c1"].append(status("s3", sync_utc=after(hours=-40)))
+    assert periodic(database, codat, clock).differences == {"never_announced": 1}
+
+
+def test_a_run_by_hand_compares_everything(database: Database) -> None:
+    """With a start of its own it leaves the next periodic run what it has to do."""
+    codat = FakeLists({"c1": [status(f"s{n}", sync_utc=after(days=-n)) for n in range(9)]})
+    clock = Clock()
+    reconcile(database, codat, since=after(days=-1))
+    assert periodic(database, codat, clock).syncs == 9
+    assert periodic(database, codat, clock).syncs == 3
+    assert reconcile(database, codat).syncs == 9
 
 
 def test_a_bounded_run_continues_with_those_compared_longest_ago(database: Database) -> None:
@@ -132,7 +246,9 @@ def test_a_name_that_was_reported_during_the_run_stays(database: Database) -> No
     clock = Clock()
 
     class Renaming(FakeLists):
-        async def list_statuses(self, company_id: str) -> list[SyncStatus]:
+        async def list_statuses(
+            self, company_id: str, *, within_s: float = 600
+        ) -> AsyncGenerator[list[SyncStatus], None]:
             await asyncio.to_thread(
                 deliver,
                 database,
@@ -142,7 +258,7 @@ def test_a_name_that_was_reported_during_the_run_stays(database: Database) -> No
                 at=after(seconds=1),
             )
             clock.now = after(seconds=2)
-            return []
+            yield []
 
     reconcile(database, Renaming({"c1": []}), clock=clock)
     assert company_name(database) == "New name"
