@@ -34,7 +34,7 @@ settings.register_profile(
 settings.load_profile("suite")
 
 KINDS = ("sqlite", "postgresql")
-SLOW = ("test_outage.py", "test_chaos.py", "test_openapi.py", "test_journeys.py")
+SLOW = ("test_proxy.py", "test_outage.py", "test_chaos.py", "test_openapi.py", "test_journeys.py")
 TEMPLATE = "migrated"
 EMPTY = [
     *(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)),
