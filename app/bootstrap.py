@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import httpx
 from pydantic import SecretStr
 
-from app import VERSION
+from app import VERSION, logging
 from app.codat.client import TIMEOUT, CodatClient
 from app.codat.rate_limiter import CallLimits
+from app.codat.transport import EnvironmentTransport
 from app.db.engine import Database, open_database
 from app.db.event_store import EventStore
 from app.domain import outgoing
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # the worker runs without it
     from app.web.app import Application
     from app.web.metrics import WorkerMetrics
 
+_log = logging.get(__name__)
 Clock = Callable[[], datetime]
 # A thread that projects events gives way to the event loop, which answers deliveries, this soon
 SWITCH_INTERVAL_S = 0.0005
@@ -93,6 +95,17 @@ def make_codat(
         on_call=metrics.codat_call if metrics else None,
         on_quota=metrics.quota if metrics else None,
     )
+
+
+def make_http() -> httpx.AsyncClient:
+    """Make the client for outgoing webhooks."""
+    return httpx.AsyncClient(transport=EnvironmentTransport())
+
+
+def warn_of_environment(settings: Settings) -> None:
+    """Log why calls to Codat will fail, where the environment is the reason."""
+    if problem := EnvironmentTransport().problem(settings.codat_base_url):
+        _log.warning("calls to Codat will fail", reason=problem)
 
 
 def _plain(secret: SecretStr | None) -> str:
@@ -234,7 +247,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> "Application":
     metrics = Metrics(CollectorRegistry(), secrets=secrets, version=VERSION)
     metrics.watch_database(database, clock)
     codat = make_codat(settings, database, clock, metrics=metrics)
-    http = httpx.AsyncClient()
+    warn_of_environment(settings)
+    http = make_http()
     runner = None
     if settings.worker_in_web:
         runner = make_runner(settings, database, codat, http, clock, metrics=metrics)

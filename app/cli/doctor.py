@@ -45,11 +45,11 @@ def doctor(
 
 async def _check_all() -> "list[Misconfiguration]":
     """Check what can be checked, even when some settings are unusable."""
-    from app.worker.doctor import check_settings
+    from app.worker.doctor import check_environment, check_settings
 
     settings, problems = _usable_settings()
     unusable = setting_names(problems)
-    findings = list(check_settings(settings, problems))
+    findings = [*check_settings(settings, problems), *check_environment(settings)]
     has_database = "database_url" not in unusable
     if has_database:
         found = await asyncio.to_thread(_check_database, settings)
@@ -63,16 +63,14 @@ async def _check_all() -> "list[Misconfiguration]":
 
 def _usable_settings() -> tuple[Settings, list[str]]:
     """The settings, with defaults in place of those that are unusable; and the problems."""
-    import httpx
-
-    from app.bootstrap import make_channels
+    from app.bootstrap import make_channels, make_http
     from app.db.engine import sqlite_file
     from app.worker.tasks.reclassify import load_classifier
 
     uses: dict[str, Callable[[Settings], object]] = {
         "database_url": lambda settings: sqlite_file(settings.database_url),
         "causes_file": lambda settings: load_classifier(settings.causes_file),
-        "notify_urls": lambda settings: make_channels(settings, httpx.AsyncClient()),
+        "notify_urls": lambda settings: make_channels(settings, make_http()),
     }
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     problems: list[str] = []

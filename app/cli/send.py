@@ -1,7 +1,8 @@
 """`send`: one signed sample event, to try out an endpoint."""
 
+import asyncio
 import uuid
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +10,9 @@ from app.cli.terminal import one_line_errors
 from app.codat.webhooks import samples
 from app.errors import ServiceError
 from app.settings import load_settings, require
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_S = 20
 EVENT_HELP = ", ".join(samples.EVENT_NAMES)
@@ -54,10 +58,17 @@ def send(
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = to or f"http://{host}:{settings.port}/webhooks/codat"
         try:
-            answer = httpx.post(url, content=content, headers=headers, timeout=TIMEOUT_S)
+            answer = asyncio.run(_post(url, content, headers))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceError(f"Cannot reach {url}: {error}") from None
         status = answer.status_code
         typer.echo(f"{status} company={company_id} sync={sync_id} {headers['webhook-id']}")
         if not 200 <= status < 300:
             raise ServiceError(f"The endpoint answered {status}.")
+
+
+async def _post(url: str, content: bytes, headers: dict[str, str]) -> "httpx.Response":
+    from app.bootstrap import make_http
+
+    async with make_http() as http:
+        return await http.post(url, content=content, headers=headers, timeout=TIMEOUT_S)

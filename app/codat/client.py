@@ -36,6 +36,7 @@ from app.codat.responses import (
     require_object,
     resolve_doubt,
 )
+from app.codat.transport import EnvironmentTransport
 from app.codat.webhooks.payloads import identifier
 from app.domain.models import Company, SyncStatus
 from app.domain.webhook_loss import Endpoint
@@ -47,6 +48,7 @@ MAX_PAGES = 2000
 MAX_ANSWER_BYTES = 50 * 1024 * 1024
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 PIECE_BYTES = 256 * 1024  # that the event loop may parse without delaying others for long
+_CONNECTIONS = httpx.Limits(max_connections=40, max_keepalive_connections=20)
 CALL_TIMEOUT_S = 45.0  # httpx's own timeout is per read, which an answer that trickles never meets
 LIST_TIMEOUT_S = 600.0
 RESERVED_SYNC_IDS = frozenset({"latest", "lastsuccessful", "list"})  # other resources' paths
@@ -96,10 +98,9 @@ class CodatClient:
                 "accept": "application/json",
                 "user-agent": "codat-sync-receiver",
             },
-            transport=transport,
+            transport=transport or EnvironmentTransport(_CONNECTIONS),
             timeout=timeout,
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=40, max_keepalive_connections=20),
         )
 
     async def __aenter__(self) -> Self:

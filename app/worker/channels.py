@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from app.codat.transport import EnvironmentUnusable
 from app.db.outgoing import OutgoingMessage
 from app.errors import ServiceError, SettingsError
 
@@ -81,6 +82,8 @@ class WebhookChannel:
                     await response.aread()
         except TimeoutError:
             raise DeliveryFailed(f"no answer within {ANSWER_WITHIN_S:.0f} s") from None
+        except EnvironmentUnusable as error:
+            raise DeliveryFailed(str(error)) from None
         except httpx.HTTPError as error:
             raise DeliveryFailed(f"could not connect ({type(error).__name__})") from None
         status, seconds = response.status_code, _digits(response.headers.get("retry-after"))

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from app.codat.client import CodatClient
+from app.codat.transport import EnvironmentTransport, EnvironmentUnusable
 from app.db import jobs, migrations, workers
 from app.db.engine import Database, require_writable
 from app.db.queries.monitoring import Snapshot, take_snapshot
@@ -67,6 +68,18 @@ def check_settings(settings: Settings, problems: Sequence[str] = ()) -> Iterator
             "RECONCILE_EVERY_MINUTES is 0, so lost webhooks are not detected.",
             "Set it to 15, or run `python -m app reconcile` regularly.",
         )
+
+
+def check_environment(settings: Settings) -> Iterator[Misconfiguration]:
+    """Proxies and certificates that the environment names and that cannot be used."""
+    receivers = [*settings.notify_webhook_urls, settings.retry_webhook_url]
+    urls = [url.get_secret_value() for url in receivers if url]
+    transport = EnvironmentTransport()
+    for problem in dict.fromkeys(map(transport.problem, [settings.codat_base_url, *urls])):
+        if problem:
+            text = f"Requests to other systems fail: {problem}."
+            action = "Correct the variable; see docs/operations.md, Outgoing connections."
+            yield Misconfiguration("environment_wrong", text, action)
 
 
 def _check_webhook_secrets(secrets: Sequence[str]) -> Iterator[Misconfiguration]:
@@ -231,7 +244,8 @@ async def check_codat(
     try:
         consumers = await codat.list_consumers()
     except CodatError as error:
-        found = [_call_failed(error)]
+        is_reported = isinstance(error.__cause__, EnvironmentUnusable)  # by check_environment
+        found = [] if is_reported else [_call_failed(error)]
     else:
         endpoints = [replace(item, url=checks.redact_url(item.url)) for item in consumers]
         urls += [endpoint.url for endpoint in endpoints if is_ours(endpoint.url, webhook_url)]

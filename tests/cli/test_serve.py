@@ -192,3 +192,27 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path, verb: str, function: 
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_only_codat_needs_does_not_keep_the_endpoint_from_opening(stage: Stage) -> None:
+    """Variables that others set: a log line, a failing fetch with the reason, and a finding."""
+    for number, (variables, part) in enumerate(
+        (
+            ({"ALL_PROXY": "socks5://me:canary@proxy:1080"}, "ALL_PROXY=socks5://proxy:1080"),
+            ({"SSL_CERT_FILE": "/nope", "SSLKEYLOGFILE": "/nope/keys"}, "SSL_CERT_FILE=/nope"),
+            ({"HTTPS_PROXY": "http://proxy:port"}, "HTTPS_PROXY=http://proxy:port"),
+        )
+    ):
+        settings = {"CODAT_BASE_URL": "https://codat.test", "TZ": "Mars/Phobos", **variables}
+        web = stage.serve(**settings)
+        assert deliver(web, f"m{number}", failed_event(f"s{number}")) == 204
+        path = f"/syncs/s{number}"
+        reason = wait_for(lambda: (get(web, path) or {}).get("errors", {}).get("last_error"))  # noqa: B023 # called at once
+        found = stage.run("doctor", **settings).stdout
+        assert web.stop() == 0
+        assert part in reason
+        assert "calls to Codat will fail" in web.logged()
+        assert f"environment_wrong: Requests to other systems fail: {part}" in found
+        assert "codat_unreachable" not in found
+        assert not any(word in web.logged() + found for word in ("Traceback", "canary"))
