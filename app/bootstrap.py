@@ -24,7 +24,7 @@ from app.codat.transport import EnvironmentTransport
 from app.db.engine import Database, open_database
 from app.db.event_store import EventStore
 from app.domain import outgoing
-from app.domain.outgoing import Recipients, recipient_name
+from app.domain.outgoing import recipient_name
 from app.domain.webhook_loss import endpoint_url
 from app.settings import Settings, require
 from app.worker.channels import Channel, NotificationChannel, WebhookChannel
@@ -63,16 +63,12 @@ def utc_now() -> datetime:
 
 
 def make_database(settings: Settings) -> Database:
-    """Open the database, with the classifier and the recipients that its writers apply.
+    """Open the database, with the classifier that its writers apply.
 
     Raises SettingsError for a DATABASE_URL or CAUSES_FILE that cannot be used.
     """
-    names: dict[str, list[str]] = {"webhook": [], "retry": [], "notification": []}
-    for name, (channel, _) in outgoing_addresses(settings).items():
-        names[channel].append(name)
-    recipients = Recipients(tuple(names["webhook"]), tuple(names["notification"]))
     classifier = load_classifier(settings.causes_file)
-    return open_database(settings.database_url, classifier=classifier, recipients=recipients)
+    return open_database(settings.database_url, classifier=classifier)
 
 
 def make_codat(
@@ -154,8 +150,7 @@ def make_periodic_tasks(
     """Make the periodic tasks of the workers."""
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
     stuck = partial(enqueue_stuck, database, clock, stuck_after)
-    recipients = frozenset(outgoing_addresses(settings))
-    alerts = partial(check_failures, database, clock, recipients)
+    alerts = partial(check_failures, database, clock)
     reclassifier = Reclassifier(database, clock)
     tasks = [
         PeriodicTask("stuck_syncs", min(stuck_after, reconcile.STUCK_EVERY), stuck),

@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,6 +67,28 @@ def test_a_failed_sync_reaches_a_receiver_that_failed_at_first(stage: Stage) -> 
         assert stream.ended.wait(5)
 
 
+def test_a_message_does_not_depend_on_who_writes_it(stage: Stage) -> None:
+    """A replica without receivers records the end of a sync; one that has them sends it, once."""
+    codat = SimulatedCodat(stage.simulate())
+    server = stage.serve()
+    codat.subscribe(server)
+    company_id, sync_id = codat.create_sync(outcome="partly_failed", size=4)
+    wait_for(lambda: fetched(server, sync_id))
+    with receiver() as receiving:
+        workers = [stage.start("worker", **addresses(receiving)) for _ in range(2)]
+        wait_for(lambda: "sync.failed" in receiving.types())
+        time.sleep(1.5)  # each worker has looked again
+        assert receiving.types().count("sync.failed") == 1
+        (message,) = [m for m in receiving.received if m.body["type"] == "sync.failed"]
+        assert message.body["data"]["company_id"] == company_id
+        assert [worker.stop() for worker in workers] == [0, 0]
+
+
+def fetched(server: Process, sync_id: str) -> bool:
+    found = get(server, "/syncs", q=sync_id)["items"]
+    return bool(found) and found[0]["errors"]["state"] == "fetched"
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_messages_are_delivered_although_the_service_was_killed(stage: Stage) -> None:
     """kill -9 between commit and delivery; a worker sends what was requested, and an alert."""
@@ -81,14 +104,14 @@ def test_messages_are_delivered_although_the_service_was_killed(stage: Stage) ->
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
         assert receiving.received == []
         worker = stage.start("worker", **settings)
-        wait_for(lambda: len(receiving.received) >= 3)
+        wait_for(lambda: len(receiving.received) >= 4)
         by_path = {message.path.rstrip("/"): message for message in receiving.received}
         assert set(by_path) == {"/retry", "/in", "/people"}
         assert by_path["/retry"].message_id == requested.json()["message_id"]
         retry = by_path["/retry"].body
         assert retry["type"] == "retry.requested"
         assert [row["message"] for row in retry["data"]["failed_transactions"]] == [CLOSED]
-        assert receiving.types() == ["alert.opened"]
+        assert sorted(receiving.types()) == ["alert.opened", "sync.failed"]
         assert "account inactive" in by_path["/people"].body["message"].lower()
         assert worker.stop() == 0
         assert "/people" not in worker.logged()

@@ -41,7 +41,6 @@ from app.db.address import PostgresqlAddress, parse
 from app.db.address import sqlite_file as sqlite_file
 from app.domain.causes.classifier import Classifier
 from app.domain.causes.loader import load_builtin
-from app.domain.outgoing import NO_RECIPIENTS, Recipients
 from app.errors import (
     DatabaseDown,
     DatabaseReadOnly,
@@ -120,25 +119,22 @@ class Database:
 
     With `priority` they wait neither for a connection that queries hold nor, on SQLite, behind
     other writers; it is for the webhook endpoint, the heartbeat and the readiness probe.
-    `classifier` and `recipients` are what its writers apply: why transactions failed, and who gets
-    outgoing messages.
+    `classifier` is what its writers apply: why transactions failed.
     """
 
     def __init__(
         self,
         engine: Engine,
         classifier: Classifier,
-        recipients: Recipients = NO_RECIPIENTS,
         *,
         reserved: Engine | None = None,
     ) -> None:
         """`reserved` is an engine with connections for `priority`."""
         self.engine = engine
         self.classifier = classifier
-        self.recipients = recipients
         self._reserved = reserved or engine
         for connections in (engine, self._reserved):
-            connections.update_execution_options(classifier=classifier, recipients=recipients)
+            connections.update_execution_options(classifier=classifier)
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._sqlite_writer = _SqliteWriterLock()
 
@@ -257,7 +253,6 @@ def open_database(
     *,
     pool_size: int = 12,
     classifier: Classifier | None = None,
-    recipients: Recipients = NO_RECIPIENTS,
 ) -> Database:
     """The database at `url` (`sqlite:///…`, `postgresql://…`). Connects only when first used.
 
@@ -267,11 +262,10 @@ def open_database(
     address = parse(url)
     classifier = classifier or load_builtin()
     if not isinstance(address, PostgresqlAddress):
-        return Database(_sqlite_engine(address, pool_size), classifier, recipients)
+        return Database(_sqlite_engine(address, pool_size), classifier)
     return Database(
         _postgresql_engine(address, pool_size),
         classifier,
-        recipients,
         reserved=_postgresql_engine(address, RESERVED_CONNECTIONS),
     )
 
@@ -280,12 +274,6 @@ def classifier_of(connection: Connection) -> Classifier:
     """The classifier that the connection's database was opened with."""
     classifier: Classifier = connection.get_execution_options()["classifier"]
     return classifier
-
-
-def recipients_of(connection: Connection) -> Recipients:
-    """Who gets messages about what this connection changes."""
-    recipients: Recipients = connection.get_execution_options()["recipients"]
-    return recipients
 
 
 def _postgresql_engine(address: PostgresqlAddress, pool_size: int) -> Engine:

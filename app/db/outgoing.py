@@ -1,9 +1,10 @@
 """Outgoing messages to other systems.
 
-A message is written in the transaction of the change that it reports: one row per recipient, each
-with its own job, so a recipient that is down does not delay the others. The end of a sync is
-announced once Codat's API has answered, never because of a webhook alone, and again only when its
-outcome or its failed transactions have changed. Without recipients nothing is written.
+A message is written in the transaction of the change that it reports, by a process that need not
+know the recipients. A worker that has recipients then makes one row per recipient of it, each with
+its own job, so a recipient that is down does not delay the others. The end of a sync is announced
+once Codat's API has answered, never because of a webhook alone, and again only when its outcome or
+its failed transactions have changed.
 """
 
 import hashlib
@@ -12,12 +13,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, literal_column, or_, select, update
 
 from app.db import change_feed, jobs
-from app.db.engine import classifier_of, recipients_of
+from app.db.engine import classifier_of
 from app.db.failed_transactions import ResolvedTransaction
 from app.db.jobs import Claim
 from app.db.many_rows import is_any_of
@@ -28,12 +29,15 @@ from app.db.tables import jobs as job_table
 from app.db.tables import outgoing_messages as messages
 from app.db.tables import syncs
 from app.domain.causes.classifier import describe_cause
-from app.domain.outgoing import DeliveryState, MessageKind, message_body, to_json
+from app.domain.outgoing import DeliveryState, MessageKind, message_body, subscribers, to_json
 from app.domain.sync_state import JobState, Sync, errors_state
 from app.errors import Conflict
 
 MAX_FAILED = 1000  # failed transactions in one `sync.failed`; the API has all of them
 SAME_REQUEST = timedelta(seconds=60)
+EVERYONE = "*"
+"""The recipient of a message that has not been addressed yet."""
+_IS_UNADDRESSED = messages.c.recipient == literal_column("'*'")  # as in the partial index
 _FAILED = TransactionFilter(failed=True)
 _IS_MESSAGE = job_table.c.kind == "message"
 _IS_ITS_JOB = and_(_IS_MESSAGE, job_table.c.key == messages.c.id)
@@ -96,14 +100,14 @@ class _Draft(NamedTuple):
 
 
 def _send(
-    connection: Connection, drafts: Sequence[_Draft], at: datetime, *, to: Sequence[str]
+    connection: Connection, drafts: Sequence[_Draft], at: datetime, *, to: str = EVERYONE
 ) -> list[str]:
-    """Enqueue each of these messages to each of these recipients; returns their ids."""
+    """Write these messages to a recipient, or to all that a worker will have; returns their ids."""
     ids = [f"msg_{uuid.uuid4().hex}" for _ in drafts]
     rows = [
         {
             "message_id": message_id,
-            "recipient": recipient,
+            "recipient": to,
             "kind": draft.kind,
             "company_id": draft.data.get("company_id"),
             "sync_pk": draft.sync_pk,
@@ -112,14 +116,59 @@ def _send(
             "created_at": at,
         }
         for message_id, draft in zip(ids, drafts, strict=True)
-        for recipient in to
     ]
     if rows:
         connection.execute(messages.insert(), rows)
-        inserted = is_any_of(connection, messages.c.message_id, ids)
-        entries = connection.execute(select(messages.c.id, messages.c.recipient).where(inserted))
-        jobs.enqueue(connection, "message", entries.all(), now=at)
+    if to != EVERYONE:
+        _enqueue(connection, ids, at)
     return ids
+
+
+def _enqueue(connection: Connection, message_ids: Collection[str], now: datetime) -> None:
+    """Enqueue the deliveries of new messages to their recipients."""
+    new = is_any_of(connection, messages.c.message_id, message_ids)
+    entries = select(messages.c.id, messages.c.recipient).where(new, ~_IS_UNADDRESSED)
+    jobs.enqueue(connection, "message", connection.execute(entries).all(), now=now)
+
+
+def has_unaddressed(connection: Connection, recipients: Collection[str]) -> bool:
+    """True when `address` would find a message. A read, which spares idle workers the write."""
+    return connection.execute(_unaddressed(recipients).limit(1)).first() is not None
+
+
+def _unaddressed(recipients: Collection[str]) -> Select[Any]:
+    """The messages that have no recipients yet and are for some of these, oldest first."""
+    found = select(messages.c.id, messages.c.sync_pk).where(_IS_UNADDRESSED)
+    kinds = [kind for kind in get_args(MessageKind) if subscribers(kind, recipients)]
+    return found.where(messages.c.kind.in_(kinds)).order_by(messages.c.id)
+
+
+def address(
+    connection: Connection, recipients: Collection[str], now: datetime, *, limit: int = 100
+) -> int:
+    """Make a row and a job per recipient of up to `limit` messages; returns how many messages.
+
+    Messages of kinds that none of these recipients gets are left to workers with other ones. Syncs
+    are locked before messages, as in every writer.
+    """
+    found = connection.execute(_unaddressed(recipients).limit(limit)).all()
+    sync_pks = {row.sync_pk for row in found} - {None}
+    of_these = select(syncs.c.id).where(is_any_of(connection, syncs.c.id, sync_pks))
+    connection.execute(of_these.order_by(syncs.c.id).with_for_update(read=True, key_share=True))
+    mine = select(messages).where(is_any_of(connection, messages.c.id, [row.id for row in found]))
+    locked = mine.where(_IS_UNADDRESSED).order_by(messages.c.id).with_for_update(skip_locked=True)
+    templates = connection.execute(locked).mappings().all()
+    rows = [
+        {name: value for name, value in template.items() if name != "id"} | {"recipient": recipient}
+        for template in templates
+        for recipient in subscribers(template["kind"], recipients)
+    ]
+    if rows:
+        connection.execute(messages.insert(), rows)
+        _enqueue(connection, {row["message_id"] for row in rows}, now)
+    addressed = is_any_of(connection, messages.c.id, [template["id"] for template in templates])
+    connection.execute(delete(messages).where(addressed))
+    return len(templates)
 
 
 def sync_ended(connection: Connection, stored: StoredSync, job: JobState, at: datetime) -> None:
@@ -128,11 +177,11 @@ def sync_ended(connection: Connection, stored: StoredSync, job: JobState, at: da
     `job` is the state of its fetch job. Nothing is announced while a fetch is still due; a
     failure is announced when its fetch is abandoned.
     """
-    sync, recipients = stored.sync, recipients_of(connection).webhooks
+    sync = stored.sync
     errors = errors_state(sync, job)
     has_failed = sync.state == "failed" and errors in ("fetched", "incomplete", "given_up")
     has_completed = sync.state == "completed" and errors == "not_needed"
-    if not recipients or not (has_failed or has_completed):
+    if not (has_failed or has_completed):
         return
     kind: MessageKind = "sync.failed" if has_failed else "sync.completed"
     failed: Sequence[TransactionRecord] = []
@@ -145,7 +194,7 @@ def sync_ended(connection: Connection, stored: StoredSync, job: JobState, at: da
     data = _sync_data(connection, sync, at) | {"errors": errors}
     if has_failed:
         data["failed_transactions"] = _listed(connection, failed) if sync.counts else None
-    _send(connection, [_Draft(kind, data, stored.pk, digest)], at, to=recipients)
+    _send(connection, [_Draft(kind, data, stored.pk, digest)], at)
     connection.execute(update(syncs).where(syncs.c.id == stored.pk).values(announced_digest=digest))
 
 
@@ -185,8 +234,7 @@ def transactions_resolved(
     connection: Connection, resolved: Sequence[ResolvedTransaction], at: datetime
 ) -> None:
     """Announce each transaction that failed earlier and has been completed by a later sync."""
-    recipients = recipients_of(connection).webhooks
-    if not recipients or not resolved:
+    if not resolved:
         return
     by_company: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for transaction in resolved:
@@ -197,7 +245,7 @@ def transactions_resolved(
         for company_id, resolvers in sorted(by_company.items())
         for draft in _resolved_drafts(connection, company_id, resolvers)
     ]
-    _send(connection, drafts, at, to=recipients)
+    _send(connection, drafts, at)
 
 
 def _resolved_drafts(
@@ -257,7 +305,7 @@ def request_retry(
         return RetryRequest(sent, len(failed), already_requested=True)
     data = _sync_data(connection, sync, at) | {"failed_transactions": _listed(connection, failed)}
     draft = _Draft("retry.requested", data, sync_pk, digest)
-    (message_id,) = _send(connection, [draft], at, to=(to,))
+    (message_id,) = _send(connection, [draft], at, to=to)
     return RetryRequest(message_id, len(failed), already_requested=False)
 
 
@@ -300,11 +348,9 @@ def alert(
     connection: Connection, kind: MessageKind, fields: Mapping[str, Any], at: datetime
 ) -> None:
     """Announce that an alert was opened or resolved: to webhooks and as notifications."""
-    recipients = recipients_of(connection)
     data = {name: fields.get(name) for name in ("cause", "text", "opened_at", "resolved_at")}
     data["company_id"] = fields["company_id"] or None
-    to = (*recipients.webhooks, *recipients.notifications)
-    _send(connection, [_Draft(kind, data)], at, to=to)
+    _send(connection, [_Draft(kind, data)], at)
 
 
 def load(connection: Connection, message_pk: int) -> OutgoingMessage | None:
@@ -333,20 +379,15 @@ def _set_ended(connection: Connection, pks: Collection[int], at: datetime) -> No
     connection.execute(update(messages).where(these).values(ended_at=at))
 
 
-def abandon(
-    connection: Connection, known: Collection[str], *, before: datetime, now: datetime
-) -> int:
-    """Abandon old messages to addresses that are no longer set; returns how many.
+def abandon(connection: Connection, *, before: datetime, now: datetime) -> int:
+    """Abandon the messages that have been due since before a time; returns how many.
 
-    `known` are the recipients that are set; `before` is when the messages were created.
+    No worker has their recipient's address any longer. Also removes, unsent, those from before that
+    time which have no recipients: none are set.
     """
-    unknown = (
-        select(messages.c.id)
-        .join(job_table, job_table.c.key == messages.c.id)
-        .where(_IS_MESSAGE, jobs.IS_PENDING, job_table.c.group_key.not_in(sorted(known)))
-        .where(messages.c.created_at < before)
-    )
-    pks = connection.execute(unknown).scalars().all()
+    connection.execute(delete(messages).where(_IS_UNADDRESSED, messages.c.created_at < before))
+    due = select(job_table.c.key).where(_IS_MESSAGE, jobs.IS_PENDING, job_table.c.run_at < before)
+    pks = connection.execute(due).scalars().all()
     reason = "its address is no longer set"
     buried = jobs.bury_waiting(connection, "message", pks, reason, now=now)
     _set_ended(connection, buried, now)

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, select
 
 from app.db import change_feed, jobs, outgoing
-from app.db.engine import classifier_of, insert, recipients_of
+from app.db.engine import classifier_of, insert
 from app.db.jobs import Claim
 from app.db.many_rows import insert_many, is_any_of, update_many
 from app.db.sync_rows import CAUSE_COLUMNS, StoredSync, sync_row, to_stored
@@ -191,12 +191,12 @@ def write_syncs(connection: Connection, writes: Sequence[SyncWrite], *, now: dat
     ]
     list_changes, resolved = write_lists(connection, _list_writes(writes, pks, old_lists), now)
     _write_jobs_and_log(connection, writes, pks, now)
-    if recipients_of(connection).webhooks:
-        for write, pk in zip(writes, pks, strict=True):
+    for write, pk in zip(writes, pks, strict=True):
+        if write.before is None or write.before.sync != write.after:
             digest = write.before.announced_digest if write.before else None
             stored = StoredSync(pk, write.after, now, digest)
             outgoing.sync_ended(connection, stored, "pending", now)
-        outgoing.transactions_resolved(connection, resolved, now)
+    outgoing.transactions_resolved(connection, resolved, now)
     change_feed.append(connection, changes + list_changes)
     return pks
 

@@ -191,6 +191,7 @@ outgoing_messages = Table(
     "outgoing_messages",
     metadata,
     Column("id", Key, primary_key=True),
+    # recipient: a name, or "*" until the dispatcher has addressed the message
     *_columns(Text, "message_id", "recipient", "kind", nullable=False),
     Column("company_id", Text),
     _sync_reference(nullable=True),
@@ -202,6 +203,7 @@ outgoing_messages = Table(
     Index("ix_outgoing_messages_sync", "sync_pk", "kind"),
     Index("ix_outgoing_messages_company", "company_id"),
     _partial_index("ix_outgoing_messages_ended", "ended_at", where="ended_at IS NOT NULL"),
+    _partial_index("ix_outgoing_messages_unaddressed", "id", where="recipient = '*'"),
     sqlite_autoincrement=True,  # an id is the key of a job and must not be used again
 )
 

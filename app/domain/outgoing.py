@@ -6,8 +6,7 @@ the address, which often contains a secret, may not.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -23,15 +22,13 @@ Channel = Literal["webhook", "retry", "notification"]
 DeliveryState = Literal["waiting", "delivered", "given_up"]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipients:
-    """Names of recipients: `webhooks` get every message, `notifications` alerts in plain text."""
-
-    webhooks: tuple[str, ...] = ()
-    notifications: tuple[str, ...] = ()
+ALERTS: tuple[MessageKind, ...] = ("alert.opened", "alert.resolved")
 
 
-NO_RECIPIENTS = Recipients()
+def subscribers(kind: MessageKind, recipients: Iterable[str]) -> list[str]:
+    """Those of these recipients that get messages of a kind: webhooks all, notifications alerts."""
+    channels = ("webhook:", "notification:") if kind in ALERTS else ("webhook:",)
+    return sorted(name for name in recipients if name.startswith(channels))
 
 
 def recipient_name(channel: Channel, address: str) -> str:

@@ -1,6 +1,6 @@
 """Deliveries: outgoing messages to their recipients, at least once.
 
-    claim → send → complete, or retry by the delivery schedule, or abandon
+    address → claim → send → complete, or retry by the delivery schedule, or abandon
 
 No transaction is open while a recipient is called. The job pool limits the messages in
 flight per recipient, so one that is down does not delay the others.
@@ -42,6 +42,15 @@ class Dispatcher:
     clock: Callable[[], datetime]
     _: KW_ONLY
     random: Callable[[], float] = random_module.random
+
+    async def address(self) -> int:
+        """Give messages that have no recipients yet those of this worker; returns how many.
+
+        Raises DatabaseUnavailable.
+        """
+        if not await read(self.database, outgoing.has_unaddressed, self.channels):
+            return 0
+        return await write(self.database, outgoing.address, self.channels, self.clock())
 
     async def handle(self, claim: Claim) -> AttemptResult:
         """Deliver one message and record the result. Raises DatabaseUnavailable."""

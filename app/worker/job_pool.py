@@ -34,6 +34,7 @@ class JobPool:
 
     At most `limit` jobs are in hand, and at most `per_group` of one group, so that a slow company
     or recipient does not delay the others. With `groups`, jobs of other groups are left alone.
+    `before_claim` is awaited before each claim.
     `handle` carries out one job and records its result, or raises DatabaseUnavailable. `wakeup` is
     set when a job has ended.
     """
@@ -46,6 +47,7 @@ class JobPool:
     limit: int
     per_group: int
     groups: Collection[str] | None = None
+    before_claim: Callable[[], Awaitable[object]] | None = None
     on_attempt: Callable[[Kind, AttemptResult], None] | None = None
     wakeup: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _running: dict[asyncio.Task[None], Claim] = field(default_factory=dict, init=False)
@@ -59,6 +61,8 @@ class JobPool:
         """Claim due jobs as far as there is room, and start them; returns how many."""
         if self.is_full:
             return 0
+        if self.before_claim:
+            await self.before_claim()
         in_hand = Counter(claim.group_key for claim in self._running.values())
         claims = await asyncio.to_thread(self._claim, in_hand)
         for claim in claims:

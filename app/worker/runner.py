@@ -109,6 +109,7 @@ class Runner:
                 limit=MESSAGES_PER_RECIPIENT * len(dispatcher.channels),
                 per_group=MESSAGES_PER_RECIPIENT,
                 groups=dispatcher.channels.keys(),
+                before_claim=dispatcher.address,
             )
             self._pools.append(messages)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -14,6 +14,14 @@ depends_on = None
 def upgrade() -> None:
     """Add what version 0.3.0 needs."""
     op.add_column("workers", sa.Column("rules_version", sa.Text()))
+    unaddressed = sa.text("recipient = '*'")
+    op.create_index(
+        "ix_outgoing_messages_unaddressed",
+        "outgoing_messages",
+        ["id"],
+        postgresql_where=unaddressed,
+        sqlite_where=unaddressed,
+    )
     op.add_column("workers", sa.Column("rules_since", sa.DateTime(timezone=True)))
     op.add_column("syncs", sa.Column("fetch_attempts", sa.Integer()))
     for name in ("reconciled_fully_at", "reconciled_through"):

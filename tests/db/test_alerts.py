@@ -4,13 +4,12 @@ import json
 
 from sqlalchemy import select
 
-from app.db import alerts
+from app.db import alerts, outgoing
 from app.db.alerts import FAILURE_PREFIX, AlertChanges
 from app.db.engine import Database
 from app.db.tables import alerts as table
 from app.db.tables import outgoing_messages
 from app.domain.models import SYNC_COMPLETED, Transaction
-from app.domain.outgoing import Recipients
 from app.domain.webhook_loss import Finding, FinishedSync
 from tests.db.stored import COMPLETED_ROW, FAILED_ROW, answered, reported, write
 from tests.factories import STARTED, T0, after, deliver
@@ -55,12 +54,11 @@ def test_other_causes_and_companies_are_left_alone(database: Database) -> None:
 
 
 def test_webhooks_and_notifications_report_both_ends(database: Database) -> None:
-    recipients = Recipients(webhooks=("webhook:a",), notifications=("notification:n",))
-    database.engine.update_execution_options(recipients=recipients)
     sync_alerts(database, LOST)
     sync_alerts(database, LOST)
     sync_alerts(database)
-    with database.reading() as connection:
+    with database.writing() as connection:
+        outgoing.address(connection, ["webhook:a", "notification:n", "retry:r"], T0)
         found = connection.execute(
             select(outgoing_messages.c.recipient, outgoing_messages.c.body)
         ).all()

@@ -15,6 +15,7 @@ from app.db import (
     companies,
     erasure,
     jobs,
+    outgoing,
     reclassification,
     reconciliation,
     start_lock,
@@ -25,7 +26,6 @@ from app.db.reconciliation import Difference
 from app.db.sync_writer import CodatAnswer, LogEntry
 from app.db.tables import metadata
 from app.domain.models import SyncStatus, Transaction
-from app.domain.outgoing import Recipients
 from app.domain.webhook_loss import Finding
 from app.worker import rebuild
 from tests.factories import T0, add_event, after, deliver
@@ -42,7 +42,6 @@ LEASE = timedelta(seconds=60)
 
 def fill(database: Database, company_id: str, syncs: int = 3) -> None:
     """Store something about a company in every table that can have it."""
-    database.engine.update_execution_options(recipients=Recipients(webhooks=("webhook:a",)))
     listed = [{"id": "t1", "status": "Failed", "errorMessage": "canary-message"}]
     for n in range(syncs):
         deliver(
@@ -60,6 +59,7 @@ def fill(database: Database, company_id: str, syncs: int = 3) -> None:
     with database.writing() as connection:
         finding = Finding("webhooks_lost", company_id, f"no webhook of {company_id}")
         alerts.sync_alerts(connection, [f"x-{company_id}"], [finding], T0)
+        outgoing.address(connection, ["webhook:a"], T0)
         start_lock.acquire(connection, company_id, "digest", now=T0, until=T0)
 
 
@@ -124,6 +124,8 @@ def test_nothing_of_the_company_is_left_and_others_lose_nothing(database: Databa
     others = rows(database)
     fill(database, C1)
     add_event(database, f"{C1}-pending", sync_id="s9", company_id=C1)
+    with database.writing() as connection:
+        outgoing.alert(connection, "alert.opened", {"company_id": C1}, T0)  # not yet addressed
     both = rows(database)
     assert all(both[name] != others[name] for name in erasure.TABLES)
     erased = erase(database)

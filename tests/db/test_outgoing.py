@@ -1,6 +1,7 @@
 """Outgoing messages: what is announced, when, and once; and that none is lost."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -14,25 +15,21 @@ from app.db.outgoing import LastRetry, RetryRequest
 from app.db.tables import jobs as job_table
 from app.db.tables import outgoing_messages as table
 from app.domain.models import SYNC_COMPLETED, Transaction
-from app.domain.outgoing import NO_RECIPIENTS, Recipients
 from app.errors import Conflict
 from tests.db.stored import COMPLETED_ROW, FAILED_ROW, answered, pk_of, reported, write
 from tests.factories import T0, after
 from tests.worker.fakes import claim_jobs
 
-RECIPIENTS = Recipients(webhooks=("webhook:a", "webhook:b"), notifications=("notification:n",))
+RECIPIENTS = ("webhook:a", "webhook:b", "notification:n")
 
 
-@pytest.fixture(autouse=True)
-def recipients(database: Database) -> None:
-    use(database, RECIPIENTS)
-
-
-def use(database: Database, recipients: Recipients) -> None:
-    database.engine.update_execution_options(recipients=recipients)
+def address(database: Database, *recipients: str) -> int:
+    with database.writing() as connection:
+        return outgoing.address(connection, recipients or RECIPIENTS, T0)
 
 
 def sent(database: Database, recipient: str = "webhook:a") -> list[tuple[str, dict[str, Any]]]:
+    address(database)
     with database.reading() as connection:
         bodies = connection.execute(
             select(table.c.body).where(table.c.recipient == recipient).order_by(table.c.id)
@@ -59,6 +56,7 @@ def complete(database: Database, *, sync_id: str, day: int) -> int:
 
 
 def claim(database: Database, kind: jobs.Kind = "message", now: datetime = T0) -> list[Claim]:
+    address(database)
     return claim_jobs(database, kind, now=now, limit=10)
 
 
@@ -162,15 +160,53 @@ def test_a_failure_learned_after_its_resolution_says_so(database: Database) -> N
     assert data["failed_transactions"][0]["resolved_by"] == "later"
 
 
-def test_nothing_is_written_without_recipients(database: Database) -> None:
-    use(database, NO_RECIPIENTS)
+def test_a_worker_with_recipients_addresses_what_any_process_wrote(database: Database) -> None:
+    """Each message once, to those that get its kind; the rest is left to other workers."""
     fail(database)
-    complete(database, sync_id="later", day=1)
     with database.writing() as connection:
         outgoing.alert(connection, "alert.opened", {"company_id": "c1"}, T0)
-        assert connection.execute(select(table)).all() == []
-        of_messages = select(job_table).where(job_table.c.kind == "message")
-        assert connection.execute(of_messages).all() == []
+    assert address(database, "retry:r") == 0
+    with database.reading() as connection:
+        assert not outgoing.has_unaddressed(connection, ["retry:r"])
+        assert outgoing.has_unaddressed(connection, ["notification:n"])
+    assert address(database, "notification:n") == 1
+    assert address(database, "webhook:a", "webhook:b", "retry:r") == 1
+    assert address(database) == 0
+    with database.reading() as connection:
+        found = connection.execute(select(table.c.kind, table.c.recipient).order_by(table.c.id))
+        assert found.all() == [
+            ("alert.opened", "notification:n"),
+            ("sync.failed", "webhook:a"),
+            ("sync.failed", "webhook:b"),
+        ]
+
+
+def test_two_workers_address_each_message_once(database: Database) -> None:
+    for n in range(20):
+        fail(database, sync_id=f"s{n}")
+
+    def run(_: int) -> int:
+        total = 0
+        while True:
+            with database.writing() as connection:
+                count = outgoing.address(connection, ["webhook:a"], T0, limit=3)
+            with database.reading() as connection:
+                if not outgoing.has_unaddressed(connection, ["webhook:a"]):
+                    return total + count
+            total += count
+
+    with ThreadPoolExecutor(2) as both:
+        assert sum(both.map(run, range(2))) == 20
+    assert len({data["sync_id"] for _, data in sent(database)}) == len(sent(database)) == 20
+
+
+def test_messages_that_no_worker_addresses_are_removed_in_the_end(database: Database) -> None:
+    """In an installation without recipients."""
+    fail(database)
+    fail(database, sync_id="s2", day=2)
+    with database.writing() as connection:
+        assert outgoing.abandon(connection, before=after(days=1), now=after(days=5)) == 0
+    assert [data["sync_id"] for _, data in sent(database)] == ["s2"]
 
 
 def end_retry(database: Database, failure: str | None = None) -> None:
@@ -289,17 +325,14 @@ def test_a_message_given_up_can_be_redriven(database: Database) -> None:
 def test_messages_to_an_address_that_is_gone_are_given_up_in_the_end(
     database: Database,
 ) -> None:
-    """Not those that another replica has in hand."""
+    """Not those that another replica has in hand or tries again, nor one that was redriven."""
     fail(database)
-    known = ("webhook:a",)
+    kept, late = claim(database, now=T0)
     with database.writing() as connection:
-        assert outgoing.abandon(connection, known, before=T0, now=after(days=5)) == 0
-    claims = claim(database, now=after(days=5))
-    with database.writing() as connection:
-        before = after(days=1)
-        assert outgoing.abandon(connection, known, before=before, now=after(days=5)) == 0
-        for claimed in claims:
-            jobs.release(connection, claimed)
-        assert outgoing.abandon(connection, known, before=before, now=after(days=5)) == 1
-        assert outgoing.dead_by_recipient(connection) == {"webhook:b": 1}
-        assert outgoing.prune(connection, after(days=6), 10) == 1
+        jobs.release(connection, late)
+        assert outgoing.abandon(connection, before=T0, now=after(days=5)) == 0
+        jobs.reschedule(connection, kept, run_at=after(days=4), error="answered 500")
+        assert outgoing.abandon(connection, before=after(days=1), now=after(days=5)) == 1
+        assert outgoing.dead_by_recipient(connection) == {late.group_key: 1}
+        assert outgoing.redrive(connection, now=after(days=5)) == 1
+        assert outgoing.abandon(connection, before=after(days=1), now=after(days=5)) == 0

@@ -12,10 +12,9 @@ import pytest
 from sqlalchemy import Connection, make_url
 
 from app.codat.webhooks import payloads
-from app.db import erasure, jobs, pending_events, rate_limit, sync_writer
+from app.db import erasure, jobs, outgoing, pending_events, rate_limit, sync_writer
 from app.db.engine import Database, open_database
 from app.db.outgoing import OutgoingMessage
-from app.domain.outgoing import Recipients
 from app.errors import CodatRateLimited, CodatUnavailable
 from app.worker.dispatcher import Dispatcher
 from app.worker.fetcher import Fetcher
@@ -110,11 +109,12 @@ def test_a_company_is_erased_while_a_worker_records_a_result(
     database: Database, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Both lock the sync before its jobs; then nothing is left to write to."""
-    database.engine.update_execution_options(recipients=Recipients(webhooks=("webhook:a",)))
     deliver(database, "m1")
     fetch(database, FakeCodat())
     deliver(database, "m2")
     (fetch_claim,) = claim_jobs(database)
+    with database.writing() as connection:
+        outgoing.address(connection, ["webhook:a"], T0)
     (message_claim,) = claim_jobs(database, "message")
     refused = FakeCodat(status_error=CodatUnavailable("503", status=503))
     fetcher = Fetcher(database, refused, Clock(), max_attempts=12)

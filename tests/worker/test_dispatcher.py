@@ -12,7 +12,6 @@ from app.db import outgoing, sync_writer
 from app.db.engine import Database
 from app.db.outgoing import OutgoingMessage
 from app.db.tables import jobs, outgoing_messages
-from app.domain.outgoing import Recipients
 from app.domain.retry_policy import MAX_DELIVERY_ATTEMPTS
 from app.worker.channels import DeliveryFailed
 from app.worker.dispatcher import Dispatcher
@@ -42,17 +41,12 @@ class FakeChannel:
             raise self.failures.pop(0)
 
 
-def use_recipients(database: Database, *names: str) -> None:
-    database.engine.update_execution_options(recipients=Recipients(webhooks=names))
-
-
 def send(database: Database, *names: str) -> None:
     """Create a message to each of these recipients."""
-    use_recipients(database, *names)
     fields = {"cause": "x", "company_id": "c1", "text": "x", "opened_at": T0}
     with database.writing() as connection:
         outgoing.alert(connection, "alert.opened", fields, T0)
-    use_recipients(database)
+        outgoing.address(connection, names, T0)
 
 
 def message_jobs(database: Database) -> list[RowMapping]:
@@ -78,6 +72,7 @@ def make_pool(database: Database, clock: Clock, **channels: FakeChannel) -> JobP
         limit=4 * len(named),
         per_group=4,
         groups=dispatcher.channels,
+        before_claim=dispatcher.address,
     )
 
 
@@ -114,7 +109,6 @@ def test_a_failed_delivery_is_repeated_under_the_same_id(database: Database) -> 
 
 def test_deliveries_are_in_the_timeline(database: Database) -> None:
     """With the host only."""
-    use_recipients(database, "webhook:a")
     deliver(database, "m1")
     fetch(database, FakeCodat())
     channel = FakeChannel()
@@ -150,20 +144,19 @@ def test_each_attempt_of_a_retry_is_in_the_timeline(database: Database) -> None:
 
 def test_a_delivery_stops_after_days_with_an_alert(database: Database) -> None:
     """Ten attempts; the alert is open until the message is redriven."""
-    use_recipients(database, "webhook:a")
     deliver(database, "m1")
     fetch(database, FakeCodat())
     clock = Clock()
     channel = FakeChannel([DeliveryFailed("answered 500")] * 99)
     pool = make_pool(database, clock, webhook_a=channel)
+    deliver_due(pool)
     while message_jobs(database)[0]["state"] == "pending":
         clock.now = message_jobs(database)[0]["run_at"]
         deliver_due(pool)
     assert len(channel.received) == MAX_DELIVERY_ATTEMPTS
     assert timedelta(days=3) < clock.now - T0 < timedelta(days=4)
     assert "stopped after 10 attempts: answered 500" in timeline(database)[-1][1]
-    use_recipients(database)
-    alerts = partial(check_failures, database, clock, {"webhook:a"})
+    alerts = partial(check_failures, database, clock)
     assert asyncio.run(alerts()) == "2 alerts opened, 0 resolved"  # one is about the failure
     with database.writing() as connection:
         assert outgoing.redrive(connection, now=clock.now) == 1
@@ -225,7 +218,7 @@ def test_messages_to_addresses_that_are_no_longer_set_are_abandoned(database: Da
     """After longer than deliveries are retried; the alert says so."""
     send(database, "webhook:gone")
     clock = Clock(after(days=3))
-    alerts = partial(check_failures, database, clock, {"webhook:a"})
+    alerts = partial(check_failures, database, clock)
     assert asyncio.run(alerts()) == "0 alerts opened, 0 resolved"
     clock.now = after(days=5)
     assert asyncio.run(alerts()) == "1 alerts opened, 0 resolved"

@@ -1,7 +1,7 @@
 """Failure alerts: open failed transactions, by cause and company, and undelivered messages."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,26 +20,22 @@ ABANDON_AFTER = timedelta(days=4)  # longer than deliveries are retried
 _log = log.get(__name__)
 
 
-async def check_failures(
-    database: Database, clock: Callable[[], datetime], recipients: Collection[str]
-) -> str:
+async def check_failures(database: Database, clock: Callable[[], datetime]) -> str:
     """Open and resolve one alert per cause and company; returns what changed, as text.
 
-    `recipients` are the names of those that messages are sent to; messages to others are abandoned.
+    Also abandons messages that no worker has an address for.
     """
     now = clock()
     failures = await read(database, alerts.open_failures, now - LOOKBACK)
     findings = [_failure_finding(database.classifier, *failure) for failure in failures]
-    changes = await write(database, _update, findings, recipients, now)
+    changes = await write(database, _update, findings, now)
     for (cause, text), companies in Counter((a.cause, a.text) for a in changes.opened).items():
         _log.warning("alerts opened", cause=cause, text=text, companies=companies)
     return f"{len(changes.opened)} alerts opened, {changes.resolved} resolved"
 
 
-def _update(
-    connection: Any, failures: Sequence[Finding], recipients: Collection[str], now: datetime
-) -> AlertChanges:
-    outgoing.abandon(connection, recipients, before=now - ABANDON_AFTER, now=now)
+def _update(connection: Any, failures: Sequence[Finding], now: datetime) -> AlertChanges:
+    outgoing.abandon(connection, before=now - ABANDON_AFTER, now=now)
     findings = [*failures, *_undelivered_findings(outgoing.dead_by_recipient(connection))]
     causes = {finding.cause for finding in findings} | {UNDELIVERED}
     causes |= alerts.open_causes(connection, FAILURE_PREFIX)

@@ -18,8 +18,8 @@ def test_open_failures_are_one_alert_per_cause_and_company(database: Database) -
     deliver(database, "m1")
     fetch(database, FakeCodat(transactions=failed))
     clock = Clock(after(hours=1))
-    assert asyncio.run(check_failures(database, clock, ())) == "1 alerts opened, 0 resolved"
-    assert asyncio.run(check_failures(database, clock, ())) == "0 alerts opened, 0 resolved"
+    assert asyncio.run(check_failures(database, clock)) == "1 alerts opened, 0 resolved"
+    assert asyncio.run(check_failures(database, clock)) == "0 alerts opened, 0 resolved"
     with database.reading() as connection:
         (row,) = connection.execute(select(alerts)).mappings().all()
     assert (row["cause"], row["company_id"]) == ("push_error:unclassified", "c1")
@@ -28,4 +28,4 @@ def test_open_failures_are_one_alert_per_cause_and_company(database: Database) -
     deliver(database, "m2", sync_id="s2", at=after(hours=1), generated_at=after(hours=1))
     written = tuple(row._replace(status="Completed", message=None) for row in failed)
     fetch(database, FakeCodat(code=2000, transactions=written), clock=clock)
-    assert asyncio.run(check_failures(database, clock, ())) == "0 alerts opened, 1 resolved"
+    assert asyncio.run(check_failures(database, clock)) == "0 alerts opened, 1 resolved"
