@@ -101,7 +101,8 @@ def find(
 def find_ids(connection: Connection, q: str, *columns: IdColumn) -> dict[IdColumn, list[str]]:
     """The ids that a text means in these columns: exactly, or else by their beginning."""
     text = q.strip().strip(_INVISIBLE).strip()
-    for exact in dict.fromkeys((q, text, _lower_uuid(text))):
+    unmarked = text.removeprefix("'")  # as a CSV file for spreadsheets marks it
+    for exact in dict.fromkeys((q, text, unmarked, _lower_uuid(text))):
         found = {column: [exact] for column in columns if _exists(connection, column == exact)}
         if found:
             return found

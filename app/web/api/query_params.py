@@ -43,6 +43,7 @@ Sort = TypeAliasType(
     "Sort", Annotated[_SORTS, Field(json_schema_extra={"x-enum-varnames": _SORT_NAMES})]
 )
 Format = TypeAliasType("Format", Literal["json", "csv"])
+Separator = TypeAliasType("Separator", Literal[",", ";"])
 Filter = TypeVar("Filter")
 DEFAULT_LIMIT = 50
 DEFAULT_DAYS = 30
@@ -138,7 +139,20 @@ class RangeParams(NoParams):
         return until
 
 
-class ExportParams(PageParams):
+class CsvParams(NoParams):
+    """The form of a CSV file."""
+
+    separator: Separator = Field(
+        ",", description="Of CSV. Excel expects `;` where the decimal sign is a comma."
+    )
+    spreadsheet: bool = Field(
+        default=False,
+        description="CSV for Excel and LibreOffice: with a byte order mark, and an apostrophe "
+        "before text that looks like a number or a date.",
+    )
+
+
+class ExportParams(PageParams, CsvParams):
     """Which page of a list that is also available as CSV."""
 
     format: Format | None = Field(None, description="Overrides the `Accept` header.")

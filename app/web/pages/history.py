@@ -179,6 +179,7 @@ def _find_expenses(page: Page, q: str) -> list[tuple[search.TransactionMatch, st
 
 @router.get("/syncs.csv")
 def get_csv(page: SignedInPage, params: Annotated[SyncParams, Query()]) -> Response:
-    """All syncs that match the filters, in the columns of the API's CSV."""
+    """All syncs that match the filters, in the columns of the API's CSV, for spreadsheets."""
     read = partial(read_syncs, page.database, params)
-    return csv_response(read, schemas.Sync, filename="syncs", params=params)
+    style = params.model_copy(update={"spreadsheet": True})
+    return csv_response(read, schemas.Sync, filename="syncs", params=style)

@@ -37,6 +37,8 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "timeline": ("Timeline page", _FIRST_PAGE),
     "show": ("Webhooks", "use unreadable, unknown, ok, or all"),
     "format": ("Format", "use csv or json"),
+    "separator": ("Separator", "use , or ;"),
+    "spreadsheet": ("Spreadsheet", "use true or false"),
     "column": ("Columns", f"use {', '.join(COLUMNS)}"),
     "tz": ("Time zone", "use a name such as Australia/Sydney"),
 }  # fmt: skip

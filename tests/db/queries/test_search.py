@@ -11,6 +11,8 @@ from app.db.queries.syncs import SyncFilter
 from app.db.queries.transactions import PushErrorFilter
 from tests.web.store import Store, failed_row
 
+MESSAGE = "An error occurred in a downstream service. Correlation ID: {}. Message: no"
+
 
 def found(database: Database, q: str) -> list[str]:
     """The sync ids that a search finds, sorted."""
@@ -31,8 +33,7 @@ def test_search_finds_ids_and_words_of_names(store: Store) -> None:
     store.company("c1", "Ring & Sons 100%")
     store.company("c2", "Toft stores")
     correlation_id = uuid.uuid4().hex
-    message = f"It failed. Correlation ID: {correlation_id}"
-    store.failed("s1", "c1", rows=(failed_row("t9", message),))
+    store.failed("s1", "c1", rows=(failed_row("t9", MESSAGE.format(correlation_id)),))
     store.completed("s2", "c2")
     for q in ("s1", "c1", "t9", correlation_id, "RING", "ring & sons 100%", "sons"):
         assert found(store.database, q=q) == ["s1"], q
@@ -110,7 +111,7 @@ def test_the_beginning_of_an_id_finds_it(store: Store) -> None:
     """Eight characters or more, as lists show them: of every kind of id, in any case."""
     sync_id, company_id, transaction_id = (str(uuid.uuid4()) for _ in range(3))
     correlation_id = uuid.uuid4().hex
-    rows = (failed_row(transaction_id, f"No. Correlation ID: {correlation_id}"), failed_row("t2"))
+    rows = (failed_row(transaction_id, MESSAGE.format(correlation_id)), failed_row("t2"))
     store.failed(sync_id, company_id, rows=rows)
     store.failed("INV-2024-0009", company_id, rows=(failed_row("zzzzzzzz-1"),))
     for whole in (sync_id, transaction_id, correlation_id):
@@ -145,3 +146,12 @@ def test_ids_are_found_exactly_as_they_are(store: Store, odd: str) -> None:
     store.failed(odd, f"c {odd}", **values)
     for q in (odd, f"c {odd}", f"t {odd}"):
         assert found(store.database, q) == [odd]
+
+
+def test_an_id_from_a_spreadsheet_is_found(store: Store) -> None:
+    """There an apostrophe marks it as text; one that is part of an id counts first."""
+    store.sync("00123")
+    store.sync("'5")
+    store.sync("5")
+    for q, sync_id in (("'00123", "00123"), ("00123", "00123"), ("'5", "'5"), ("5", "5")):
+        assert found(store.database, q) == [sync_id]

@@ -2,6 +2,9 @@
 
 import csv
 import io
+import re
+import time
+import unicodedata
 
 import pytest
 from fastapi.testclient import TestClient
@@ -51,6 +54,90 @@ def test_cells_are_not_formulas(store: Store, client: TestClient) -> None:
     assert rows[0]["transaction_id"] == "'-2"
     assert rows[1]["failed"] == "true"
     assert (rows[1]["cause_key"], rows[1]["cause_owner"]) == ("unclassified", "us")
+
+
+FORMULAS = (
+    "=1+1", "+1+1", "-1+1", "@SUM(1,1)", "=cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!D2",
+    '=DDE("cmd";"/C calc";"x")', '=HYPERLINK("http://x","y")', "＝1+1", "＋1+1",
+    "－1+1", "＠SUM(1)", "\N{MINUS SIGN}1+1",
+)  # fmt: skip
+BEFORE = (
+    "", " ", "\t", "\r", "\n", "\r\n", "\u00a0", "\u3000", "\ufeff", "\u200b", "\x00", "\x0b", '"',
+    "'", "''", "“", ' "', "\u00ad",
+)  # fmt: skip
+AFTER_TEXT = ("x;", "x,", "x\t", "x\n", "x\r\n", ";", ",", '";', "x; ", 'x;"', "x;\u00a0", "a,b;")
+
+
+def is_formula(cell: str) -> bool:
+    """The model of a spreadsheet, on the safe side: LibreOffice and Excel evaluate less."""
+    visible = "".join(c for c in cell if (c.isprintable() and not c.isspace()) or c == " ")
+    start = unicodedata.normalize("NFKC", visible.lstrip(' "“'))[:1]
+    return start in ("=", "+", "-", "@", "\N{MINUS SIGN}")
+
+
+@pytest.mark.parametrize("before", [*BEFORE, *AFTER_TEXT], ids=repr)
+def test_no_cell_is_a_formula_whatever_separator_is_expected(before: str) -> None:
+    """Also where a spreadsheet splits a text, and takes no quotes into account."""
+    for formula in FORMULAS:
+        text = csv_export.mark_formula(before + formula)
+        assert text.replace("'", "") == (before + formula).replace("'", "")
+        cells = [text, *re.split("[;,\t\r\n]", text)] if before in AFTER_TEXT else [text]
+        assert not [cell for cell in cells if is_formula(cell)], text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "INV-0001", "a=b", "x, -5 and y", "Items:\n- one\n- two / three\r\n+ four", "",
+        "a@b.example", "Rate 1,-2", "0498e921-9b53-4396-a412-4f2f5983b0a2", "'quoted'",
+        '"quoted"', "ä;ö,ü",
+    ],
+)  # fmt: skip
+def test_other_texts_stay_as_they_are(text: str) -> None:
+    assert csv_export.mark_formula(text) == csv_export.mark_for_spreadsheets(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "00123", "0", "12345678901234567890", "123456789012", "1e5", "12E+3", "3.14", "1,234",
+        "1.234,5", "1-2", "3/4", "2026-01-31", "10:30", "10:30 PM", "$5", "5%", "(5)", "5 €",
+        "TRUE", "false", "MAR1", "SEP-1", "1-Mar", "Dec 2024", "12 dec", "+4512345678", "-5",
+        " 00123", "00123 ", "1 1/2", "١٢٣", "12345678-1234-1234-1234-123456781234",
+        "20231231235959",
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_number_or_date_is_text_in_a_spreadsheet(text: str) -> None:
+    """LibreOffice and Excel change such IDs when they open the file."""
+    assert csv_export.mark_for_spreadsheets(text) == f"'{text}"
+
+
+def test_long_texts_are_marked_quickly() -> None:
+    for text in ("1" * 100_000 + "x", "jan" + "1" * 100_000 + "x", " " * 100_000, ";=" * 50_000):
+        started = time.perf_counter()
+        csv_export.mark_for_spreadsheets(text)
+        assert time.perf_counter() - started < 2
+
+
+def test_a_file_for_spreadsheets_has_a_mark_and_the_separator_of_choice(
+    store: Store, client: TestClient
+) -> None:
+    """Programs get neither unless they ask; numbers and times are values in both."""
+    store.company("007", "Ä;ö")
+    store.failed("00012345678901234567", "007", code=5130)
+    plain = client.get(f"{V1}/syncs?format=csv").content
+    assert plain.startswith(b"company_id,")
+    (row,) = rows_of(plain.decode())
+    assert (row["sync_id"], row["company_id"]) == ("00012345678901234567", "007")
+    made = client.get(f"{V1}/syncs?format=csv&spreadsheet=true&separator=%3B").content
+    assert made.startswith(b"\xef\xbb\xbfcompany_id;company_name;sync_id;")
+    (row,) = csv.DictReader(io.StringIO(made.decode("utf-8-sig")), delimiter=";")
+    assert (row["sync_id"], row["company_id"]) == ("'00012345678901234567", "'007")
+    assert (row["company_name"], row["status_code"]) == ("Ä;ö", "5130")
+    assert row["updated_at"] == "2026-01-01T09:00:00Z"
+    assert client.get(f"{V1}/push-errors?format=csv&separator=;").text.startswith("transaction_id;")
+    wrong = client.get(f"{V1}/syncs?format=csv&separator=x")
+    assert (wrong.status_code, wrong.json()["errors"][0]["name"]) == (422, "separator")
 
 
 def test_an_error_of_the_first_page_keeps_its_status(client: TestClient) -> None:

@@ -53,8 +53,13 @@ def sync_ids(html: str) -> list[str]:
     return [link.split("/")[2].split("?")[0] for link in links(html, "/syncs/")]
 
 
-def read_csv(client: TestClient, path: str, column: str) -> set[str]:
+def read_csv(client: TestClient, path: str, column: str, separator: str = ",") -> set[str]:
     """A column of a CSV file."""
     response = client.get(path)
     assert response.headers["content-type"].startswith("text/csv")
-    return {row[column] for row in csv.DictReader(io.StringIO(response.text))}
+    return {
+        row[column]
+        for row in csv.DictReader(
+            io.StringIO(response.content.decode("utf-8-sig")), delimiter=separator
+        )
+    }

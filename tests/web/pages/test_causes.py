@@ -70,6 +70,7 @@ def test_the_open_items_of_a_cause_are_exported_until_it_is_resolved(
     assert not links(html, "open.csv")
     store.failed("part", rows=(failed_row("t2", CLOSED),), at=after(hours=2))
     store.failed("theirs", "c2", rows=(failed_row("t9", CLOSED),))
-    (link,) = links(user.get("/causes?company_id=c1").text, "open.csv")
+    link, semicolons = links(user.get("/causes?company_id=c1").text, "open.csv")
     assert read_csv(user, link, "transaction_id") == {"t2"}
+    assert read_csv(user, semicolons, "transaction_id", ";") == {"t2"}
     assert user.get("/causes/period_closed/open.csv?owner=us").status_code == 422
