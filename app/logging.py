@@ -4,7 +4,8 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
@@ -72,6 +73,32 @@ def _drop_unwritten() -> None:
         sys.stderr.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def bound(**ids: str | None) -> AbstractContextManager[None]:
+    """Add these ids, as far as they are known, to every log line of the block.
+
+    They are also what `bound_id` returns, so that jobs and messages carry on what caused them.
+    """
+    known = {name: value for name, value in ids.items() if value}
+    return structlog.contextvars.bound_contextvars(**known)
+
+
+def bound_id(name: str) -> str | None:
+    """The id that is bound to the log lines of this thread or task under a name."""
+    value: str | None = structlog.contextvars.get_contextvars().get(name)
+    return value
+
+
+def listed(**ids: Sequence[str]) -> dict[str, object]:
+    """Ids as fields: `message_id` where there is one, `message_ids` where there are more."""
+    fields: dict[str, object] = {}
+    for name, values in ids.items():
+        if len(values) == 1:
+            fields[name] = values[0]
+        elif values:
+            fields[f"{name}s"] = values
+    return fields
 
 
 def get(name: str) -> FilteringBoundLogger:

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import logging
-from app.db.engine import Database, count_up_to, translate_errors
+from app.db.engine import Database, chunked, count_up_to, translate_errors
 from app.db.tables import webhook_events
 from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable, Gone, NotFound
 
@@ -32,6 +32,7 @@ CLOSE_WITHIN_S = 2.0
 REDELIVER_WITHIN_MS = 100
 DOWN_AFTER = 2  # failures in a row that mean the database is down, not that an event is bad
 MAX_COUNTED = 100_000
+LOGGED_IDS = 50  # in one line of the log
 QUIET_TURNS = 4  # of the event loop without a new event, after which a burst is complete
 
 _log = logging.get(__name__)
@@ -71,6 +72,7 @@ class ReceivedEvent(NamedTuple):
 
 class _Waiting(NamedTuple):
     event: ReceivedEvent
+    request_id: str
     stored: "asyncio.Future[bool]"
 
 
@@ -99,9 +101,10 @@ class EventStore:
         self._committing: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Task[None]] = set()
 
-    async def store(self, event: ReceivedEvent) -> bool:
+    async def store(self, event: ReceivedEvent, request_id: str = "") -> bool:
         """Return once the event is committed: True when it is new, False when it is a duplicate.
 
+        `request_id` is for the log.
         Raises DatabaseUnavailable when it cannot be, or not soon enough; Codat then sends the event
         again.
         """
@@ -110,7 +113,7 @@ class EventStore:
             raise DatabaseUnavailable("Too many deliveries are waiting for the database")
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[bool] = loop.create_future()
-        self._waiting.append(_Waiting(event, stored))
+        self._waiting.append(_Waiting(event, request_id, stored))
         self._waiting_bytes = size
         if self._committing is None or self._committing.done():
             self._committing = loop.create_task(self._commit_batches())
@@ -143,7 +146,8 @@ class EventStore:
             try:
                 results: Sequence[Result] = await self._writer.write(events)
             except DatabaseDown as error:
-                _log.warning("could not store webhook events", count=len(events), reason=str(error))
+                fields = {"reason": str(error), **_ids(batch[:LOGGED_IDS])}
+                _log.warning("could not store webhook events", count=len(events), **fields)
                 results = [error] * len(events)
             except Exception as error:
                 log = _log.warning if isinstance(error, DatabaseUnavailable) else _log.exception
@@ -156,6 +160,7 @@ class EventStore:
             for waiting, result in zip(batch, results, strict=True):
                 _resolve(waiting.stored, result)
             self._after_batch(results, time.perf_counter() - started)
+            loop.call_soon(_log_stored, batch, results)  # after the requests are answered
 
     def _after_batch(self, results: Sequence[Result], seconds: float) -> None:
         if any(not isinstance(result, Exception) for result in results):
@@ -229,6 +234,22 @@ class EventStore:
                     error = DatabaseUnavailable(type(error).__name__)
                 results.append(error)
         return results
+
+
+def _log_stored(batch: Sequence[_Waiting], results: Sequence[Result]) -> None:
+    for wanted, text in ((True, "webhook stored"), (False, "webhook was stored before")):
+        pairs = zip(batch, results, strict=True)
+        found = [waiting for waiting, result in pairs if result is wanted]
+        for chunk in chunked(found, LOGGED_IDS):
+            _log.info(text, count=len(chunk), **_ids(chunk))
+
+
+def _ids(batch: Sequence[_Waiting]) -> dict[str, object]:
+    """The ids of events and of the requests that delivered them, for the log."""
+    return logging.listed(
+        message_id=[waiting.event.message_id for waiting in batch],
+        request_id=[waiting.request_id for waiting in batch],
+    )
 
 
 def _resolve(stored: "asyncio.Future[bool]", result: Result) -> None:
@@ -378,8 +399,8 @@ def pending_stats(connection: Connection) -> PendingStats:
     return PendingStats(count, first.scalar())
 
 
-def mark_pending(connection: Connection, message_id: str) -> None:
-    """Let the projector apply an event again.
+def mark_pending(connection: Connection, message_id: str, actor: str | None = None) -> None:
+    """Let the projector apply an event again; `actor` is the name of the caller's API key.
 
     Raises NotFound, or Gone when retention has removed its body.
     """
@@ -393,5 +414,10 @@ def mark_pending(connection: Connection, message_id: str) -> None:
     connection.execute(
         update(webhook_events)
         .where(webhook_events.c.message_id == message_id)
-        .values(processed_at=None, projection_error=None)
+        .values(
+            processed_at=None,
+            projection_error=None,
+            replay_actor=actor,
+            replay_request_id=logging.bound_id("request_id"),
+        )
     )

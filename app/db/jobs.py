@@ -13,7 +13,8 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
     CTE,
@@ -31,9 +32,10 @@ from sqlalchemy import (
     update,
 )
 
+from app import logging as log
 from app.db import rate_limit
 from app.db.engine import count_up_to
-from app.db.many_rows import Insert, insert_many, is_any_of
+from app.db.many_rows import Insert, insert_many, is_any_of, update_many
 from app.db.tables import jobs, rate_limit_pauses
 
 Kind = Literal["fetch", "message"]
@@ -48,6 +50,24 @@ NO_LEASE: Mapping[str, Any] = dict.fromkeys(
 )
 
 
+class Origin(NamedTuple):
+    """What caused a job or a message: the ids that its log lines carry, as far as they are known.
+
+    `message_id` is of a webhook event, `request_id` of a request.
+    """
+
+    message_id: str | None = None
+    request_id: str | None = None
+
+
+UNKNOWN_ORIGIN = Origin()
+
+
+def ambient_origin() -> Origin:
+    """The ids that are bound to the log lines of this thread or task."""
+    return Origin(*map(log.bound_id, Origin._fields))
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A job that one worker may carry out until its lease ends; `attempts` includes this one."""
@@ -60,6 +80,7 @@ class Claim:
     generation: int
     attempts: int
     claimed_at: datetime
+    origin: Origin = UNKNOWN_ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +93,24 @@ class JobStats:
 
 
 def enqueue(
-    connection: Connection, kind: Kind, entries: Iterable[tuple[int, str]], *, now: datetime
+    connection: Connection,
+    kind: Kind,
+    entries: Iterable[tuple[int, str]],
+    *,
+    now: datetime,
+    origins: Mapping[int, Origin] = MappingProxyType({}),
 ) -> None:
     """Make jobs due now, with all attempts left; an entry is a key and its group.
 
     A job that is in hand stays with its worker, which sees the new generation when it ends.
+    `origins` are what caused jobs, by key; of others it is what is bound to the log lines.
     """
     new = {"kind": kind, "state": "pending", "run_at": now, "generation": 1, "attempts": 0}
-    rows = [new | {"key": key, "group_key": group} for key, group in sorted(dict(entries).items())]
+    ambient = ambient_origin()
+    rows = [
+        new | {"key": key, "group_key": group} | origins.get(key, ambient)._asdict()
+        for key, group in sorted(dict(entries).items())
+    ]
     insert_many(connection, jobs, rows, _or_enqueue_again)
 
 
@@ -89,16 +120,32 @@ def _or_enqueue_again(statement: Insert) -> Insert:
         name: case((_is_in_hand(run_at), jobs.c[name]), else_=value)
         for name, value in {"run_at": run_at, "attempts": 0, **NO_LEASE}.items()
     }
+    for name in Origin._fields:  # of work that is not done yet, what was known of it stays
+        new = statement.excluded[name]
+        changes[name] = case((IS_PENDING, func.coalesce(new, jobs.c[name])), else_=new)
     return statement.on_conflict_do_update(
         index_elements=["kind", "key"],
         set_={"state": "pending", "generation": jobs.c.generation + 1, **changes},
     )
 
 
-def restart(connection: Connection, kind: Kind, keys: Collection[int], *, now: datetime) -> int:
-    """Start again the jobs that wait for their time or are dead; returns how many."""
+def restart(
+    connection: Connection,
+    kind: Kind,
+    keys: Collection[int],
+    *,
+    now: datetime,
+    origins: Mapping[int, Origin] = MappingProxyType({}),
+) -> int:
+    """Start again the jobs that wait for their time or are dead; returns how many.
+
+    `origins` are what caused it, by key.
+    """
     waits = or_(IS_DEAD, and_(IS_PENDING, ~_is_in_hand(now)))
-    return len(_update(connection, _lock(connection, kind, keys, waits), **_due_again(now)))
+    found = _lock(connection, kind, keys, waits)
+    caused = [{"id": pk} | origins[key]._asdict() for pk, key in found.items() if key in origins]
+    update_many(connection, jobs, caused)
+    return len(_update(connection, found, **_due_again(now)))
 
 
 def revive_dead(
@@ -189,7 +236,10 @@ def claim(
         .returning(jobs)
     )
     return [
-        Claim(row.id, kind, row.key, row.group_key, token, row.generation, row.attempts, now)
+        Claim(
+            *(row.id, kind, row.key, row.group_key, token, row.generation, row.attempts, now),
+            origin=Origin(row.message_id, row.request_id),
+        )
         for row in sorted(claimed, key=lambda row: (row.run_at, row.id))
     ]
 

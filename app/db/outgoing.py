@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Select, and_, delete, func, literal_column, o
 from app.db import change_feed, jobs
 from app.db.engine import classifier_of
 from app.db.failed_transactions import ResolvedTransaction
-from app.db.jobs import Claim
+from app.db.jobs import Claim, Origin
 from app.db.many_rows import is_any_of
 from app.db.queries import transactions as queries
 from app.db.queries.transactions import TransactionFilter, TransactionRecord
@@ -104,6 +104,7 @@ def _send(
 ) -> list[str]:
     """Write these messages to a recipient, or to all that a worker will have; returns their ids."""
     ids = [f"msg_{uuid.uuid4().hex}" for _ in drafts]
+    origin = jobs.ambient_origin()
     rows = [
         {
             "message_id": message_id,
@@ -114,6 +115,8 @@ def _send(
             "digest": draft.digest,
             "body": message_body(draft.kind, at, draft.data),
             "created_at": at,
+            "event_message_id": origin.message_id,
+            "request_id": origin.request_id,
         }
         for message_id, draft in zip(ids, drafts, strict=True)
     ]
@@ -127,8 +130,11 @@ def _send(
 def _enqueue(connection: Connection, message_ids: Collection[str], now: datetime) -> None:
     """Enqueue the deliveries of new messages to their recipients."""
     new = is_any_of(connection, messages.c.message_id, message_ids)
-    entries = select(messages.c.id, messages.c.recipient).where(new, ~_IS_UNADDRESSED)
-    jobs.enqueue(connection, "message", connection.execute(entries).all(), now=now)
+    columns = (messages.c[name] for name in ("id", "recipient", "event_message_id", "request_id"))
+    found = connection.execute(select(*columns).where(new, ~_IS_UNADDRESSED)).all()
+    entries = [(row.id, row.recipient) for row in found]
+    origins = {row.id: Origin(row.event_message_id, row.request_id) for row in found}
+    jobs.enqueue(connection, "message", entries, now=now, origins=origins)
 
 
 def has_unaddressed(connection: Connection, recipients: Collection[str]) -> bool:

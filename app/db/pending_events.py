@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from app.db import companies, rate_limit
+from app.db.jobs import Origin
 from app.db.many_rows import is_any_of, update_many
 from app.db.sync_writer import (
     LogEntry,
@@ -51,8 +52,24 @@ class PendingEvent:
     deliveries: int
     projected_deliveries: int
     was_applied: bool
+    replay_request_id: str | None
+    replay_actor: str | None
     body: bytes | None
     payload: WebhookPayload
+
+    @property
+    def is_replay(self) -> bool:
+        """True when it is pending again, and not because of a redelivery."""
+        return self.was_applied and not self._was_redelivered
+
+    @property
+    def _was_redelivered(self) -> bool:
+        return self.deliveries > max(self.projected_deliveries, 1)
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request to replay it, if that is why it is pending."""
+        return None if self._was_redelivered else self.replay_request_id
 
     @property
     def event(self) -> WebhookEvent:
@@ -120,6 +137,8 @@ def _pending_event(row: Any) -> PendingEvent:
         deliveries=row["deliveries"],
         projected_deliveries=row["logged_deliveries"],
         was_applied=row["parse_status"] == "ok" and row["projection_error"] is None,
+        replay_request_id=row["replay_request_id"],
+        replay_actor=row["replay_actor"],
         body=row["body"],
         payload=WebhookPayload(**stored),
     )
@@ -166,17 +185,19 @@ def _apply_to_sync(write: SyncWrite, event: PendingEvent, now: datetime) -> None
         write.fetch = "enqueue"
     elif event.was_applied and write.fetch is None:
         write.fetch = "restart"
+    if is_news or event.was_applied:
+        write.origin = Origin(event.message_id, event.request_id)
 
 
 def _log_entries(event: PendingEvent, now: datetime) -> list[LogEntry]:
     """That the event was processed again. The event itself and its redeliveries are in the timeline
     by the event's row (`queries.events.timeline`).
     """
-    was_redelivered = event.deliveries > max(event.projected_deliveries, 1)
-    if was_redelivered or not event.was_applied:
+    if not event.is_replay:
         return []
     reported = reported_as(event.payload.event_type, event.payload.raw_type)
-    return [LogEntry(now, "replay", reported, event.message_id)]
+    by = f"; requested by {event.replay_actor}" if event.replay_actor else ""
+    return [LogEntry(now, "replay", f"{reported}{by}", event.message_id)]
 
 
 def reported_as(event_type: str, raw_type: str | None) -> str:
@@ -185,10 +206,14 @@ def reported_as(event_type: str, raw_type: str | None) -> str:
     return f"Codat reported: {kind} ({raw_type})" if raw_type else f"Codat reported: {kind}"
 
 
-def mark_failed(connection: Connection, event_id: int, reason: str, *, now: datetime) -> None:
-    """Take an event that could not be applied off the pending ones; `reason` is one line."""
-    connection.execute(
+def mark_failed(connection: Connection, event_id: int, reason: str, *, now: datetime) -> str | None:
+    """Take an event that could not be applied off the pending ones; `reason` is one line.
+
+    Returns its message id.
+    """
+    marked = (
         update(webhook_events)
         .where(webhook_events.c.id == event_id, _PENDING)
         .values(processed_at=now, projection_error=reason)
     )
+    return connection.execute(marked.returning(webhook_events.c.message_id)).scalar()

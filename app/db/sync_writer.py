@@ -19,13 +19,14 @@ from sqlalchemy import Connection, select
 
 from app.db import change_feed, jobs, outgoing
 from app.db.engine import classifier_of, insert
-from app.db.jobs import Claim
+from app.db.jobs import UNKNOWN_ORIGIN, Claim, Origin
 from app.db.many_rows import insert_many, is_any_of, update_many
 from app.db.sync_rows import CAUSE_COLUMNS, StoredSync, sync_row, to_stored
 from app.db.tables import companies, sync_log, syncs
 from app.db.transaction_lists import ListWrite, load_lists, write_lists
 from app.domain.models import SyncStatus, Transaction
 from app.domain.sync_state import Sync, apply_status, with_transactions
+from app.logging import bound
 
 SyncKey = tuple[str, str]
 """Company id and sync id."""
@@ -66,9 +67,9 @@ class SyncWrite:
     """A sync to write.
 
     `before` is None for a new one. `transactions` is the whole new list, None where the list stays.
-    `fetch` is for its fetch job: `enqueue` it, or `restart` it if it is unfinished or
-    dead. `rewrite` writes the row and the list even where they are the same: what is derived is
-    wrong.
+    `fetch` is for its fetch job: `enqueue` it, or `restart` it if it is unfinished or dead.
+    `rewrite` writes the row and the list even where they are the same: what is derived is wrong.
+    `origin` is what caused the job and the messages.
     """
 
     before: StoredSync | None
@@ -77,6 +78,7 @@ class SyncWrite:
     log: list[LogEntry] = field(default_factory=list)
     fetch: Literal["enqueue", "restart"] | None = None
     rewrite: bool = False
+    origin: Origin = UNKNOWN_ORIGIN
 
     @property
     def is_moved(self) -> bool:
@@ -195,7 +197,8 @@ def write_syncs(connection: Connection, writes: Sequence[SyncWrite], *, now: dat
         if write.before is None or write.before.sync != write.after:
             digest = write.before.announced_digest if write.before else None
             stored = StoredSync(pk, write.after, now, digest)
-            outgoing.sync_ended(connection, stored, "pending", now)
+            with bound(**write.origin._asdict()):
+                outgoing.sync_ended(connection, stored, "pending", now)
     outgoing.transactions_resolved(connection, resolved, now)
     change_feed.append(connection, changes + list_changes)
     return pks
@@ -287,15 +290,16 @@ def _write_jobs_and_log(
     connection: Connection, writes: Sequence[SyncWrite], pks: Sequence[int], now: datetime
 ) -> None:
     enqueue, restart, log = [], [], []
+    origins = {pk: write.origin for write, pk in zip(writes, pks, strict=True) if any(write.origin)}
     for write, pk in zip(writes, pks, strict=True):
         if write.fetch == "enqueue":
             enqueue.append((pk, write.after.company_id))
         elif write.fetch == "restart":
             restart.append(pk)
         log += [_log_row(pk, entry) for entry in write.log]
-    jobs.enqueue(connection, "fetch", enqueue, now=now)
+    jobs.enqueue(connection, "fetch", enqueue, now=now, origins=origins)
     if restart:
-        jobs.restart(connection, "fetch", restart, now=now)
+        jobs.restart(connection, "fetch", restart, now=now, origins=origins)
     insert_many(connection, sync_log, log)
 
 

@@ -47,6 +47,7 @@ webhook_events = Table(
     Column("received_at", UtcTime, nullable=False),
     Column("last_received_at", UtcTime),  # of the latest redelivery
     Column("deliveries", Integer, nullable=False, server_default="1"),
+    *_columns(Text, "replay_request_id", "replay_actor"),  # of the latest replay
     Column("logged_deliveries", Integer, nullable=False, server_default="0"),  # at the projection
     Column("body", LargeBinary),  # null once retention has removed it
     Column("processed_at", UtcTime),
@@ -174,6 +175,7 @@ jobs = Table(
     Column("worker_id", Text),  # who holds the lease
     Column("claimed_at", UtcTime),  # when its holder got it
     Column("generation", Integer, nullable=False),  # how often it was enqueued
+    *_columns(Text, "message_id", "request_id"),  # the webhook event and the request that caused it
     Column("attempts", Integer, nullable=False),
     Column("last_error", Text),
     Column("refused_at", UtcTime),  # when the other side's refusal was final
@@ -199,6 +201,7 @@ outgoing_messages = Table(
     Column("body", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),  # delivered or abandoned
+    *_columns(Text, "event_message_id", "request_id"),  # what caused it, as for its job
     UniqueConstraint("message_id", "recipient"),
     Index("ix_outgoing_messages_sync", "sync_pk", "kind"),
     Index("ix_outgoing_messages_company", "company_id"),

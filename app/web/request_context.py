@@ -4,13 +4,15 @@ import re
 import time
 from random import Random
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logging
 from app.web.metrics import Metrics
 
+PROBES = ("/livez", "/readyz", "/metrics")
 HEADER = b"x-request-id"
 _VALID = re.compile(rb"[\w.:/+=@-]{1,128}", re.ASCII)
+_log = logging.get(__name__)
 _random_bits = Random().getrandbits  # noqa: S311 # no secret; others may seed the shared one
 
 
@@ -44,11 +46,20 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 seconds, route = time.perf_counter() - started, _route_template(scope)
                 self._metrics.record_request(scope["method"], route, message["status"], seconds)
+                _log_request(scope, message["status"], seconds)
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=header[1].decode()):
+        with logging.bound(request_id=header[1].decode()):
             await self._app(scope, receive, send_with_id)
+
+
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    """One line per request when its answer starts; without the query, which may have names."""
+    path = scope["path"]
+    write = _log.debug if path.endswith(PROBES) or "/static/" in path else _log.info
+    ms = round(seconds * 1000, 1)
+    write("request", method=scope["method"], path=path[:200], status=status, ms=ms)
 
 
 def _route_template(scope: Scope) -> str:

@@ -93,7 +93,7 @@ class WebhookEndpoint:
             status = 405
         else:
             try:
-                result = await self._receive(scope, receive)
+                result = await self._receive(scope, receive, request_id[1].decode())
             except SignatureError:
                 result, status = "invalid_signature", 401
             except _Rejected as rejected:
@@ -133,7 +133,7 @@ class WebhookEndpoint:
             action = "correct the address in the Codat Portal, or ROOT_PATH and the proxy"
             _log.warning("a webhook was sent to another path", **fields, action=action)
 
-    async def _receive(self, scope: Scope, receive: Receive) -> str:
+    async def _receive(self, scope: Scope, receive: Receive, request_id: str) -> str:
         """Read, verify and store one delivery; returns `stored` or `duplicate`."""
         if BODY_COMPLETE in scope:  # nothing to wait for, and a timer is not for free
             body = await self._read(scope, receive, None)
@@ -148,7 +148,8 @@ class WebhookEndpoint:
                 verified = self._verifier.verify(scope["headers"], body)
         now = self._clock()
         self._metrics.secret_matched(verified.secret_index, now)
-        is_new = await self._store().store(ReceivedEvent(verified.message_id, now, body))
+        event = ReceivedEvent(verified.message_id, now, body)
+        is_new = await self._store().store(event, request_id)
         return "stored" if is_new else "duplicate"
 
     async def _read(

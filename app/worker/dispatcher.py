@@ -60,7 +60,7 @@ class Dispatcher:
             await write(self.database, jobs.discard, claim)
             return "lost"
         logger = _log.bind(
-            message_id=message.message_id,
+            outgoing_message_id=message.message_id,
             message_kind=message.kind,
             recipient=message.recipient,
             host=channel.label,

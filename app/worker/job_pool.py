@@ -94,7 +94,8 @@ class JobPool:
         self.wakeup.set()
 
     async def _run(self, claim: Claim) -> None:
-        handling = asyncio.create_task(self._handle(claim))
+        with log.bound(**claim.origin._asdict()):
+            handling = asyncio.create_task(self._handle(claim))
         result: AttemptResult = "lost"
         try:
             if await self._renew_until_done(claim, handling):

@@ -10,14 +10,15 @@ fault of an event: then it stays pending.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from app import logging
 from app.codat.webhooks import payloads
-from app.db import pending_events
-from app.db.engine import Database
+from app.db import event_store, pending_events
+from app.db.engine import Database, chunked
+from app.db.pending_events import PendingEvent
 from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable
 from app.worker.threads import retry_conflicts
 
@@ -60,8 +61,6 @@ class Projector:
             with self.database.reading() as connection:
                 ids = pending_events.list_ids(connection, self._batch_size)
             return sum(map(self._project_alone, ids))
-        if count:
-            _log.info("projected webhook events", count=count)
         return count
 
     def _project(self, event_id: int | None = None) -> int:
@@ -78,10 +77,7 @@ class Projector:
                     event.payload = payloads.parse(event.body)
             pending_events.apply(connection, events, now=self.clock())
             took = time.perf_counter() - began
-        for event in events:
-            if event.payload.parse_status == "unreadable":
-                fields = {"message_id": event.message_id, "reason": event.payload.parse_error}
-                _log.warning("webhook could not be parsed", **fields)
+        _log_projected(events)
         if self.database.is_sqlite:
             fitting = int(len(events) * SQLITE_BATCH_S / took)
             self._batch_size = max(SQLITE_SMALLEST_BATCH, min(SQLITE_BATCH_SIZE, fitting))
@@ -96,11 +92,29 @@ class Projector:
         except Exception as error:
             if isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseRejected):
                 return 0
-            _log.exception("could not project a webhook event", event_id=event_id)
             with self.database.writing() as connection:
                 reason = _describe(error)
-                pending_events.mark_failed(connection, event_id, reason, now=self.clock())
+                found = pending_events.mark_failed(connection, event_id, reason, now=self.clock())
+            _log.exception("could not project a webhook event", message_id=found, exc_info=error)
             return 1
+
+
+def _log_projected(events: Sequence[PendingEvent]) -> None:
+    """One line for a lone event; the events of a burst share lines."""
+    for event in events:
+        if event.payload.parse_status == "unreadable":
+            fields = {"message_id": event.message_id, "reason": event.payload.parse_error}
+            _log.warning("webhook could not be parsed", **fields)
+    if len(events) == 1:
+        (event,), payload = events, events[0].payload
+        names = ("event_type", "parse_status", "company_id", "sync_id")
+        fields = {name: getattr(payload, name) for name in names}
+        with logging.bound(message_id=event.message_id, request_id=event.request_id):
+            _log.info("webhook projected", **fields)
+        return
+    for chunk in chunked(events, event_store.LOGGED_IDS):
+        ids = [event.message_id for event in chunk]
+        _log.info("webhooks projected", count=len(ids), message_ids=ids)
 
 
 def _describe(error: Exception) -> str:

@@ -22,6 +22,15 @@ def upgrade() -> None:
         postgresql_where=unaddressed,
         sqlite_where=unaddressed,
     )
+    for table, name in (
+        ("jobs", "message_id"),
+        ("jobs", "request_id"),
+        ("outgoing_messages", "event_message_id"),
+        ("outgoing_messages", "request_id"),
+        ("webhook_events", "replay_request_id"),
+        ("webhook_events", "replay_actor"),
+    ):
+        op.add_column(table, sa.Column(name, sa.Text()))
     op.add_column("workers", sa.Column("rules_since", sa.DateTime(timezone=True)))
     op.add_column("syncs", sa.Column("fetch_attempts", sa.Integer()))
     for name in ("reconciled_fully_at", "reconciled_through"):

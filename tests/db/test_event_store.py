@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
+from structlog.testing import capture_logs
 
 from app.db import event_store
 from app.db.engine import Database
@@ -229,6 +230,30 @@ def test_a_full_queue_is_refused(database: Database, monkeypatch: pytest.MonkeyP
     large = [received(f"large{number}", body=b"x" * 6) for number in range(3)]
     results = run(database, store_all(*large))
     assert [result is True for result in results] == [True, False, False]
+
+
+def test_each_event_is_in_the_log_with_its_request(database: Database) -> None:
+    """New ones and duplicates; one line per commit."""
+
+    async def steps(store: EventStore) -> None:
+        await store.store(received("m1"), "r1")
+        pairs = [("m2", "r2"), ("m3", "r3"), ("m1", "r4")]
+        await asyncio.gather(*(store.store(received(m, 1), r) for m, r in pairs))
+        await asyncio.sleep(0)
+
+    with capture_logs() as lines:
+        run(database, steps)
+    found = [{k: v for k, v in line.items() if k != "log_level"} for line in lines]
+    assert found == [
+        {"event": "webhook stored", "count": 1, "message_id": "m1", "request_id": "r1"},
+        {
+            "event": "webhook stored",
+            "count": 2,
+            "message_ids": ["m2", "m3"],
+            "request_ids": ["r2", "r3"],
+        },
+        {"event": "webhook was stored before", "count": 1, "message_id": "m1", "request_id": "r4"},
+    ]
 
 
 def test_the_queue_is_empty_after_each_outcome(

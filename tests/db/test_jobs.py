@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import RowMapping, func, select
 
+from app import logging as log
 from app.db import jobs, rate_limit, workers
 from app.db.engine import Database
 from app.db.jobs import Claim, JobStats
@@ -65,6 +66,24 @@ def test_a_due_job_is_claimed_once(database: Database) -> None:
     assert [(c.key, c.group_key, c.attempts, c.generation) for c in claims] == [(1, "c1", 1, 1)]
     assert claim(database, 64) == []
     assert [c.group_key for c in claim(database, kind="message")] == ["webhook:a"]
+
+
+def test_a_job_knows_what_caused_it(database: Database) -> None:
+    """The latest cause of each kind of the work that is not done yet."""
+    with database.writing() as connection:
+        event = {1: jobs.Origin("m1", None)}
+        jobs.enqueue(connection, "fetch", [(1, "c1")], now=T0, origins=event)
+        with log.bound(request_id="r1"):
+            jobs.enqueue(connection, "fetch", [(1, "c1"), (2, "c1")], now=T0)
+    first, second = claim(database)
+    assert (first.origin, second.origin) == (("m1", "r1"), (None, "r1"))
+    with database.writing() as connection:
+        jobs.complete(connection, first)
+        event = {1: jobs.Origin("m2", None)}
+        jobs.enqueue(connection, "fetch", [(1, "c1")], now=T0, origins=event)
+        replay = {1: jobs.Origin("m1", "r2")}
+        assert jobs.restart(connection, "fetch", [1], now=T0, origins=replay) == 1
+    assert claim(database)[0].origin == ("m1", "r2")
 
 
 def test_a_rescheduled_job_waits_for_its_time(database: Database) -> None:

@@ -255,7 +255,7 @@ def test_a_missing_table_is_503_and_never_500(database: Database) -> None:
 class HangingStore:
     """Stores nothing, and lets every request wait."""
 
-    async def store(self, event: Any) -> bool:
+    async def store(self, event: Any, request_id: str) -> bool:
         await asyncio.sleep(60)
         return True
 

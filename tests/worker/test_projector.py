@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from itertools import permutations
+from itertools import chain, permutations
 from typing import Any
 from unittest.mock import Mock
 
@@ -104,6 +104,23 @@ def test_an_unreadable_event_is_stored_with_its_reason(database: Database, body:
     assert [line["reason"] for line in warnings] == [event["parse_error"]]
     assert event["parse_error"]
     assert event["processed_at"] is not None
+
+
+def test_every_event_of_a_burst_is_in_the_log(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several share a line; each fetch knows its own event."""
+    monkeypatch.setattr(event_store, "LOGGED_IDS", 4)
+    for n in range(10):
+        add_event(database, f"m{n}", sync_id=f"s{n}")
+    with capture_logs() as lines:
+        project(database)
+    logged = [line["message_ids"] for line in lines if line["event"] == "webhooks projected"]
+    assert [len(ids) for ids in logged] == [4, 4, 2]
+    assert sorted(chain.from_iterable(logged)) == [f"m{n}" for n in range(10)]
+    assert [job_of(database, "message_id", sync_id=f"s{n}") for n in range(10)] == [
+        (f"m{n}",) for n in range(10)
+    ]
 
 
 def test_a_redelivery_changes_nothing_but_the_timeline(database: Database) -> None:

@@ -11,6 +11,7 @@ from app.web.api import schemas
 from app.web.api.query_params import BodyParams, EventParams, NoQuery
 from app.web.api.responses import ApiRoute
 from app.web.api.serializers import serialize_event_with_body
+from app.web.auth import ActorDep
 from app.web.dependencies import DatabaseDep, MetricsDep, WakeWorkerDep
 from app.web.path_params import Id
 from app.web.problems import documented
@@ -55,14 +56,18 @@ def get_event(
     responses=documented(401, 404, 410, 422, 503),
 )
 def replay_event(
-    database: DatabaseDep, wake_worker: WakeWorkerDep, message_id: Id, _params: NoQuery
+    database: DatabaseDep,
+    wake_worker: WakeWorkerDep,
+    actor: ActorDep,
+    message_id: Id,
+    _params: NoQuery,
 ) -> schemas.Event:
     """Parse the stored body with the current version and apply it again. Safe to repeat.
 
     Applying it restarts unfinished work of its sync. 410 if retention has removed the body.
     """
     with database.writing() as connection:
-        event_store.mark_pending(connection, message_id)
+        event_store.mark_pending(connection, message_id, actor)
         record = queries.get_event(connection, message_id)
     wake_worker()
     ids = {"message_id": message_id, "sync_id": record.sync_id, "company_id": record.company_id}

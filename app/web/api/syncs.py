@@ -150,7 +150,7 @@ def retry_sync(
         sync_writer.add_log(connection, record.pk, entry)
     wake_worker()
     ids = {"sync_id": sync_id, "company_id": record.sync.company_id}
-    _log.info("retry requested", **ids, message_id=request.message_id)
+    _log.info("retry requested", **ids, outgoing_message_id=request.message_id)
     return schemas.RetryAccepted(
         company_id=record.sync.company_id,
         sync_id=record.sync.sync_id,
