@@ -1,7 +1,9 @@
 # One image for every command: serve (the default), worker, migrate …
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-COPY requirements.txt /tmp/requirements.txt
+# with traces: docker build --build-arg REQUIREMENTS=requirements-otel.txt
+ARG REQUIREMENTS=requirements.txt
+COPY ${REQUIREMENTS} /tmp/requirements.txt
 RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r /tmp/requirements.txt \
     && /venv/bin/pip uninstall --yes pip
 

@@ -7,7 +7,7 @@ JOBS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run migrate test coverage check lint types layers format lock audit screenshots \
+.PHONY: help install demo run migrate test coverage check lint types layers format lock audit sbom screenshots \
 	bench bench-queries bench-fetch bench-memory bench-start chaos breakage fuzz
 
 help: ## show this
@@ -67,10 +67,21 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-s
 lock: | $(BIN)/python ## pin all dependencies with their hashes
 	$(BIN)/python -m pip install --quiet uv
 	$(UV_COMPILE) pyproject.toml -o requirements.txt
-	$(UV_COMPILE) --extra dev pyproject.toml -o requirements-dev.txt
+	$(UV_COMPILE) --extra otel --extra dev pyproject.toml -o requirements-dev.txt
+	$(UV_COMPILE) --extra otel --constraint requirements-dev.txt pyproject.toml -o requirements-otel.txt
 
+# Exit code 1: vulnerabilities, 2: it could not be checked. pip-audit itself ends with 1 for both.
 audit: $(VENV)/.installed-dev ## list known vulnerabilities of the pinned packages; needs the network
-	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+		--requirement requirements-otel.txt >$(VENV)/audit.log 2>&1 && code=0 || code=1; \
+	cat $(VENV)/audit.log; \
+	if [ $$code = 1 ] && ! grep -q '^Found [0-9]* known vulnerabilit' $(VENV)/audit.log; then \
+		echo "The audit could not run: no package was checked."; exit 2; \
+	fi; exit $$code
+
+sbom: $(VENV)/.installed-dev ## write sbom.json: what the image contains, in the CycloneDX format
+	$(BIN)/python -W ignore -m cyclonedx_py requirements requirements.txt --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --of JSON -o sbom.json
 
 screenshots: $(VENV)/.installed-dev ## take the pictures in docs/screenshots; needs chromium
 	$(BIN)/python -m bench.screenshots

@@ -26,7 +26,8 @@ from app.db.event_store import EventStore
 from app.domain import outgoing
 from app.domain.outgoing import recipient_name
 from app.domain.webhook_loss import endpoint_url
-from app.settings import Settings, require
+from app.errors import SettingsError
+from app.settings import Settings, require, wants_traces
 from app.worker.channels import Channel, NotificationChannel, WebhookChannel
 from app.worker.codat_calls import InteractiveCalls, RateLimitPause
 from app.worker.dispatcher import Dispatcher
@@ -45,6 +46,7 @@ from app.worker.tasks.webhook_monitor import check_webhooks
 if TYPE_CHECKING:  # the worker runs without it
     from fastapi import FastAPI
 
+    from app.tracing import Tracing
     from app.web.app import Application
     from app.web.metrics import WorkerMetrics
 
@@ -60,6 +62,23 @@ GC_THRESHOLD = 10_000  # objects; requests leave little behind that needs a coll
 def utc_now() -> datetime:
     """The service's clock: aware, UTC."""
     return datetime.now(UTC)
+
+
+def start_tracing(settings: Settings) -> "Tracing | None":
+    """Start tracing if an `OTEL_…` variable asks for it; before engines and clients are made.
+
+    Raises SettingsError.
+    """
+    if not wants_traces():
+        return None
+    try:
+        from app.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"OTEL_… variables ask for traces, and {error.name} is not installed. "
+            "Install requirements-otel.txt, or set OTEL_SDK_DISABLED=true."
+        ) from None
+    return Tracing(settings.codat_base_url)
 
 
 def make_database(settings: Settings) -> Database:
@@ -183,24 +202,31 @@ def make_runner(
     clock: Clock,
     *,
     metrics: "WorkerMetrics | None" = None,
+    tracing: "Tracing | None" = None,
 ) -> Runner:
     """Make the worker. Raises SettingsError for an address in NOTIFY_URLS that is unknown."""
     channels = make_channels(settings, http)
+    projector = Projector(database, clock)
+    periodic_tasks = make_periodic_tasks(settings, database, codat, clock)
+    if tracing:
+        projector.trace = tracing.projection
+        periodic_tasks = [tracing.trace_task(task) for task in periodic_tasks]
     return Runner(
         database,
         clock=clock,
-        projector=Projector(database, clock),
+        projector=projector,
         fetcher=Fetcher(database, codat, clock, max_attempts=settings.fetch_max_attempts),
         dispatcher=Dispatcher(database, channels, clock) if channels else None,
-        periodic_tasks=make_periodic_tasks(settings, database, codat, clock),
+        periodic_tasks=periodic_tasks,
         on_heartbeat=codat.limits.share,
         on_attempt=metrics.job_attempt if metrics else None,
+        trace_job=tracing.trace_jobs(database) if tracing else None,
     )
 
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, database: Database, clock: Clock
+    settings: Settings, database: Database, clock: Clock, tracing: "Tracing | None" = None
 ) -> AsyncIterator[Runner]:
     """Make the worker with its HTTP clients, and close these at the end of the block.
 
@@ -216,7 +242,7 @@ async def open_worker(
         http = await stack.enter_async_context(httpx.AsyncClient())
         codat = make_codat(settings, database, clock, metrics=metrics)
         await stack.enter_async_context(codat)
-        yield make_runner(settings, database, codat, http, clock, metrics=metrics)
+        yield make_runner(settings, database, codat, http, clock, metrics=metrics, tracing=tracing)
 
 
 def _worker_metrics() -> "WorkerMetrics":
@@ -227,7 +253,9 @@ def _worker_metrics() -> "WorkerMetrics":
     return WorkerMetrics(CollectorRegistry(), version=VERSION)
 
 
-def create_app(settings: Settings, *, clock: Clock = utc_now) -> "Application":
+def create_app(
+    settings: Settings, *, clock: Clock = utc_now, tracing: "Tracing | None" = None
+) -> "Application":
     """Make the application, with the worker if WORKER_IN_WEB is set. Raises SettingsError."""
     from prometheus_client import CollectorRegistry
 
@@ -246,7 +274,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> "Application":
     http = make_http()
     runner = None
     if settings.worker_in_web:
-        runner = make_runner(settings, database, codat, http, clock, metrics=metrics)
+        options = (settings, database, codat, http, clock)
+        runner = make_runner(*options, metrics=metrics, tracing=tracing)
     wake_worker = runner.wake if runner else lambda: None
     store = EventStore(database, on_stored=wake_worker, on_batch=metrics.batch)
 
@@ -273,7 +302,16 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> "Application":
         sync_starter=SyncStarter(database, codat, clock),
         wake_worker=wake_worker,
     )
-    return web.create_app(services, verifier=verifier, event_store=lambda: store, lifespan=lifespan)
+    app = web.create_app(
+        services,
+        verifier=verifier,
+        event_store=lambda: store,
+        lifespan=lifespan,
+        telemetry=tracing.telemetry() if tracing else None,
+    )
+    if tracing and app.front:
+        app.front = tracing.trace_deliveries(app.front)
+    return app
 
 
 @asynccontextmanager

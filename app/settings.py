@@ -5,6 +5,7 @@ SECRETS_DIR. Empty counts as not set; blanks and quotes around a value are remov
 stops the start with one line that names the setting, and shows values that cannot be secret.
 """
 
+import os
 import re
 import sys
 from base64 import b64decode
@@ -420,6 +421,15 @@ def require(settings: Settings, *names: str) -> None:
     if missing:
         hint = " .env is a folder, not a file." if Path(".env").is_dir() else ""
         raise SettingsError(f"Missing settings: {', '.join(missing)}. See .env.example.{hint}")
+
+
+def wants_traces() -> bool:
+    """True when OpenTelemetry's own variables ask for traces."""
+    read = os.environ.get
+    if read("OTEL_SDK_DISABLED", "").lower() == "true" or read("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return any(map(read, (*endpoints, "OTEL_TRACES_EXPORTER")))
 
 
 def in_a_container() -> bool:

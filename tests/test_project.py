@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(chain((ROOT / "app").rglob("*.py"), (ROOT / "simulator").rglob("*.py")))
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-LOCKS = ("requirements.txt", "requirements-dev.txt")
-_PIN = re.compile(r"^([a-z0-9-]+)(?:\[([a-z,]+)\])?==([^\s;]+)", re.MULTILINE)
+LOCKS = ("requirements.txt", "requirements-otel.txt", "requirements-dev.txt")
+_PIN = re.compile(r"^([a-z0-9-]+)(?:\[([a-z,-]+)\])?==([^\s;]+)", re.MULTILINE)
 
 WORDS = {
     *("told", "said", "kept", "owe", "owed", "owes", "heed", "heeded", "mend", "mended", "cured"),
@@ -128,15 +128,16 @@ def pinned_versions(lock: str) -> dict[str, set[str]]:
 def pinned_extras() -> dict[str, set[str]]:
     """The extras that the development lock pins, by package."""
     found: dict[str, set[str]] = {}
-    for name, extras, _ in _PIN.findall((ROOT / LOCKS[1]).read_text()):
+    for name, extras, _ in _PIN.findall((ROOT / LOCKS[-1]).read_text()):
         found.setdefault(name, set()).update(filter(None, extras.split(",")))
     return found
 
 
-def test_both_locks_pin_the_same_versions() -> None:
+def test_all_locks_pin_the_same_versions() -> None:
     """What is tested is what runs."""
-    runtime, development = map(pinned_versions, LOCKS)
-    assert {name: development.get(name) for name in runtime} == runtime
+    *runtime, development = map(pinned_versions, LOCKS)
+    for locked in runtime:
+        assert {name: development.get(name) for name in locked} == locked
 
 
 def test_locks_have_hashes_and_no_address_of_an_index() -> None:
@@ -189,8 +190,8 @@ def test_every_dependency_is_locked_and_justified() -> None:
     """Run `make lock` after a change of pyproject.toml; the reasons are in ADR 0001."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     reasons = (ROOT / "docs" / "adr" / "0001-dependencies.md").read_text()
-    development = project["optional-dependencies"]["dev"]
-    for more, lock in ([], LOCKS[0]), (development, LOCKS[1]):
+    extras = project["optional-dependencies"]
+    for more, lock in zip(([], extras["otel"], extras["dev"]), LOCKS, strict=True):
         locked = pinned_versions(lock)
         for requirement in map(Requirement, project["dependencies"] + more):
             assert requirement.name in locked, f"{lock}: {requirement}"

@@ -22,11 +22,11 @@ def serve() -> None:
 
 def run_server(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or SIGINT; `on_ready` is called right before. Raises ServiceError."""
-    from app.bootstrap import create_app
+    from app.bootstrap import create_app, start_tracing
     from app.db import migrations
     from app.web.server import Server
 
-    app = create_app(settings)
+    app = create_app(settings, tracing=start_tracing(settings))
     with app.state.database.reading() as connection:
         migrations.check(connection)
     names = sorted({key.name for key in settings.api_keys if key.name})
@@ -46,11 +46,12 @@ def worker() -> None:
 
 
 async def _run_worker(settings: Settings) -> None:
-    from app.bootstrap import open_worker, utc_now
+    from app.bootstrap import open_worker, start_tracing, utc_now
     from app.web.shutdown import force_exit_later
 
+    tracing = start_tracing(settings)
     with open_current_database(settings) as database:
-        async with open_worker(settings, database, utc_now) as runner:
+        async with open_worker(settings, database, utc_now, tracing) as runner:
 
             def stop() -> None:
                 force_exit_later()

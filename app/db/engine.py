@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+import sqlalchemy  # engines are made by attributes of the module: `app.tracing` replaces these
 from sqlalchemy import (
     Connection,
     Engine,
     Select,
     Table,
-    create_engine,
     event,
     func,
     select,
@@ -33,7 +33,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext import asyncio as async_sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.selectable import CompoundSelect
 
@@ -166,7 +167,9 @@ class Database:
         Without a pool: its one user holds a connection, and closes it when it hangs.
         """
         address: PostgresqlAddress = self.engine.get_execution_options()["address"]
-        engine = create_async_engine(_DRIVER, poolclass=NullPool, **_postgresql_options(address))
+        engine = async_sqlalchemy.create_async_engine(
+            _DRIVER, poolclass=NullPool, **_postgresql_options(address)
+        )
         prepare = partial(_prepare_postgresql, address, in_transactions=False)
         event.listen(engine.sync_engine, "connect", prepare)
         return engine
@@ -277,7 +280,7 @@ def classifier_of(connection: Connection) -> Classifier:
 
 
 def _postgresql_engine(address: PostgresqlAddress, pool_size: int) -> Engine:
-    engine = create_engine(
+    engine = sqlalchemy.create_engine(
         _DRIVER,
         pool_size=pool_size,
         max_overflow=0,
@@ -362,7 +365,7 @@ def require_writable(connection: Connection) -> None:
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:
     if address.database and address.database != ":memory:":
         _require_writable_file(Path(address.database).resolve())
-    engine = create_engine(
+    engine = sqlalchemy.create_engine(
         address,
         pool_size=pool_size,
         max_overflow=-1,  # a connection costs little: as many as there are threads

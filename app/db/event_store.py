@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -361,7 +362,9 @@ class _SqliteWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="event-store")
 
     async def write(self, events: Sequence[ReceivedEvent]) -> list[Result]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, events)
+        write = copy_context().run  # for traces, as `asyncio.to_thread` does
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, write, self._write, events)
 
     def _write(self, events: Sequence[ReceivedEvent]) -> list[Result]:
         with self._database.writing(priority=True) as connection:

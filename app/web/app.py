@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -74,8 +75,12 @@ def create_app(
     verifier: Verifier,
     event_store: Callable[[], EventStore],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    telemetry: TelemetryConfig | None = None,
 ) -> Application:
-    """Assemble the application. `event_store` is called per delivery, after the start."""
+    """Assemble the application. `event_store` is called per delivery, after the start.
+
+    `telemetry` says where FastAPI reports traces; by default nowhere.
+    """
     app = Application(
         title=TITLE,
         version=VERSION,
@@ -85,6 +90,7 @@ def create_app(
         openapi_url=None,  # `app.web.openapi` serves both
         docs_url=None,
         redoc_url=None,
+        telemetry=telemetry or {"tracing": False, "metrics": False, "logs": False},
     )
     for field in fields(services):
         setattr(app.state, field.name, getattr(services, field.name))

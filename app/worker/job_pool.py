@@ -24,6 +24,8 @@ RETRY_AFTER_ERROR = timedelta(seconds=5)
 AttemptResult = Literal["done", "retry", "paused", "dead", "lost", "error"]
 """How an attempt of a job ended. `paused`: calls to Codat pause, the attempt does not count;
 `lost`: another worker has the job; `error`: the result could not be recorded."""
+Handle = Callable[[Claim], Awaitable[AttemptResult]]
+"""Carries out one job and records its result, or raises DatabaseUnavailable."""
 
 _log = log.get(__name__)
 
@@ -41,7 +43,7 @@ class JobPool:
 
     database: Database
     kind: Kind
-    handle: Callable[[Claim], Awaitable[AttemptResult]]
+    handle: Handle
     clock: Callable[[], datetime]
     worker_id: str
     limit: int

@@ -11,6 +11,7 @@ fault of an event: then it stays pending.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -35,10 +36,13 @@ _log = logging.get(__name__)
 
 @dataclass(slots=True)
 class Projector:
-    """Applies pending events; `clock` gives aware UTC times."""
+    """Applies pending events, each batch within `trace`; `clock` gives aware UTC times."""
 
     database: Database
     clock: Callable[[], datetime]
+    trace: Callable[[Sequence[PendingEvent]], AbstractContextManager[None]] = lambda _: (
+        nullcontext()
+    )
     _batch_size: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,10 +76,11 @@ class Projector:
             events = pending_events.claim(connection, limit, max_bytes, event_id=event_id)
             if not events:
                 return 0
-            for event in events:
-                if event.body is not None:
-                    event.payload = payloads.parse(event.body)
-            pending_events.apply(connection, events, now=self.clock())
+            with self.trace(events):
+                for event in events:
+                    if event.body is not None:
+                        event.payload = payloads.parse(event.body)
+                pending_events.apply(connection, events, now=self.clock())
             took = time.perf_counter() - began
         _log_projected(events)
         if self.database.is_sqlite:

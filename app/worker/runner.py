@@ -23,7 +23,7 @@ from app.db.jobs import Kind
 from app.errors import DatabaseDown, DatabaseUnavailable
 from app.worker.dispatcher import Dispatcher
 from app.worker.fetcher import Fetcher
-from app.worker.job_pool import AttemptResult, JobPool
+from app.worker.job_pool import AttemptResult, Handle, JobPool
 from app.worker.projector import Projector
 from app.worker.scheduler import PeriodicTask, run_periodic_tasks
 
@@ -81,8 +81,10 @@ class Runner:
         periodic_tasks: Sequence[PeriodicTask] = (),
         on_heartbeat: Callable[[int], None] = lambda _alive: None,
         on_attempt: Callable[[Kind, AttemptResult], None] | None = None,
+        trace_job: Callable[[Handle], Handle] | None = None,
     ) -> None:
         """`on_heartbeat` receives how many workers are alive; `on_attempt` each job's result.
+        `trace_job` wraps the handlers of jobs.
 
         Without a dispatcher, outgoing messages wait.
         """
@@ -92,6 +94,7 @@ class Runner:
         self._projector = projector
         self._periodic_tasks = periodic_tasks
         self._on_heartbeat = on_heartbeat
+        trace = trace_job or (lambda handle: handle)
         make_pool = partial(
             JobPool,
             database,
@@ -100,12 +103,12 @@ class Runner:
             on_attempt=on_attempt,
         )
         self._pools = [
-            make_pool("fetch", fetcher.handle, limit=FETCHES, per_group=FETCHES_PER_COMPANY)
+            make_pool("fetch", trace(fetcher.handle), limit=FETCHES, per_group=FETCHES_PER_COMPANY)
         ]
         if dispatcher:
             messages = make_pool(
                 "message",
-                dispatcher.handle,
+                trace(dispatcher.handle),
                 limit=MESSAGES_PER_RECIPIENT * len(dispatcher.channels),
                 per_group=MESSAGES_PER_RECIPIENT,
                 groups=dispatcher.channels.keys(),

@@ -31,7 +31,7 @@ from tests.processes import (
 
 HALF_A_DELIVERY = b"POST /webhooks/codat HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf"
 WEB = {"fastapi", "starlette", "uvicorn", "jinja2", "prometheus_client"}
-OTHER_VERBS = {"alembic", "apprise", "simulator"}
+OTHER_VERBS = {"alembic", "apprise", "simulator", "opentelemetry.sdk", "app.tracing"}
 PROFILE = {"PYTHONPROFILEIMPORTTIME": "1"}  # Python then lists on stderr all that it imports
 
 
@@ -73,7 +73,7 @@ def test_a_signal_ends_everything_within_ten_seconds(stage: Stage) -> None:
     assert time.monotonic() - started < 10
     assert "Traceback" not in web.logged() + worker.logged()
     assert "app.worker.runner" in imported_modules(worker)
-    assert imported_modules(worker) & (WEB | OTHER_VERBS | {"svix"}) == set()
+    assert imported_modules(worker) & (WEB | OTHER_VERBS | {"svix", "opentelemetry"}) == set()
     assert "fastapi" in imported_modules(web)
     assert imported_modules(web) & OTHER_VERBS == set()
     for late in (second, metrics):
@@ -178,7 +178,7 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path, verb: str, function: 
     """The exit code is 0 as after an orderly shutdown, and there is no error."""
     interrupted = (
         "import os, signal, app.bootstrap\n"
-        "def stop(*_): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "def stop(*_, **__): os.kill(os.getpid(), signal.SIGTERM)\n"
         f"app.bootstrap.{function} = stop\n"
         f"from app.cli.serve import {verb}; {verb}()"
     )
