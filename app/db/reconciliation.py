@@ -6,7 +6,7 @@ that has used up its attempts is left alone: an event, a refresh or a redrive st
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
@@ -197,12 +197,15 @@ def correct(
                 after = apply_status(after, line, requested_at=now, has_newer_events=False)
         log = [LogEntry(now, LOG_KIND, difference.reason)] if difference.times == 1 else []
         writes.append(SyncWrite(before, after, log=log, fetch="enqueue"))
-        marks.append(
-            dict(zip(_MARKS, (_digest(difference.status), difference.times, now), strict=True))
-        )
+        marks.append((_digest(difference.status), difference.times, now))
     pks = write_syncs(connection, writes, now=now)
+    _mark_jobs(connection, dict(zip(pks, marks, strict=True)))
+
+
+def _mark_jobs(connection: Connection, marks: Mapping[int, tuple[str, int, datetime]]) -> None:
+    """Remember why, how often and when these syncs' fetches were enqueued here."""
     if marks:
-        rows = [mark | {"pk": pk} for pk, mark in zip(pks, marks, strict=True)]
+        rows = [dict(zip(_MARKS, mark, strict=True)) | {"pk": pk} for pk, mark in marks.items()]
         connection.execute(_MARK_JOB, rows)
 
 
@@ -233,7 +236,8 @@ def enqueue_stuck(
         SyncWrite(stored, stored.sync, log=[] if stored.pk in logged else [entry], fetch="enqueue")
         for stored in stuck
     ]
-    write_syncs(connection, writes, now=now)
+    pks = write_syncs(connection, writes, now=now)
+    _mark_jobs(connection, {pk: ("stuck", 1 + (pk in logged), now) for pk in pks})
     return len(writes)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, select
 
 from app.db import change_feed, jobs, outgoing
 from app.db.engine import classifier_of, insert
@@ -23,6 +23,7 @@ from app.db.jobs import UNKNOWN_ORIGIN, Claim, Origin
 from app.db.many_rows import insert_many, is_any_of, update_many
 from app.db.sync_rows import CAUSE_COLUMNS, StoredSync, sync_row, to_stored
 from app.db.tables import companies, sync_log, syncs
+from app.db.tables import jobs as jobs_table
 from app.db.transaction_lists import ListWrite, load_lists, write_lists
 from app.domain.models import SyncStatus, Transaction
 from app.domain.sync_state import Sync, apply_status, with_transactions
@@ -323,8 +324,7 @@ def record_answer(
     """Write Codat's answer; returns None when another worker holds the job by now.
 
     `settle` completes or reschedules the job, in this transaction, and returns entries for the
-    timeline. One that only repeats the newest entry is left out, as after the repeated fetches of
-    reconciliation.
+    timeline. A fetch that reconciliation repeats has one only if it brought anything new.
     """
     lock_companies(connection, [claim.group_key], insert_missing=False)
     stored = load_sync(connection, claim.key)
@@ -348,26 +348,28 @@ def record_answer(
         )
     after = after._replace(fetch_attempts=claim.attempts)
     recorded = RecordedAnswer(stored.sync, after, has_newer_events)
-    log = _without_repetition(connection, stored, settle(recorded))
+    repeated = _newest_entry_if_repeated(connection, claim)
+    log = [entry for entry in settle(recorded) if (entry.kind, entry.reason) != repeated]
     write_syncs(connection, [SyncWrite(stored, after, answer.transactions, log)], now=now)
     return recorded
 
 
-def _without_repetition(
-    connection: Connection, stored: StoredSync, entries: Sequence[LogEntry]
-) -> list[LogEntry]:
-    """The entries without one that repeats the newest, if no event was received since that."""
+def _newest_entry_if_repeated(connection: Connection, claim: Claim) -> tuple[str, str] | None:
+    """Kind and reason of the newest timeline entry, if reconciliation repeats this fetch."""
+    is_repeated = and_(
+        jobs_table.c.id == claim.job_id,
+        jobs_table.c.reconciled_times > 1,
+        jobs_table.c.run_at == jobs_table.c.reconciled_at,  # not enqueued otherwise since
+    )
     newest = (
-        select(sync_log.c.kind, sync_log.c.reason, sync_log.c.at)
-        .where(sync_log.c.sync_pk == stored.pk)
+        select(sync_log.c.kind, sync_log.c.reason)
+        .join(jobs_table, is_repeated)
+        .where(sync_log.c.sync_pk == claim.key)
         .order_by(sync_log.c.at.desc(), sync_log.c.id.desc())
         .limit(1)
     )
-    last = connection.execute(newest).first()
-    if not entries or last is None or any(at > last.at for at in stored.sync.events_received_at):
-        return list(entries)
-    is_repeated = (last.kind, last.reason) == (entries[0].kind, entries[0].reason[:MAX_REASON])
-    return list(entries[is_repeated:])
+    row = connection.execute(newest).first()
+    return (row.kind, row.reason) if row else None
 
 
 def give_up(
@@ -386,9 +388,9 @@ def give_up(
     stored = load_sync(connection, claim.key)
     if stored is None or not jobs.bury(connection, claim, reason, refused_at=refused_at):
         return False
-    entry = LogEntry(now, "fetch", f"Stopped retrying: {reason}")
-    for new in _without_repetition(connection, stored, [entry]):
-        add_log(connection, stored.pk, new)
+    entry = LogEntry(now, "fetch", f"Stopped retrying: {reason}"[:MAX_REASON])
+    if (entry.kind, entry.reason) != _newest_entry_if_repeated(connection, claim):
+        add_log(connection, stored.pk, entry)
     outgoing.sync_ended(connection, stored, "dead", now)
     return True
 

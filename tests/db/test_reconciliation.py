@@ -251,3 +251,19 @@ def test_a_sync_in_progress_for_long_is_fetched_once(database: Database) -> None
     assert enqueue_stuck(database, before=after(minutes=1)) == 0
     assert enqueue_stuck(database, before=after(hours=2)) == 1
     assert [kind for kind, _ in timeline(database)].count("stuck") == 1
+
+
+def test_a_redrive_of_what_was_refused_shows_in_the_timeline(database: Database) -> None:
+    """A repeated fetch of reconciliation does not, unless the answer is another one."""
+    deliver(database, "m1")
+    give_up(database, T0)
+    for day in (2, 9):
+        now = after(days=day)
+        correct(database, differences(database, status(), now=now), now=now)
+        give_up(database, now, at=now)
+    entries = ["delivery", "fetch", "reconcile", "fetch"]
+    assert [kind for kind, _ in timeline(database)] == entries
+    with database.writing() as connection:
+        jobs.revive_dead(connection, "fetch", None, now=after(days=10))
+    give_up(database, after(days=10), at=after(days=10))
+    assert [kind for kind, _ in timeline(database)] == [*entries, "fetch"]
