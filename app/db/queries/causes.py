@@ -23,6 +23,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from app.db.engine import count_up_to
 from app.db.queries.open_rows import IS_OPEN, OF_TRANSACTION
 from app.db.queries.syncs import in_range
 from app.db.tables import failed_transactions, syncs, transactions
@@ -136,6 +137,13 @@ def cause_counts(
     for pk, key, number, number_open in rows:
         found[pk].append((key, number, int(number_open)))
     return found
+
+
+def other_companies(connection: Connection, key: str, company_id: str, limit: int) -> int:
+    """How many other companies have open failures of this cause, at most `limit`."""
+    table = failed_transactions.c
+    is_open = (table.cause_key == key, table.resolved_by.is_(None), table.company_id != company_id)
+    return count_up_to(connection, limit, select(table.company_id).where(*is_open).distinct())
 
 
 def _failed_transactions(criteria: CauseFilter, key: Column[Any]) -> Select[Any]:

@@ -167,6 +167,14 @@ def timeline(
     return Page([_log_record(row) for row in page.items], page.next)
 
 
+def last_fetch_at(connection: Connection, sync_pk: int) -> datetime | None:
+    """When Codat was last asked about a sync, with or without an answer."""
+    entries = select(sync_log.c.at).where(sync_log.c.sync_pk == sync_pk, sync_log.c.kind == "fetch")
+    newest = entries.order_by(sync_log.c.at.desc(), sync_log.c.id.desc()).limit(1)
+    at: datetime | None = connection.execute(newest).scalar()
+    return at
+
+
 def _log_record(row: RowMapping) -> LogRecord:
     reason = row["reason"] or reported_as(row["event_type"], row["raw_type"])
     if number := row["redeliveries"]:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
+    case,
     func,
     or_,
     select,
@@ -114,8 +115,12 @@ def list_transactions(
     *,
     cursor: str | None = None,
     limit: int = 50,
+    causes_first: Sequence[str] = (),
 ) -> Page[TransactionRecord]:
-    """One page of a sync's rows, in Codat's order. Raises BadRequest naming `cursor`."""
+    """One page of a sync's rows, in Codat's order. Raises BadRequest naming `cursor`.
+
+    The rows with these causes come first, cause by cause.
+    """
     conditions: list[ColumnElement[bool]] = [transactions.c.sync_pk == sync_pk]
     if criteria.statuses:
         lower = [status.lower() for status in criteria.statuses]
@@ -132,7 +137,12 @@ def list_transactions(
             transactions.c.correlation_id,
         )
         conditions.append(or_(*(text.icontains(q, autoescape=True) for text in texts)))
-    page = read_page(connection, _ROW.where(*conditions), _IN_SYNC, cursor=cursor, limit=limit)
+    order = _IN_SYNC
+    if causes_first:
+        ranks = {key: rank for rank, key in enumerate(causes_first)}
+        rank = case(ranks, value=transactions.c.cause_key, else_=len(ranks))
+        order = Order("transactions:cause", (rank, transactions.c.position))
+    page = read_page(connection, _ROW.where(*conditions), order, cursor=cursor, limit=limit)
     return Page(_records(connection, page.items), page.next, page.previous)
 
 

@@ -9,13 +9,11 @@ from app.db.queries.transactions import PushErrorFilter
 from app.web.api import companies as api
 from app.web.api.query_params import CompanyParams, ConfigParams, NoQuery, PageParams
 from app.web.api.serializers import (
-    serialize_cause,
     serialize_company,
-    serialize_history,
     serialize_transaction,
 )
 from app.web.dependencies import CodatDep, InteractiveCallsDep
-from app.web.pages.presenters import deciding_row, expense_status, present_sync
+from app.web.pages.presenters import present_sync
 from app.web.pages.rendering import PageRoute, SignedInPage, render_page
 from app.web.pages.sessions import SignedIn
 from app.web.path_params import Id
@@ -55,32 +53,6 @@ def get_company(
         whole_failure=whole_failure and present_sync(whole_failure, page.causes),
         failures=[(serialize_transaction(row, page.causes), row.at) for row in failures.items],
         next=failures.next,
-    )
-
-
-@router.get("/companies/{company_id}/transactions/{transaction_id}")
-def get_transaction(
-    page: SignedInPage, company_id: Id, transaction_id: Id, _params: NoQuery
-) -> Response:
-    """One expense: is it in the books, and its rows in all syncs, newest first."""
-    with page.database.reading() as connection:
-        rows = transactions.transaction_history(connection, company_id, transaction_id)
-    deciding, history = deciding_row(rows), serialize_history(rows, page.causes)
-    title, tone, sentence = expense_status(deciding.current_status, deciding.cause_key)
-    recorded_at = None
-    if deciding.current_status == "completed":
-        recorded_at = next((row.at for row in rows if row.sync_id == history.resolved_by), None)
-    return page.render(
-        "transaction.html",
-        company_id=company_id,
-        company_name=page.company_names(company_id).get(company_id),
-        history=history,
-        title=title,
-        tone=tone,
-        sentence=sentence,
-        cause=serialize_cause(deciding.cause_key, page.causes),
-        failed_at=next((row.at for row in rows if row.failed), None),
-        recorded_at=recorded_at,
     )
 
 

@@ -8,6 +8,7 @@ from app.web.pages import (
     causes,
     companies,
     events,
+    expenses,
     health,
     history,
     rendering,
@@ -26,6 +27,6 @@ def install(app: FastAPI) -> None:
     """Add the pages to the application. Errors below their paths are shown as pages too."""
     app.state.sign_in_throttle = sign_in.Throttle(time.monotonic)
     app.state.problem_shapes |= dict.fromkeys(PREFIXES, rendering.page_problem)
-    for page in (sign_in, health, history, syncs, companies, causes, events):
+    for page in (sign_in, health, history, syncs, companies, expenses, causes, events):
         app.include_router(page.router)
     app.include_router(rendering.static_router)

@@ -1,5 +1,7 @@
 """The page of one sync: its result, items and timeline; refresh from Codat, retry failed items."""
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -23,7 +25,7 @@ from app.web.api.serializers import (
 from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
 from app.web.pages.notices import set_notice
 from app.web.pages.presenters import present_sync
-from app.web.pages.query_params import path
+from app.web.pages.query_params import BackwardParams, path
 from app.web.pages.rendering import PageRoute, SignedInPage
 from app.web.pages.sessions import OwnForm, SignedIn
 from app.web.path_params import Id
@@ -35,7 +37,7 @@ NO_RETRY_URL = "Retry is not set up (RETRY_WEBHOOK_URL)."
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
-class SyncPageParams(TransactionParams):
+class SyncPageParams(TransactionParams, BackwardParams):
     """The filters of the items, and the cursor of the timeline."""
 
     cause: Text | None = None
@@ -53,13 +55,20 @@ def get_sync(
     criteria = params.to(TransactionFilter)
     with page.database.reading() as connection:
         record = syncs.get_sync(connection, sync_id, params.company_id)
+        counts = causes.cause_counts(connection, [record.pk])[record.pk]
+        counts.sort(key=lambda entry: -entry[1])  # what is open may change between two pages
         items = transactions.list_transactions(
-            connection, record.pk, criteria, cursor=params.cursor, limit=params.limit
+            connection,
+            record.pk,
+            criteria,
+            cursor=params.before or params.cursor,
+            limit=params.limit,
+            causes_first=[key for key, *_ in counts if key],
         )
         timeline = events.timeline(
             connection, record.pk, cursor=params.timeline, limit=TIMELINE_LIMIT
         )
-        counts = causes.cause_counts(connection, [record.pk])[record.pk]
+        asked_at = events.last_fetch_at(connection, record.pk)
         retry = outgoing.last_retry(connection, record.pk)
     reasons = [
         (serialize_cause(key or UNCLASSIFIED, page.causes), count, count_open)
@@ -73,13 +82,25 @@ def get_sync(
         sync=present_sync(record, page.causes),
         reasons=reasons,
         cause_titles={cause.key: cause.title for cause, _, _ in reasons if cause},
-        items=[serialize_transaction(row, page.causes) for row in items.items],
+        groups=_by_cause([serialize_transaction(row, page.causes) for row in items.items]),
         next=items.next,
+        previous=items.previous,
+        asked_at=asked_at,
+        is_refreshing=record.job is not None and record.job.state == "pending",
         timeline=timeline,
         no_retry=details.no_retry_reason or (NO_RETRY_URL if host is None else None),
         last_retry=details.last_retry,
         retry_host=host,
     )
+
+
+def _by_cause(
+    items: Iterable[schemas.Transaction],
+) -> list[tuple[schemas.Cause | None, list[schemas.Transaction]]]:
+    """Neighboring items with the same cause."""
+    groups = groupby(items, key=lambda item: item.cause.key if item.cause else None)
+    lists = (list(group) for _, group in groups)
+    return [(group[0].cause, group) for group in lists]
 
 
 @router.get("/syncs/{sync_id}/json", responses=documented(304))

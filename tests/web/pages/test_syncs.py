@@ -94,7 +94,8 @@ def test_an_empty_list_that_codat_did_not_return_is_shown_as_unknown(
     store.job(store.failed(**fields), **job)
     page = read(user, "/syncs/s1")
     assert "Codat has not returned the item list yet." in page
-    assert "Items failed – Items written –" in page
+    assert "Items failed" not in page
+    assert "Items written" not in page
     assert "Nothing to retry yet: Codat has not returned the items." in page
     assert "No item list yet." in page
     assert "whole sync failed" not in page
@@ -113,7 +114,7 @@ def test_items_show_the_plain_message_first_then_cause_and_correlation_id(
     for expected in (
         "Account code '429' is not active. Full message An error occurred",
         "Correlation ID aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb",
-        "t2 expenses ✓ In the books",
+        "Other items (1 item) ✓ Completed t2 expenses Timeline",
         "Checked with Codat Codat status 5130 (data write error): 1 of 2 items failed",
         "Status code 5130 Data write error",
         "Failure stage Push",
@@ -146,10 +147,76 @@ def test_items_are_searched_filtered_and_paged(store: Store, user: TestClient) -
     assert "No items match." in read(user, "/syncs/s1?status=Pending")
     first = user.get("/syncs/s1?limit=2").text
     (following,) = links(first, "cursor=")
-    page = read(user, following)
-    assert "gamma" in page
+    page = user.get(following).text
+    assert "beta" in page
     assert "alpha" not in page
+    assert "gamma" in first
     assert "End of list." in page
+    (previous,) = links(page, "before=")
+    assert links(user.get(previous).text, "/transactions/") == links(first, "/transactions/")
+
+
+def test_items_are_grouped_by_cause_over_all_pages(store: Store, user: TestClient) -> None:
+    rows = [failed_row(f"tax-{n}", TAX) if n % 3 else failed_row(f"shut-{n}", CLOSED)
+            for n in range(12)]  # fmt: skip
+    store.failed(rows=(*rows[:6], completed_row("fine"), *rows[6:]))
+    found, following = [], ["/syncs/s1?limit=5"]
+    while following:
+        html = user.get(following[0]).text
+        found += [link.rsplit("/", 1)[1] for link in links(html, "/transactions/")]
+        following = links(html, "cursor=")
+    tax, shut = ([f"{kind}-{n}" for n in range(12) if bool(n % 3) == (kind == "tax")]
+                 for kind in ("tax", "shut"))  # fmt: skip
+    assert found == [*tax, *shut, "fine"]
+    page = read(user, "/syncs/s1")
+    assert page.index("Tax rate missing (8 items)") < page.index(
+        "Accounting period closed (4 items)"
+    )
+    assert page.index("(4 items)") < page.index("Other items (1 item)")
+
+
+def test_what_became_of_an_item_is_shown_where_its_status_does_not_say_it(
+    store: Store, user: TestClient
+) -> None:
+    store.failed(
+        "s1", rows=(failed_row("mended", TAX), failed_row("open", TAX), completed_row("ok"))
+    )
+    store.completed("s2", rows=(completed_row("mended"), failed_row("ok", TAX)), at=after(hours=1))
+    page = read(user, "/syncs/s1")
+    assert "In the books Recorded by a later sync" in page
+    assert page.count("Not in the books") == 1
+    assert "1 still open" in page
+
+
+@pytest.mark.parametrize(
+    ("job", "fields", "sentence"),
+    [
+        ({"state": "pending", "run_at": after(hours=4), "attempts": 1,
+          "last_error": "could not connect to Codat"}, {},
+         "Refresh failed 1 Jan 2026, 11:00:00 UTC: could not connect to Codat. What is shown may "
+         "be out of date. Next attempt 1 Jan 2026, 13:00:00 UTC."),
+        ({"state": "dead", "attempts": 12, "last_error": "Codat refused the key."}, {},
+         "Refresh failed 1 Jan 2026, 11:00:00 UTC: Codat refused the key. What is shown may be out "
+         "of date. Fix this, then select Refresh."),
+        ({"state": "dead", "attempts": 2, "last_error": "Codat refused the key"},
+         {"code": 2000, "rows": (completed_row(),)}, "Refresh failed 1 Jan 2026, 11:00:00 UTC"),
+        ({"state": "dead", "attempts": 2, "last_error": "Codat refused the key"}, {"rows": None},
+         "Stopped after 2 attempts (1 Jan 2026, 11:00:00 UTC): Codat refused the key."),
+        ({"state": "pending", "attempts": 0}, {}, "A refresh is under way."),
+        ({"state": "done"}, {}, "Complete list from Codat"),
+    ],
+)  # fmt: skip
+def test_a_refresh_that_failed_is_shown_beside_the_result(
+    store: Store, user: TestClient, job: dict[str, Any], fields: dict[str, Any], sentence: str
+) -> None:
+    pk = store.failed(**fields)
+    store.job(pk, **job)
+    store.log(pk, "Codat status 5130", at=T0)
+    store.log(pk, "Could not connect to Codat", at=after(hours=2))
+    page = read(user, "/syncs/s1")
+    assert sentence in page
+    assert page.index(sentence) < page.index("Timeline")
+    assert ("Refresh failed" in page) == ("Refresh failed" in sentence)
 
 
 def test_an_exception_message_is_shown_if_it_adds_something(store: Store, user: TestClient) -> None:

@@ -179,6 +179,16 @@
     setTimeout(() => { for (const field of empty) field.disabled = false; });
   });
 
+  /* Style shows the panel that the address names; this says which one that is. */
+  function markTab() {
+    for (const tab of document.querySelectorAll(".tabs a[href^='#']")) {
+      if (tab.hash === (document.querySelector(".tab-panels > :target") ? location.hash : "#items")) tab.setAttribute("aria-current", "true");
+      else tab.removeAttribute("aria-current");
+    }
+  }
+  addEventListener("hashchange", markTab);
+  markTab();
+
   showLocalTimes(document);
   showCopyButtons(document);
   setInterval(() => showLocalTimes(document), 30000);
