@@ -220,7 +220,7 @@ def make_runner(
         periodic_tasks=periodic_tasks,
         on_heartbeat=codat.limits.share,
         on_attempt=metrics.job_attempt if metrics else None,
-        trace_job=tracing.trace_jobs(database) if tracing else None,
+        trace_job=tracing.trace_job if tracing else None,
     )
 
 

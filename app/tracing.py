@@ -33,15 +33,12 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
 from app import VERSION
-from app.db.engine import Database
 from app.db.jobs import Claim
 from app.db.pending_events import PendingEvent
-from app.db.queries.events import latest_message_id
 from app.domain.webhook_loss import WEBHOOK_PATH
 from app.errors import SettingsError
 from app.worker.job_pool import AttemptResult, Handle
 from app.worker.scheduler import PeriodicTask
-from app.worker.threads import read
 
 SERVICE = "codat-sync-receiver"
 EVENT_SPAN = "webhook event"
@@ -230,27 +227,24 @@ class Tracing:
             _derived_ids.reset(token)
         span.end(ended)
 
-    def trace_jobs(self, database: Database) -> Callable[[Handle], Handle]:
-        """Wrap the handler of a kind of job: a span in the trace of its sync's latest event."""
+    def trace_job(self, handle: Handle) -> Handle:
+        """Wrap the handler of a kind of job: a span in the trace of the event that caused it."""
 
-        def wrap(handle: Handle) -> Handle:
-            async def traced(claim: Claim) -> AttemptResult:
-                message_id = await read(database, latest_message_id, claim.kind, claim.key)
-                context = self._context(message_id) if message_id else Context()
-                attributes = {"company_id": claim.group_key} if claim.kind == "fetch" else {}
-                with self._tracer.start_as_current_span(
-                    _JOB_SPANS[claim.kind],
-                    context,
-                    SpanKind.CONSUMER,
-                    {**attributes, "job.attempt": claim.attempts},
-                ) as span:
-                    result = await handle(claim)
-                    span.set_attribute("job.result", result)
-                    return result
+        async def traced(claim: Claim) -> AttemptResult:
+            message_id = claim.origin.message_id
+            context = self._context(message_id) if message_id else Context()
+            attributes = {"company_id": claim.group_key} if claim.kind == "fetch" else {}
+            with self._tracer.start_as_current_span(
+                _JOB_SPANS[claim.kind],
+                context,
+                SpanKind.CONSUMER,
+                {**attributes, "job.attempt": claim.attempts},
+            ) as span:
+                result = await handle(claim)
+                span.set_attribute("job.result", result)
+                return result
 
-            return traced
-
-        return wrap
+        return traced
 
     def trace_task(self, task: PeriodicTask) -> PeriodicTask:
         """The same task with a span for each run."""

@@ -37,7 +37,7 @@ MAX_FAILED = 1000  # failed transactions in one `sync.failed`; the API has all o
 SAME_REQUEST = timedelta(seconds=60)
 EVERYONE = "*"
 """The recipient of a message that has not been addressed yet."""
-_IS_UNADDRESSED = messages.c.recipient == literal_column("'*'")  # as in the partial index
+IS_UNADDRESSED = messages.c.recipient == literal_column("'*'")  # as in the partial index
 _FAILED = TransactionFilter(failed=True)
 _IS_MESSAGE = job_table.c.kind == "message"
 _IS_ITS_JOB = and_(_IS_MESSAGE, job_table.c.key == messages.c.id)
@@ -131,7 +131,7 @@ def _enqueue(connection: Connection, message_ids: Collection[str], now: datetime
     """Enqueue the deliveries of new messages to their recipients."""
     new = is_any_of(connection, messages.c.message_id, message_ids)
     columns = (messages.c[name] for name in ("id", "recipient", "event_message_id", "request_id"))
-    found = connection.execute(select(*columns).where(new, ~_IS_UNADDRESSED)).all()
+    found = connection.execute(select(*columns).where(new, ~IS_UNADDRESSED)).all()
     entries = [(row.id, row.recipient) for row in found]
     origins = {row.id: Origin(row.event_message_id, row.request_id) for row in found}
     jobs.enqueue(connection, "message", entries, now=now, origins=origins)
@@ -144,7 +144,7 @@ def has_unaddressed(connection: Connection, recipients: Collection[str]) -> bool
 
 def _unaddressed(recipients: Collection[str]) -> Select[Any]:
     """The messages that have no recipients yet and are for some of these, oldest first."""
-    found = select(messages.c.id, messages.c.sync_pk).where(_IS_UNADDRESSED)
+    found = select(messages.c.id, messages.c.sync_pk).where(IS_UNADDRESSED)
     kinds = [kind for kind in get_args(MessageKind) if subscribers(kind, recipients)]
     return found.where(messages.c.kind.in_(kinds)).order_by(messages.c.id)
 
@@ -162,7 +162,7 @@ def address(
     of_these = select(syncs.c.id).where(is_any_of(connection, syncs.c.id, sync_pks))
     connection.execute(of_these.order_by(syncs.c.id).with_for_update(read=True, key_share=True))
     mine = select(messages).where(is_any_of(connection, messages.c.id, [row.id for row in found]))
-    locked = mine.where(_IS_UNADDRESSED).order_by(messages.c.id).with_for_update(skip_locked=True)
+    locked = mine.where(IS_UNADDRESSED).order_by(messages.c.id).with_for_update(skip_locked=True)
     templates = connection.execute(locked).mappings().all()
     rows = [
         {name: value for name, value in template.items() if name != "id"} | {"recipient": recipient}
@@ -391,7 +391,7 @@ def abandon(connection: Connection, *, before: datetime, now: datetime) -> int:
     No worker has their recipient's address any longer. Also removes, unsent, those from before that
     time which have no recipients: none are set.
     """
-    connection.execute(delete(messages).where(_IS_UNADDRESSED, messages.c.created_at < before))
+    connection.execute(delete(messages).where(IS_UNADDRESSED, messages.c.created_at < before))
     due = select(job_table.c.key).where(_IS_MESSAGE, jobs.IS_PENDING, job_table.c.run_at < before)
     pks = connection.execute(due).scalars().all()
     reason = "its address is no longer set"

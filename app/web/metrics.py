@@ -203,7 +203,7 @@ class Metrics(WorkerMetrics, Collector):
 
 
 _NO_JOBS = JobStats(due=0, oldest_run_at=None, dead=0)
-_EMPTY = Snapshot(PendingStats(0, None), 0, _NO_JOBS, _NO_JOBS, 0, None, {}, None, 0)
+_EMPTY = Snapshot(PendingStats(0, None), 0, _NO_JOBS, _NO_JOBS, 0, 0, None, {}, None, 0)
 
 
 def _database_gauges(
@@ -215,7 +215,11 @@ def _database_gauges(
     due = {kind: stats.due for kind, stats in jobs.items()}
     oldest = {kind: _seconds(stats.oldest_run_at, now) for kind, stats in jobs.items()}
     dead = {kind: stats.dead for kind, stats in jobs.items()}
-    by_state = {"pending": snapshot.pending_messages, "dead": messages.dead}
+    by_state = {
+        "unaddressed": snapshot.unaddressed_messages,
+        "pending": snapshot.pending_messages,
+        "dead": messages.dead,
+    }
     pending_age = _seconds(pending.oldest_received_at, now)
     pause = _seconds(now, snapshot.paused_until)
     heartbeat = _seconds(snapshot.worker_seen_at, now, _UNKNOWN)

@@ -109,6 +109,7 @@ def test_the_state_of_the_database_is_read_at_each_scrape(store: Store, metrics:
     assert sample("jobs_oldest_due_seconds", kind="message") == 60
     assert sample("outgoing_messages", state="pending") == 1
     assert sample("outgoing_messages", state="dead") == 0
+    assert sample("outgoing_messages", state="unaddressed") == 3  # about the alerts
     assert sample("codat_rate_limit_pause_seconds") == 90
     assert sample("alerts_open", cause="webhooks_lost") == 1
     assert sample("alerts_open", cause="push_error") == 2

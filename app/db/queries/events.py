@@ -17,11 +17,9 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.db.jobs import Kind
 from app.db.pagination import Order, Page, read_page
 from app.db.pending_events import reported_as
 from app.db.queries.access_paths import Condition, clauses, rare_condition
-from app.db.tables import outgoing_messages as messages
 from app.db.tables import sync_log, syncs, webhook_events
 from app.domain.models import ParseStatus
 from app.errors import NotFound
@@ -110,19 +108,6 @@ def get_event(connection: Connection, message_id: str, *, with_body: bool = Fals
     if row is None:
         raise NotFound("Webhook event not found")
     return _record(row)
-
-
-def latest_message_id(connection: Connection, kind: Kind, key: int) -> str | None:
-    """The latest event about the sync that a job is for; None if there is none."""
-    sync_pk: Any = key
-    if kind == "message":
-        sync_pk = select(messages.c.sync_pk).where(messages.c.id == key).scalar_subquery()
-    about = select(syncs.c.company_id, syncs.c.sync_id).where(syncs.c.id == sync_pk).subquery()
-    same = webhook_events.c.company_id == about.c.company_id
-    of_sync = select(webhook_events.c.message_id).where(
-        same, webhook_events.c.sync_id == about.c.sync_id
-    )
-    return connection.execute(of_sync.order_by(webhook_events.c.id.desc()).limit(1)).scalar()
 
 
 def timeline(

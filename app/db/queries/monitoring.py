@@ -12,7 +12,8 @@ from app.db.alerts import FAILURE_PREFIX, UNDELIVERED
 from app.db.engine import count_up_to
 from app.db.event_store import PendingStats
 from app.db.jobs import JobStats
-from app.db.tables import alerts, webhook_events
+from app.db.outgoing import IS_UNADDRESSED
+from app.db.tables import alerts, outgoing_messages, webhook_events
 from app.db.tables import jobs as job_table
 from app.domain.webhook_loss import AlertCause
 
@@ -32,6 +33,7 @@ class Snapshot:
     projection_errors: int
     fetch_jobs: JobStats
     message_jobs: JobStats
+    unaddressed_messages: int
     pending_messages: int
     paused_until: datetime | None
     open_alerts: Mapping[str, int]
@@ -48,6 +50,7 @@ def take_snapshot(connection: Connection, now: datetime) -> Snapshot:
         ),
         fetch_jobs=jobs.stats(connection, "fetch", now),
         message_jobs=jobs.stats(connection, "message", now),
+        unaddressed_messages=_count(connection, outgoing_messages, IS_UNADDRESSED),
         pending_messages=_count(
             connection, job_table, job_table.c.kind == "message", jobs.IS_PENDING
         ),
