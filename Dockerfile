@@ -9,18 +9,21 @@ RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r /tmp/requi
 
 FROM python:3.13-slim
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /srv --shell /usr/sbin/nologin app \
-    && install -d -o app -g app /srv/data /run/secrets
+    && install -d -o app -g 0 -m 775 /srv/data \
+    && install -d -o app -g app /run/secrets
 COPY --from=build /venv /venv
 WORKDIR /srv
 COPY migrations migrations
 COPY app app
 RUN /venv/bin/python -m compileall -q app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 LOG_FORMAT=json
-USER app
+# a number, so that Kubernetes can tell that it is not root; any other user works too, such as
+# OpenShift's random ones, which are in group 0
+USER 10001
 VOLUME /srv/data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ.get('PORT') or 8000}/livez\", timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-m", "app.cli.healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]
 CMD ["serve"]

@@ -7,7 +7,6 @@ stops the start with one line that names the setting, and shows values that cann
 
 import os
 import re
-import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -433,6 +432,5 @@ def wants_traces() -> bool:
 
 
 def in_a_container() -> bool:
-    """True where the logs should be JSON lines by default."""
-    markers = (Path("/.dockerenv"), Path("/run/.containerenv"))
-    return any(marker.exists() for marker in markers) or not sys.stderr.isatty()
+    """True in a container of Docker or Podman."""
+    return any(Path(marker).exists() for marker in ("/.dockerenv", "/run/.containerenv"))

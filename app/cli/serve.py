@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from app import logging as log
 from app.cli.terminal import one_line_errors, open_current_database, read_settings
-from app.settings import Settings
+from app.domain.checks import is_loopback
+from app.settings import Settings, in_a_container
 
 _log = log.get(__name__)
 
@@ -32,6 +33,8 @@ def run_server(settings: Settings, on_ready: Callable[[], None] = lambda: None) 
     names = sorted({key.name for key in settings.api_keys if key.name})
     unnamed = sum(not key.name for key in settings.api_keys)
     _log.info("API keys loaded", names=names, without_name=unnamed)
+    if in_a_container() and is_loopback(settings.host):
+        _log.warning("nothing outside this container can connect", host=settings.host)
     server = Server(app, settings)
     app.state.is_stopping = lambda: server.should_exit  # event streams end before the server does
     on_ready()

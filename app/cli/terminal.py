@@ -1,5 +1,6 @@
 """What the verbs share: settings and logging, the database, one-line errors, progress."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ def one_line_errors() -> Iterator[None]:
 def read_settings() -> Settings:
     """Load the settings, and set up logging as they say. Raises SettingsError."""
     settings = load_settings()
-    default_format = "json" if in_a_container() else "console"
+    is_shown = sys.stderr.isatty() and not in_a_container()
+    default_format = "console" if is_shown else "json"
     log.configure(settings.log_level, settings.log_format or default_format)
     return settings
 

@@ -91,7 +91,8 @@ class WorkerMetrics:
         try:
             server, thread = start_http_server(port, host, self.registry)
         except OSError as error:
-            raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            place = f"{host}:{port} (HOST and WORKER_METRICS_PORT)"
+            raise ServiceError(f"cannot listen on {place}: {error.strerror}") from error
         try:
             yield
         finally:

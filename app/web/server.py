@@ -68,15 +68,14 @@ class Server(uvicorn.Server):
             # shutdown, where the default action would make the exit code -15
             signal.signal(number, self.handle_exit)
         try:
-            super().run(sockets)
+            super().run(sockets or _dual_stack_sockets(self.config))
         except SystemExit as error:  # raised by uvicorn when it cannot start
             cause = error.__context__
             if not isinstance(cause, OSError):
                 raise ServiceError("the application could not start; see the log") from None
             code = cause.errno or 0
             reason = os.strerror(code) if code in errno.errorcode else cause.strerror or str(cause)
-            place = f"{self.config.host}:{self.config.port}"
-            raise ServiceError(f"cannot listen on {place}: {reason}") from None
+            raise _cannot_listen(self.config, reason) from None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown, and the timer that ends the process if it hangs."""
@@ -84,3 +83,19 @@ class Server(uvicorn.Server):
         if not self.should_exit and sig == signal.SIGTERM:
             self._drain_s = DRAIN_S
         super().handle_exit(sig, frame)
+
+
+def _dual_stack_sockets(config: uvicorn.Config) -> list[socket.socket] | None:
+    """For `::` a socket that takes IPv4 too, which asyncio's own does not; else None."""
+    if config.host != "::" or not socket.has_dualstack_ipv6():
+        return None
+    address = (config.host, config.port)
+    try:
+        return [socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)]
+    except OSError as error:
+        raise _cannot_listen(config, os.strerror(error.errno or 0)) from None
+
+
+def _cannot_listen(config: uvicorn.Config, reason: str) -> ServiceError:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return ServiceError(f"cannot listen on {host}:{config.port} (HOST and PORT): {reason}")

@@ -76,9 +76,12 @@ def test_a_signal_ends_everything_within_ten_seconds(stage: Stage) -> None:
     assert imported_modules(worker) & (WEB | OTHER_VERBS | {"svix", "opentelemetry"}) == set()
     assert "fastapi" in imported_modules(web)
     assert imported_modules(web) & OTHER_VERBS == set()
-    for late in (second, metrics):
+    for late, port in ((second, "PORT"), (metrics, "WORKER_METRICS_PORT")):
         assert late.returncode == 1
-        error = f"error: cannot listen on 127.0.0.1:{place[1]}: Address already in use"
+        error = (
+            f"error: cannot listen on 127.0.0.1:{place[1]} (HOST and {port}): "
+            "Address already in use"
+        )
         assert late.stderr.splitlines()[-1] == error
         assert "Traceback" not in late.stderr
 
