@@ -44,7 +44,8 @@ PUSH_ERROR_FILTERS = """
     company_id={usual}&open=true  format=csv&limit=200  cursor={push_error_cursor}
 """
 SEARCHES = """
-    {sync}  {large}  {usual}  {usual_name}  harb  {transaction}  {correlation}  never-seen
+    {sync}  {large}  {usual}  {usual_name}  harb  sons  {transaction}  {correlation}  never-seen
+    {sync_beginning}  {transaction_beginning}
 """
 OTHERS = """
     /api/v1/syncs?limit=200  /api/v1/syncs?format=csv&limit=200
@@ -125,7 +126,9 @@ def _values(url: str) -> dict[str, Any]:
         "usual": company_id(30),
         "usual_name": quote(company_name(30)),
         "sync": sync,
+        "sync_beginning": sync[:8],
         "transaction": transaction,
+        "transaction_beginning": transaction[:8],
         "correlation": correlation,
         "event": newest_event,
         "change": last_change - 100,

@@ -168,6 +168,25 @@ def test_a_sync_is_identified_by_company_and_id(database: Database) -> None:
     assert sync_row(database, company_id="c2")["state"] == "completed"
 
 
+@pytest.mark.parametrize(
+    "odd", ["a\u00a0b\u00a0", "\ufeffx\u200d", "so\u00adft", " s ", "\u202eltr"]
+)
+def test_ids_with_invisible_characters_are_stored_as_they_are(database: Database, odd: str) -> None:
+    """And they are other ids than those without; a control character is no part of an id."""
+    listed = [{"id": f"t{odd}", "status": "PushError"}]
+    ids = {"sync_id": odd, "company_id": f"c{odd}"}
+    deliver(database, "m1", transactions=listed, **ids)  # type: ignore[arg-type]
+    deliver(database, "m2", sync_id="".join(filter(str.isalpha, odd)))
+    deliver(database, "m3", sync_id=f"{odd}\x00")
+    assert sync_row(database, odd, f"c{odd}")["state"] == "failed"
+    (row,) = transaction_rows(database, odd)
+    assert row["transaction_id"] == f"t{odd}"
+    event = event_row(database, "m1")
+    assert (event["parse_status"], event["sync_id"], event["company_id"]) == ("ok", *ids.values())
+    assert event_row(database, "m3")["parse_status"] == "unreadable"
+    assert count_rows(database, "syncs") == 2
+
+
 def test_a_start_enqueues_no_fetch_and_an_end_does(database: Database) -> None:
     deliver(database, "m1", event_type=STARTED)
     assert fetch_job(database) is None
