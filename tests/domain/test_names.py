@@ -8,7 +8,10 @@ from app.domain.names import fold_name
 @pytest.mark.parametrize(
     ("name", "folded"),
     [
-        ("Ærø Møbler A/S", "aero mobler a s"),
+        ("Ærø Møbler A/S", "aro mobler a s"),
+        ("Mueller & Soehne", "muller & sohne"),
+        ("Müller & Söhne", "muller & sohne"),
+        ("Aarhus Bluequeen Aae", "arhus bluqun a"),
         ("Cafe\u0301 du\u00a0Nord", "cafe du nord"),  # decomposed, no-break space
         ("Café  du \t Nord ", "cafe du nord"),
         ("STRAẞE & Größe", "strasse & grosse"),
@@ -27,3 +30,10 @@ def test_a_name_is_folded_to_what_people_type(name: str, folded: str) -> None:
     """Folding twice changes nothing."""
     assert fold_name(name) == folded
     assert fold_name(folded) == folded
+
+
+@pytest.mark.parametrize("name", ["Bluequeen", "Aarhus", "Müller", "Goetheaer", "Straße", "Ærøe"])
+def test_the_beginning_of_a_word_is_folded_to_the_beginning_of_its_form(name: str) -> None:
+    """So that each letter that is typed narrows the search."""
+    for length in range(1, len(name)):
+        assert fold_name(name).startswith(fold_name(name[:length]))

@@ -26,6 +26,7 @@ CSV_CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {CSV_TYPE: {}}}
 """The `responses` of a route that can also answer with CSV, besides its others."""
 PAGE_SIZE = 200
 BYTE_ORDER_MARK = "\ufeff"
+MAX_CELL = 32_767
 
 _FORMULA_STARTS = frozenset("=+-@\N{MINUS SIGN}")
 _LINE_STARTS = ("\t", "\r", "\n")
@@ -162,5 +163,9 @@ def _formula_start(text: str) -> str | None:
 
 
 def mark_for_spreadsheets(text: str) -> str:
-    """Do the same as `mark_formula`, and mark text that looks like a number or a date."""
-    return f"'{text}" if _READ_AS_VALUE.fullmatch(text) else mark_formula(text)
+    """Do the same as `mark_formula`, and mark text that looks like a number or a date.
+
+    What is longer than a cell of Excel, which would continue it in other cells, is cut.
+    """
+    marked = f"'{text}" if _READ_AS_VALUE.fullmatch(text) else mark_formula(text)
+    return marked if len(marked) <= MAX_CELL else f"{marked[: MAX_CELL - 1]}…"

@@ -73,6 +73,8 @@ NAMES = {
     [
         ("muller", "muller"),
         ("MÜLLER", "muller"),
+        ("Mueller", "muller"),
+        ("moeller", "moller"),
         ("Mu\u0308ller", "muller"),
         ("grosse", "muller"),
         ("gmbh muller", "muller"),

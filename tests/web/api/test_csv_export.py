@@ -112,6 +112,14 @@ def test_what_looks_like_a_number_or_date_is_text_in_a_spreadsheet(text: str) ->
     assert csv_export.mark_for_spreadsheets(text) == f"'{text}"
 
 
+def test_a_text_longer_than_a_cell_is_cut_for_spreadsheets_only() -> None:
+    """Excel would continue it in the cells below."""
+    text = "x" * 32_767
+    assert csv_export.mark_for_spreadsheets(text) == text
+    assert csv_export.mark_for_spreadsheets(text + "y") == f"{text[:-1]}…"
+    assert csv_export.mark_formula(text + "y") == text + "y"
+
+
 def test_long_texts_are_marked_quickly() -> None:
     for text in ("1" * 100_000 + "x", "jan" + "1" * 100_000 + "x", " " * 100_000, ";=" * 50_000):
         started = time.perf_counter()
