@@ -28,7 +28,7 @@ from app.domain.outgoing import recipient_name
 from app.domain.webhook_loss import endpoint_url
 from app.errors import SettingsError
 from app.settings import Settings, require, wants_traces
-from app.worker.channels import Channel, NotificationChannel, WebhookChannel
+from app.worker.channels import Channel, NotificationChannel, WebhookChannel, label
 from app.worker.codat_calls import InteractiveCalls, RateLimitPause
 from app.worker.dispatcher import Dispatcher
 from app.worker.fetcher import Fetcher
@@ -169,7 +169,10 @@ def make_periodic_tasks(
     """Make the periodic tasks of the workers."""
     stuck_after = timedelta(minutes=settings.stuck_after_minutes)
     stuck = partial(enqueue_stuck, database, clock, stuck_after)
-    alerts = partial(check_failures, database, clock)
+    hosts = {
+        name: label(channel, url) for name, (channel, url) in outgoing_addresses(settings).items()
+    }
+    alerts = partial(check_failures, database, clock, hosts)
     reclassifier = Reclassifier(database, clock)
     tasks = [
         PeriodicTask("stuck_syncs", min(stuck_after, reconcile.STUCK_EVERY), stuck),

@@ -1,108 +1,203 @@
-"""Alerts: what needs attention. At most one is open per cause and company."""
+"""Alerts: what needs attention. At most one is open per cause and company.
 
-from collections.abc import Collection, Sequence
+`queries.alerts` reads them with the failures that they are about.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, RowMapping, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from app.db import outgoing
-from app.db.pagination import Order, Page, read_page
+from app.db.engine import classifier_of
+from app.db.many_rows import insert_many, is_any_of, update_many
 from app.db.tables import alerts, companies, failed_transactions, syncs
+from app.domain.causes.classifier import UNCLASSIFIED, Classifier
 from app.domain.webhook_loss import Finding, FinishedSync
+from app.errors import Conflict, NotFound
 
 FAILURE_PREFIX = "push_error:"
-UNDELIVERED = "messages_undelivered"
 """The cause of an alert about failed transactions: this, and the key of their cause."""
+CANNOT_SYNC_PREFIX = "cannot_sync:"
+"""The cause of an alert about a company that cannot sync: this, and the key of the reason."""
+UNDELIVERED = "messages_undelivered"
+RETRIES_UNDELIVERED = "retries_undelivered"
+OUTDATED = "alerts_outdated"
 MAX_RECENT = 50
-_IS_OPEN = alerts.c.resolved_at.is_(None)
+PAIRS_PER_STEP = 500
+IS_OPEN = alerts.c.resolved_at.is_(None)
 _IS_REPORTED: ColumnElement[bool] = (
     syncs.c.started_received_at.is_not(None)
     | syncs.c.failed_received_at.is_not(None)
     | syncs.c.completed_received_at.is_not(None)
 )
+CANNOT_SYNC: Select[Any] = (
+    select(
+        companies.c.company_id,
+        func.coalesce(syncs.c.cause_key, UNCLASSIFIED).label("cause_key"),
+        companies.c.cannot_sync_since,
+        syncs.c.occurred_at,
+    )
+    .join_from(companies, syncs, syncs.c.id == companies.c.cannot_sync_pk)
+    .where(companies.c.cannot_sync_since.is_not(None))
+)
+"""The companies that cannot sync: why, since when, and when their latest sync failed."""
 
 
 class AlertChanges(NamedTuple):
     """Which alerts were opened, and how many were resolved."""
 
-    opened: list[Finding]
+    opened: Sequence[Finding]
     resolved: int
 
 
+class Failures(NamedTuple):
+    """What is open of one cause at one company; `items` is None where whole syncs fail."""
+
+    items: int | None
+    first_failed_at: datetime
+    last_failed_at: datetime
+
+
+class NewNote(NamedTuple):
+    """What somebody writes about an alert. Without a text and not handled, it is removed."""
+
+    text: str | None
+    is_handled: bool
+    by: str | None
+
+
+class Differences(NamedTuple):
+    """What has to change for the open alerts to be exactly the findings."""
+
+    opened: Sequence[Finding]
+    texts: Sequence[Mapping[str, Any]]  # rows of `id` and `text`
+    over: Sequence[int]  # ids
+
+
+def compare(
+    connection: Connection, owned: Collection[str], findings: Iterable[Finding]
+) -> Differences:
+    """How the open alerts differ from the findings. Only reads, and locks nothing.
+
+    `owned` are the causes, or their beginnings, whose alerts resolve without a finding.
+    """
+    mine = select(alerts.c.id, alerts.c.cause, alerts.c.company_id, alerts.c.text)
+    found = connection.execute(mine.where(IS_OPEN, or_(*map(begins_with, owned))))
+    stored = {(row.cause, row.company_id): row for row in found.mappings()}
+    wanted = {(finding.cause, finding.company_id): finding for finding in findings}
+    return Differences(
+        opened=[finding for key, finding in wanted.items() if key not in stored],
+        texts=[
+            {"id": row["id"], "text": wanted[key].text}
+            for key, row in stored.items()
+            if key in wanted and wanted[key].text != row["text"]
+        ],
+        over=[row["id"] for key, row in stored.items() if key not in wanted],
+    )
+
+
+def apply(connection: Connection, differences: Differences, now: datetime) -> AlertChanges:
+    """Open, change and resolve alerts, and announce those that were opened or resolved."""
+    opened = [asdict(finding) | {"opened_at": now} for finding in differences.opened]
+    insert_many(connection, alerts, opened)
+    outgoing.alerts(connection, "alert.opened", opened, now)
+    update_many(connection, alerts, map(dict, differences.texts))
+    these = is_any_of(connection, alerts.c.id, differences.over)
+    over: Sequence[RowMapping] = []
+    if differences.over:
+        over = connection.execute(select(alerts).where(these, IS_OPEN)).mappings().all()
+        connection.execute(update(alerts).where(these, IS_OPEN).values(resolved_at=now))
+    ended = [{**row, "resolved_at": now} for row in over]
+    outgoing.alerts(connection, "alert.resolved", ended, now)
+    return AlertChanges(differences.opened, len(over))
+
+
 def sync_alerts(
-    connection: Connection, causes: Collection[str], findings: Sequence[Finding], now: datetime
+    connection: Connection, owned: Collection[str], findings: Sequence[Finding], now: datetime
 ) -> AlertChanges:
     """Make the open alerts of these causes exactly the findings; others are left alone."""
-    mine = select(alerts).where(_IS_OPEN, alerts.c.cause.in_(sorted(causes)))
-    rows = connection.execute(mine.order_by(alerts.c.id).with_for_update()).mappings()
-    stored = {(row["cause"], row["company_id"]): row for row in rows}
-    found = {(finding.cause, finding.company_id): finding for finding in findings}
-    for key in found.keys() & stored.keys():
-        if found[key].text != stored[key]["text"]:
-            same = alerts.c.id == stored[key]["id"]
-            connection.execute(update(alerts).where(same).values(text=found[key].text))
-    opened = [finding for key, finding in found.items() if key not in stored]
-    for finding in opened:
-        new = asdict(finding) | {"opened_at": now}
-        connection.execute(alerts.insert(), new)
-        outgoing.alert(connection, "alert.opened", new, now)
-    over = [row for key, row in stored.items() if key not in found]
-    for row in over:
-        connection.execute(update(alerts).where(alerts.c.id == row["id"]).values(resolved_at=now))
-        outgoing.alert(connection, "alert.resolved", {**row, "resolved_at": now}, now)
-    return AlertChanges(opened, len(over))
+    return apply(connection, compare(connection, owned, findings), now)
 
 
-def open_alerts(
-    connection: Connection, *, cursor: str | None = None, limit: int = 50
-) -> Page[RowMapping]:
-    """One page of the open alerts, newest first. Raises BadRequest naming `cursor`."""
-    order = Order("alerts", (alerts.c.id,), descending=True)
-    return read_page(connection, select(alerts).where(_IS_OPEN), order, cursor=cursor, limit=limit)
+def failure_finding(
+    classifier: Classifier, prefix: str, cause_key: str, company_id: str
+) -> Finding:
+    """An alert about failures; without their number, which changes all the time."""
+    cause = classifier.causes.get(cause_key)
+    title = cause.title if cause else cause_key
+    text = f"Cannot sync: {title}"
+    if prefix == FAILURE_PREFIX:
+        text = f"{title}: items not recorded"
+    return Finding(f"{prefix}{cause_key}", company_id, text)
 
 
-def open_except(
-    connection: Connection, prefix: str, limit: int = 200
-) -> Sequence[Row[str, datetime, str, str]]:
-    """The open alerts whose cause does not begin with the prefix, newest first.
+def annotate(
+    connection: Connection, cause_key: str, company_id: str, note: NewNote, now: datetime
+) -> None:
+    """Store a note about what is open of a cause at a company, and open its alerts if need be.
 
-    Rows of `text`, `opened_at`, `company_id` (may be empty), `company_name` (None if unknown).
+    Raises Conflict when nothing is open.
     """
-    name = companies.c.name.label("company_name")
-    newest = (
-        select(alerts.c.text, alerts.c.opened_at, alerts.c.company_id, name)
-        .outerjoin_from(alerts, companies, companies.c.company_id == alerts.c.company_id)
-        .where(_IS_OPEN, ~_begins_with(prefix))
-        .order_by(alerts.c.id.desc())
-    )
-    return connection.execute(newest.limit(limit)).all()
+    failures = open_failures_of(connection, [company_id])
+    prefixes = [
+        prefix
+        for prefix in (FAILURE_PREFIX, CANNOT_SYNC_PREFIX)
+        if (f"{prefix}{cause_key}", company_id) in failures
+    ]
+    if not prefixes:
+        raise Conflict("Nothing of this cause is open at this company.")
+    causes = [f"{prefix}{cause_key}" for prefix in prefixes]
+    mine = (IS_OPEN, alerts.c.company_id == company_id, alerts.c.cause.in_(causes))
+    stored = set(connection.execute(select(alerts.c.cause).where(*mine)).scalars())
+    classifier = classifier_of(connection)
+    found = [failure_finding(classifier, prefix, cause_key, company_id) for prefix in prefixes]
+    missing = [finding for finding in found if finding.cause not in stored]
+    apply(connection, Differences(missing, [], []), now)
+    _store_note(connection, and_(*mine), note, now)
 
 
-def open_by_cause(connection: Connection, prefix: str) -> Sequence[Row[str, int, datetime]]:
-    """The open alerts whose cause begins with the prefix, by its rest, most companies first.
-
-    Rows of `cause` (without the prefix), `companies` (how many), `opened_at` (of the first).
-    """
-    cause = func.substr(alerts.c.cause, len(prefix) + 1).label("cause")
-    number = func.count(alerts.c.company_id.distinct()).label("companies")
-    by_cause = (
-        select(cause, number, func.min(alerts.c.opened_at).label("opened_at"))
-        .where(_IS_OPEN, _begins_with(prefix))
-        .group_by(alerts.c.cause)
-        .order_by(number.desc(), alerts.c.cause)
-    )
-    return connection.execute(by_cause).all()
+def annotate_alert(connection: Connection, alert_id: int, note: NewNote, now: datetime) -> None:
+    """Store a note about an open alert. Raises NotFound."""
+    if not _store_note(connection, and_(IS_OPEN, alerts.c.id == alert_id), note, now):
+        raise NotFound("Alert not found")
 
 
-def open_causes(connection: Connection, prefix: str) -> set[str]:
-    """The causes with this prefix that have an open alert."""
-    found = select(alerts.c.cause).where(_IS_OPEN, _begins_with(prefix)).distinct()
-    return set(connection.execute(found).scalars())
+def _store_note(
+    connection: Connection, which: ColumnElement[bool], note: NewNote, now: datetime
+) -> int:
+    """Store the note with the latest failure that its author can know of; how many alerts."""
+    rows = connection.execute(select(alerts).where(which).with_for_update()).mappings().all()
+    failures = open_failures_of(connection, {row["company_id"] for row in rows})
+    for row in rows:
+        known = failures.get((row["cause"], row["company_id"]))
+        values = {
+            "note": note.text,
+            "is_handled": note.is_handled,
+            "noted_by": note.by,
+            "noted_at": now if note.text or note.is_handled else None,
+            "noted_failure_at": known.last_failed_at if known else None,
+        }
+        connection.execute(update(alerts).where(alerts.c.id == row["id"]).values(values))
+    return len(rows)
 
 
-def _begins_with(prefix: str) -> ColumnElement[bool]:
+def begins_with(prefix: str) -> ColumnElement[bool]:
+    """The condition for alerts whose cause begins with this."""
     return alerts.c.cause.startswith(prefix, autoescape=True)
 
 
@@ -113,12 +208,57 @@ def prune(connection: Connection, before: datetime, limit: int) -> int:
     return connection.execute(delete(alerts).where(alerts.c.id.in_(oldest))).rowcount
 
 
-def open_failures(connection: Connection, since: datetime) -> Sequence[Row[str, str]]:
-    """Cause keys and company ids of open transactions whose latest failure is since a time."""
+def open_failures(connection: Connection, since: datetime) -> Iterator[tuple[str, str]]:
+    """Cause keys and company ids of open transactions whose latest failure is since a time.
+
+    A step reads the open transactions of a few companies by their index, so that no statement runs
+    into the time limit, however many have failed.
+    """
     failed = failed_transactions.c
-    found = select(failed.cause_key, failed.company_id).distinct()
-    is_open = found.where(failed.last_failed_at >= since, failed.resolved_by.is_(None))
-    return connection.execute(is_open.order_by(failed.cause_key, failed.company_id)).all()
+    key = (failed.company_id, failed.cause_key)
+    pairs = (
+        select(*key, func.max(failed.last_failed_at))
+        .where(failed.resolved_by.is_(None))
+        .group_by(*key)
+        .order_by(*key)
+        .limit(PAIRS_PER_STEP)
+    )
+    step = pairs
+    while found := connection.execute(step).all():
+        yield from ((cause, company) for company, cause, last in found if last >= since)
+        step = pairs.where(tuple_(*key) > tuple_(*found[-1][:2]))
+
+
+def open_failures_of(
+    connection: Connection, company_ids: Collection[str]
+) -> dict[tuple[str, str], Failures]:
+    """What is open at these companies, by the cause of its alert and the company."""
+    failed = failed_transactions.c
+    open_items = (
+        select(
+            failed.cause_key,
+            failed.company_id,
+            func.count(),
+            func.min(failed.first_failed_at),
+            func.max(failed.last_failed_at),
+        )
+        .where(is_any_of(connection, failed.company_id, company_ids), failed.resolved_by.is_(None))
+        .group_by(failed.cause_key, failed.company_id)
+    )
+    found = {
+        (f"{FAILURE_PREFIX}{cause_key}", company_id): Failures(*numbers)
+        for cause_key, company_id, *numbers in connection.execute(open_items)
+    }
+    these = is_any_of(connection, companies.c.company_id, company_ids)
+    for company_id, cause_key, since, last in connection.execute(CANNOT_SYNC.where(these)):
+        found[f"{CANNOT_SYNC_PREFIX}{cause_key}", company_id] = Failures(None, since, last)
+    return found
+
+
+def companies_that_cannot_sync(connection: Connection) -> list[tuple[str, str]]:
+    """Keys of the causes for which the syncs of companies fail as a whole, and company ids."""
+    found = connection.execute(CANNOT_SYNC.order_by(companies.c.company_id))
+    return [(row.cause_key, row.company_id) for row in found]
 
 
 def companies_with_unreported_syncs(connection: Connection, since: datetime) -> list[str]:

@@ -402,6 +402,12 @@ def pending_stats(connection: Connection) -> PendingStats:
     return PendingStats(count, first.scalar())
 
 
+def last_received_at(connection: Connection) -> datetime | None:
+    """When the newest event was received for the first time; None without any."""
+    newest = select(webhook_events.c.received_at).order_by(webhook_events.c.id.desc()).limit(1)
+    return connection.execute(newest).scalar()
+
+
 def mark_pending(connection: Connection, message_id: str, actor: str | None = None) -> None:
     """Let the projector apply an event again; `actor` is the name of the caller's API key.
 

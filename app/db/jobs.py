@@ -41,6 +41,7 @@ from app.db.tables import jobs, rate_limit_pauses
 Kind = Literal["fetch", "message"]
 
 MAX_COUNTED = 100_000
+MAX_RETRIED = 200
 
 # Constants, because neither database matches a bound value with the condition of a partial index.
 IS_PENDING = jobs.c.state == literal_column("'pending'")
@@ -384,3 +385,11 @@ def count_retried(connection: Connection, kind: Kind, min_attempts: int) -> int:
     retried = select(func.count()).select_from(jobs)
     retried = retried.where(IS_PENDING, jobs.c.kind == kind, jobs.c.attempts >= min_attempts)
     return connection.execute(retried).scalar_one()
+
+
+def fetch_error(connection: Connection) -> str | None:
+    """The last error of a fetch that is being retried, of those due first; None if none is."""
+    due = select(jobs.c.attempts, jobs.c.last_error).where(jobs.c.kind == "fetch", IS_PENDING)
+    first = due.order_by(jobs.c.run_at, jobs.c.id).limit(MAX_RETRIED).subquery()
+    retried = select(first.c.last_error).where(first.c.attempts > 0).limit(1)
+    return connection.execute(retried.where(first.c.last_error.is_not(None))).scalar()

@@ -12,10 +12,22 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple, get_args
 
-from sqlalchemy import Connection, Select, and_, delete, func, literal_column, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from app.db import change_feed, jobs
 from app.db.engine import classifier_of
@@ -29,24 +41,17 @@ from app.db.tables import jobs as job_table
 from app.db.tables import outgoing_messages as messages
 from app.db.tables import syncs
 from app.domain.causes.classifier import describe_cause
-from app.domain.outgoing import DeliveryState, MessageKind, message_body, subscribers, to_json
+from app.domain.outgoing import MessageKind, message_body, subscribers, to_json
 from app.domain.sync_state import JobState, Sync, errors_state
-from app.errors import Conflict
 
 MAX_FAILED = 1000  # failed transactions in one `sync.failed`; the API has all of them
-SAME_REQUEST = timedelta(seconds=60)
+RETRY_FAILURES = 2  # attempts of a retry request that fail before an alert opens
 EVERYONE = "*"
 """The recipient of a message that has not been addressed yet."""
 IS_UNADDRESSED = messages.c.recipient == literal_column("'*'")  # as in the partial index
 _FAILED = TransactionFilter(failed=True)
 _IS_MESSAGE = job_table.c.kind == "message"
-_IS_ITS_JOB = and_(_IS_MESSAGE, job_table.c.key == messages.c.id)
-_JOB = ("state", "attempts", "run_at", "lease_token", "last_error")
-_DELIVERY_STATES: Mapping[str, DeliveryState] = {
-    "pending": "waiting",
-    "done": "delivered",
-    "dead": "given_up",
-}
+IS_ITS_JOB = and_(_IS_MESSAGE, job_table.c.key == messages.c.id)
 _ROW = ("transaction_id", "integration_type", "status", "message", "correlation_id")
 _CAUSE = ("key", "title", "owner", "next_step", "customer_message", "retry_advice")
 
@@ -63,34 +68,7 @@ class OutgoingMessage:
     sync_pk: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RetryRequest:
-    """A request to retry failed transactions; `already_requested`: it had been sent before."""
-
-    message_id: str
-    transactions: int
-    already_requested: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LastRetry:
-    """The latest request to retry a sync's failed transactions, and its delivery.
-
-    `attempts` includes one that is running; then, and once the delivery has ended,
-    `next_attempt_at` is None.
-    """
-
-    message_id: str
-    recipient: str
-    requested_at: datetime
-    state: DeliveryState
-    attempts: int
-    next_attempt_at: datetime | None
-    last_error: str | None
-    ended_at: datetime | None
-
-
-class _Draft(NamedTuple):
+class Draft(NamedTuple):
     """A message that is about to be sent; `digest` is of its content, to spot a repetition."""
 
     kind: MessageKind
@@ -99,10 +77,18 @@ class _Draft(NamedTuple):
     digest: str | None = None
 
 
-def _send(
-    connection: Connection, drafts: Sequence[_Draft], at: datetime, *, to: str = EVERYONE
+def send(
+    connection: Connection,
+    drafts: Sequence[Draft],
+    at: datetime,
+    *,
+    to: str = EVERYONE,
+    bulk_id: str | None = None,
 ) -> list[str]:
-    """Write these messages to a recipient, or to all that a worker will have; returns their ids."""
+    """Write these messages to a recipient, or to all that a worker will have; returns their ids.
+
+    `bulk_id` is of the request for many retries that they are part of.
+    """
     ids = [f"msg_{uuid.uuid4().hex}" for _ in drafts]
     origin = jobs.ambient_origin()
     rows = [
@@ -117,6 +103,7 @@ def _send(
             "created_at": at,
             "event_message_id": origin.message_id,
             "request_id": origin.request_id,
+            "bulk_id": bulk_id,
         }
         for message_id, draft in zip(ids, drafts, strict=True)
     ]
@@ -194,17 +181,18 @@ def sync_ended(connection: Connection, stored: StoredSync, job: JobState, at: da
     if has_failed:
         page = queries.list_transactions(connection, stored.pk, _FAILED, limit=MAX_FAILED)
         failed = page.items
-    digest = _digest([kind, errors, sync.outcome, sync.status_code], failed)
+    digest = digest_of([kind, errors, sync.outcome, sync.status_code], failed)
     if stored.announced_digest == digest:
         return
-    data = _sync_data(connection, sync, at) | {"errors": errors}
+    data = sync_data(connection, sync, at) | {"errors": errors}
     if has_failed:
-        data["failed_transactions"] = _listed(connection, failed) if sync.counts else None
-    _send(connection, [_Draft(kind, data, stored.pk, digest)], at)
+        data["failed_transactions"] = list_failed(connection, failed) if sync.counts else None
+    send(connection, [Draft(kind, data, stored.pk, digest)], at)
     connection.execute(update(syncs).where(syncs.c.id == stored.pk).values(announced_digest=digest))
 
 
-def _sync_data(connection: Connection, sync: Sync, at: datetime) -> dict[str, Any]:
+def sync_data(connection: Connection, sync: Sync, at: datetime) -> dict[str, Any]:
+    """A sync as messages have it."""
     row = sync_row(sync, updated_at=at, classifier=classifier_of(connection))
     payload = change_feed.sync_payload(row)
     cause = _cause(connection, payload.pop("cause_key"))
@@ -219,7 +207,10 @@ def _cause(connection: Connection, key: str | None) -> dict[str, Any] | None:
     return {name: fields[name] for name in _CAUSE}
 
 
-def _listed(connection: Connection, records: Iterable[TransactionRecord]) -> list[dict[str, Any]]:
+def list_failed(
+    connection: Connection, records: Iterable[TransactionRecord]
+) -> list[dict[str, Any]]:
+    """Failed transactions as messages have them."""
     return [
         _fields(record, *_ROW)
         | {"cause": _cause(connection, record.cause_key), "resolved_by": record.resolved_by}
@@ -231,7 +222,8 @@ def _fields(record: TransactionRecord, *names: str) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
-def _digest(facts: Sequence[Any], failed: Iterable[TransactionRecord]) -> str:
+def digest_of(facts: Sequence[Any], failed: Iterable[TransactionRecord]) -> str:
+    """A digest of a message's content."""
     content = [*facts, *(_fields(record, *_ROW[:4]) for record in failed)]
     return hashlib.sha256(to_json(content).encode()).hexdigest()
 
@@ -251,12 +243,12 @@ def transactions_resolved(
         for company_id, resolvers in sorted(by_company.items())
         for draft in _resolved_drafts(connection, company_id, resolvers)
     ]
-    _send(connection, drafts, at)
+    send(connection, drafts, at)
 
 
 def _resolved_drafts(
     connection: Connection, company_id: str, resolvers: Mapping[str, str]
-) -> Iterator[_Draft]:
+) -> Iterator[Draft]:
     """One message per transaction; `resolvers` are the syncs that completed them, by its id."""
     found = connection.execute(
         select(syncs.c.sync_id, syncs.c.id).where(
@@ -278,85 +270,23 @@ def _resolved_drafts(
             "resolved_by": sync_id,
             "failed_in": failed_in[transaction_id],
         }
-        yield _Draft("transaction.resolved", data, pks.get(sync_id))
+        yield Draft("transaction.resolved", data, pks.get(sync_id))
 
 
-def request_retry(
-    connection: Connection, sync_pk: int, sync: Sync, at: datetime, *, to: str
-) -> RetryRequest:
-    """Send `retry.requested` with the failed transactions that no later sync has completed.
-
-    The same transactions requested again within a minute, or before the request is delivered, are
-    one request. Raises Conflict when there is nothing to retry.
-    """
-    locked = select(syncs.c.id).where(syncs.c.id == sync_pk).with_for_update(key_share=True)
-    connection.execute(locked).all()
-    failed = [record for record in _all_failed(connection, sync_pk) if not record.resolved_by]
-    if not failed:
-        raise Conflict("All items of this sync have been recorded since.")
-    digest = _digest([], failed)
-    same = (
-        select(messages.c.message_id)
-        .join(job_table, _IS_ITS_JOB)
-        .where(
-            messages.c.sync_pk == sync_pk,
-            messages.c.kind == "retry.requested",
-            messages.c.digest == digest,
-            job_table.c.state != "dead",
-            or_(messages.c.created_at > at - SAME_REQUEST, messages.c.ended_at.is_(None)),
-        )
-    )
-    sent: str | None = connection.execute(same.limit(1)).scalar()
-    if sent:
-        return RetryRequest(sent, len(failed), already_requested=True)
-    data = _sync_data(connection, sync, at) | {"failed_transactions": _listed(connection, failed)}
-    draft = _Draft("retry.requested", data, sync_pk, digest)
-    (message_id,) = _send(connection, [draft], at, to=to)
-    return RetryRequest(message_id, len(failed), already_requested=False)
-
-
-def last_retry(connection: Connection, sync_pk: int) -> LastRetry | None:
-    """The latest request to retry a sync's failed transactions; None if there is none."""
-    newest = (
-        select(messages, *(job_table.c[name] for name in _JOB))
-        .join(job_table, _IS_ITS_JOB)
-        .where(messages.c.sync_pk == sync_pk, messages.c.kind == "retry.requested")
-        .order_by(messages.c.id.desc())
-        .limit(1)
-    )
-    row = connection.execute(newest).first()
-    if row is None:
-        return None
-    is_waiting = row.state == "pending" and row.lease_token is None
-    return LastRetry(
-        row.message_id,
-        row.recipient,
-        row.created_at,
-        _DELIVERY_STATES[row.state],
-        row.attempts,
-        row.run_at if is_waiting else None,
-        row.last_error,
-        row.ended_at,
-    )
-
-
-def _all_failed(connection: Connection, sync_pk: int) -> Iterator[TransactionRecord]:
-    cursor, is_last = None, False
-    while not is_last:
-        page = queries.list_transactions(
-            connection, sync_pk, _FAILED, cursor=cursor, limit=MAX_FAILED
-        )
-        yield from page.items
-        cursor, is_last = page.next, page.next is None
-
-
-def alert(
-    connection: Connection, kind: MessageKind, fields: Mapping[str, Any], at: datetime
+def alerts(
+    connection: Connection, kind: MessageKind, alerts: Sequence[Mapping[str, Any]], at: datetime
 ) -> None:
-    """Announce that an alert was opened or resolved: to webhooks and as notifications."""
-    data = {name: fields.get(name) for name in ("cause", "text", "opened_at", "resolved_at")}
-    data["company_id"] = fields["company_id"] or None
-    _send(connection, [_Draft(kind, data)], at)
+    """Announce that alerts were opened or resolved: to webhooks and as notifications."""
+    names = ("cause", "text", "opened_at", "resolved_at")
+    drafts = [
+        Draft(
+            kind,
+            {name: fields.get(name) for name in names}
+            | {"company_id": fields["company_id"] or None},
+        )
+        for fields in alerts
+    ]
+    send(connection, drafts, at)
 
 
 def load(connection: Connection, message_pk: int) -> OutgoingMessage | None:
@@ -385,6 +315,18 @@ def _set_ended(connection: Connection, pks: Collection[int], at: datetime) -> No
     connection.execute(update(messages).where(these).values(ended_at=at))
 
 
+def has_abandoned(connection: Connection, *, before: datetime) -> bool:
+    """True when `abandon` would find a message. A read, which spares the write."""
+    unsent = exists().where(IS_UNADDRESSED, messages.c.created_at < before)
+    return bool(connection.execute(select(or_(unsent, exists(_overdue(before))))).scalar())
+
+
+def _overdue(before: datetime) -> Select[Any]:
+    """The messages that have been due since before a time."""
+    due = select(job_table.c.key).where(_IS_MESSAGE, jobs.IS_PENDING)
+    return due.where(job_table.c.run_at < before)
+
+
 def abandon(connection: Connection, *, before: datetime, now: datetime) -> int:
     """Abandon the messages that have been due since before a time; returns how many.
 
@@ -392,8 +334,7 @@ def abandon(connection: Connection, *, before: datetime, now: datetime) -> int:
     time which have no recipients: none are set.
     """
     connection.execute(delete(messages).where(IS_UNADDRESSED, messages.c.created_at < before))
-    due = select(job_table.c.key).where(_IS_MESSAGE, jobs.IS_PENDING, job_table.c.run_at < before)
-    pks = connection.execute(due).scalars().all()
+    pks = connection.execute(_overdue(before)).scalars().all()
     reason = "its address is no longer set"
     buried = jobs.bury_waiting(connection, "message", pks, reason, now=now)
     _set_ended(connection, buried, now)
@@ -417,6 +358,24 @@ def dead_by_recipient(connection: Connection) -> dict[str, int]:
     recipient = job_table.c.group_key
     counted = select(recipient, func.count()).where(_IS_MESSAGE, jobs.IS_DEAD).group_by(recipient)
     return dict(connection.execute(counted.order_by(recipient)).all())
+
+
+def failing_retries(connection: Connection) -> dict[str, str | None]:
+    """The last error of retry requests that were not delivered twice or more, by recipient."""
+    running = case((job_table.c.lease_token.is_not(None), 1), else_=0)
+    recipient = job_table.c.group_key
+    failing = (
+        select(recipient, func.max(job_table.c.last_error))
+        .join(messages, IS_ITS_JOB)
+        .where(
+            jobs.IS_PENDING,
+            messages.c.kind == "retry.requested",
+            job_table.c.attempts - running >= RETRY_FAILURES,
+        )
+        .group_by(recipient)
+        .order_by(recipient)
+    )
+    return dict(connection.execute(failing).all())
 
 
 def prune(connection: Connection, before: datetime, limit: int) -> int:

@@ -8,6 +8,7 @@ because the two databases sort NULL differently and could not use an index for o
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -69,20 +70,53 @@ def read_page(
 
     Raises BadRequest naming `cursor` when it was not made for this list and sort order.
     """
-    bound, is_backward = _decode(order, cursor) if cursor is not None else (None, False)
-    statement = statement.add_columns(
-        *(key.label(_KEY_LABEL.format(n)) for n, key in enumerate(order.keys))
-    )
-    rows = _read_rows(connection, statement, order, bound, limit + 1, is_backward)
+    return read_pages(connection, [(statement, order)], cursor=cursor, limit=limit)
+
+
+def read_pages(
+    connection: Connection,
+    parts: Sequence[tuple[Select[Any], Order]],
+    *,
+    cursor: str | None,
+    limit: int,
+) -> Page[RowMapping]:
+    """Read a page of several lists, one after the other, each in its own order.
+
+    Raises BadRequest naming `cursor` when it was made for none of them.
+    """
+    start, bound, is_backward = _find_part(parts, cursor)
+    rows: list[tuple[Order, RowMapping]] = []
+    for statement, order in parts[start::-1] if is_backward else parts[start:]:
+        keys = (key.label(_KEY_LABEL.format(n)) for n, key in enumerate(order.keys))
+        left = limit + 1 - len(rows)
+        found = _read_rows(
+            connection, statement.add_columns(*keys), order, bound, left, is_backward
+        )
+        rows += ((order, row) for row in found)
+        bound = None
+        if len(rows) > limit:
+            break
     has_more, rows = len(rows) > limit, rows[:limit]
     if is_backward:
         rows.reverse()
     has_next, has_previous = (True, has_more) if is_backward else (has_more, cursor is not None)
     return Page(
-        rows,
-        next=_encode(order, rows[-1]) if rows and has_next else None,
-        previous=_encode(order, rows[0], _BACK) if rows and has_previous else None,
+        [row for _, row in rows],
+        next=_encode(*rows[-1]) if rows and has_next else None,
+        previous=_encode(*rows[0], _BACK) if rows and has_previous else None,
     )
+
+
+def _find_part(
+    parts: Sequence[tuple[Select[Any], Order]], cursor: str | None
+) -> tuple[int, Sequence[Any] | None, bool]:
+    """The list in which a page begins, the keys after which it does, and the direction."""
+    if cursor is None:
+        return 0, None, False
+    for number, (_, order) in enumerate(parts[:-1]):
+        with suppress(BadRequest):
+            return number, *_decode(order, cursor)
+    return len(parts) - 1, *_decode(parts[-1][1], cursor)
 
 
 def _read_rows(

@@ -2,8 +2,9 @@
 
 Projector, fetcher, refresh, reconciliation and rebuild end here. For each sync it takes the state
 before and after, and the new transaction list if there is one, and writes, in the caller's
-transaction: the row, the transactions and `failed_transactions` (`transaction_lists`), the fetch
-job, the timeline, the outgoing messages and, last, the change feed.
+transaction: the row, whether the company can sync (`company_state`), the transactions and
+`failed_transactions` (`transaction_lists`), the fetch job, the timeline, the outgoing messages and,
+last, the change feed.
 
 Every caller locks the companies first (`lock_companies`), then the syncs (`load_syncs`). Rows are
 locked in this order everywhere: webhook events, companies, syncs, rate-limit pause, jobs, outgoing
@@ -17,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, and_, select
 
-from app.db import change_feed, jobs, outgoing
+from app.db import change_feed, company_state, jobs, outgoing
 from app.db.engine import classifier_of, insert
 from app.db.jobs import UNKNOWN_ORIGIN, Claim, Origin
 from app.db.many_rows import insert_many, is_any_of, update_many
@@ -169,9 +170,14 @@ def load_syncs(connection: Connection, keys: Collection[SyncKey]) -> dict[SyncKe
 
 def load_sync(connection: Connection, sync_pk: int) -> StoredSync | None:
     """One sync by its key, locked until the transaction ends."""
-    mine = select(syncs).where(syncs.c.id == sync_pk).with_for_update(key_share=True)
-    row = connection.execute(mine).mappings().first()
-    return to_stored(row) if row else None
+    return load_syncs_by_pk(connection, [sync_pk]).get(sync_pk)
+
+
+def load_syncs_by_pk(connection: Connection, pks: Collection[int]) -> dict[int, StoredSync]:
+    """Syncs by their keys, locked until the transaction ends; missing ones are left out."""
+    these = select(syncs).where(is_any_of(connection, syncs.c.id, pks))
+    ordered = these.order_by(syncs.c.id).with_for_update(key_share=True)
+    return {row["id"]: to_stored(row) for row in connection.execute(ordered).mappings()}
 
 
 def sync_id_of(connection: Connection, sync_pk: int) -> str | None:
@@ -192,6 +198,7 @@ def write_syncs(connection: Connection, writes: Sequence[SyncWrite], *, now: dat
         for before, row in zip(rows_before, rows, strict=True)
         if before is None or payload(before) != payload(row)
     ]
+    _update_companies(connection, rows_before, rows)
     list_changes, resolved = write_lists(connection, _list_writes(writes, pks, old_lists), now)
     _write_jobs_and_log(connection, writes, pks, now)
     for write, pk in zip(writes, pks, strict=True):
@@ -271,6 +278,23 @@ def _write_rows(
     ]
 
 
+def _update_companies(
+    connection: Connection,
+    rows_before: Sequence[dict[str, Any] | None],
+    rows: Sequence[dict[str, Any]],
+) -> None:
+    """Bring up to date which companies cannot sync."""
+    affected, ended = set(), set()
+    for before, row in zip(rows_before, rows, strict=True):
+        if company_state.may_change(before, row):
+            affected.add(row["company_id"])
+        elif row["state"] != "started":
+            ended.add(row["company_id"])
+    if ended - affected:
+        affected |= company_state.among(connection, ended - affected)
+    company_state.recompute(connection, affected)
+
+
 def _list_writes(
     writes: Sequence[SyncWrite], pks: Sequence[int], old_lists: Mapping[int, list[Transaction]]
 ) -> list[ListWrite]:
@@ -311,6 +335,11 @@ def _log_row(pk: int, entry: LogEntry) -> dict[str, Any]:
 def add_log(connection: Connection, sync_pk: int, entry: LogEntry) -> None:
     """Add an entry to a sync's timeline."""
     connection.execute(sync_log.insert(), _log_row(sync_pk, entry))
+
+
+def add_logs(connection: Connection, entries: Iterable[tuple[int, LogEntry]]) -> None:
+    """Add an entry to the timeline of each of these syncs."""
+    insert_many(connection, sync_log, [_log_row(pk, entry) for pk, entry in entries])
 
 
 def record_answer(

@@ -202,9 +202,11 @@ outgoing_messages = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),  # delivered or abandoned
     *_columns(Text, "event_message_id", "request_id"),  # what caused it, as for its job
+    Column("bulk_id", Text),  # of the request to retry many syncs that it is part of
     UniqueConstraint("message_id", "recipient"),
     Index("ix_outgoing_messages_sync", "sync_pk", "kind"),
     Index("ix_outgoing_messages_company", "company_id"),
+    _partial_index("ix_outgoing_messages_bulk", "bulk_id", where="bulk_id IS NOT NULL"),
     _partial_index("ix_outgoing_messages_ended", "ended_at", where="ended_at IS NOT NULL"),
     _partial_index("ix_outgoing_messages_unaddressed", "id", where="recipient = '*'"),
     sqlite_autoincrement=True,  # an id is the key of a job and must not be used again
@@ -251,7 +253,16 @@ companies = Table(
     *_columns(UtcTime, "reconciled_at", "reconciled_fully_at"),
     Column("reconciled_through", UtcTime),  # the latest time, by Codat, of a sync in its list
     *_columns(Text, "platform", "connection_state"),
+    # since when its syncs fail as a whole, and the latest of these syncs; null if they do not
+    Column("cannot_sync_since", UtcTime),
+    Column("cannot_sync_pk", BigInteger),
     Index("ix_companies_name", "name"),
+    _partial_index(
+        "ix_companies_cannot_sync",
+        "cannot_sync_since",
+        "company_id",
+        where="cannot_sync_since IS NOT NULL",
+    ),
     Index("ix_companies_name_folded", "name_folded", "company_id"),
 )
 
@@ -271,6 +282,11 @@ alerts = Table(
     *_columns(Text, "cause", "company_id", "text", nullable=False),
     Column("opened_at", UtcTime, nullable=False),
     Column("resolved_at", UtcTime),
+    # what somebody wrote about it, and the latest failure that they knew of
+    Column("note", Text),
+    Column("is_handled", Boolean, nullable=False, server_default=text("false")),
+    Column("noted_by", Text),
+    *_columns(UtcTime, "noted_at", "noted_failure_at"),
     _partial_index(
         "uq_alerts_open", "cause", "company_id", where="resolved_at IS NULL", unique=True
     ),

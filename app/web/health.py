@@ -85,7 +85,7 @@ class ReadinessProbe:
 
     def _worker_state(self, seen_at: datetime | None) -> str:
         if seen_at is None:
-            return "no worker has ever been seen"
+            return "no worker is running"
         silence = self._clock() - seen_at
         if silence > STALE_AFTER:
             return f"no worker has been seen for {int(silence.total_seconds())} s"

@@ -17,6 +17,7 @@ import httpx
 
 from app.codat.transport import EnvironmentUnusable
 from app.db.outgoing import OutgoingMessage
+from app.domain.outgoing import Channel as ChannelName
 from app.errors import ServiceError, SettingsError
 
 ANSWER_WITHIN_S = 15.0
@@ -47,13 +48,20 @@ class Channel(Protocol):
         """Return once the recipient has the message. Raises DeliveryFailed."""
 
 
+def label(channel: ChannelName, url: str) -> str:
+    """Where a channel leads, without secrets: the host, or the service of a notification."""
+    if channel == "notification":
+        return url.partition("://")[0]
+    return urlsplit(url).hostname or "webhook"
+
+
 class WebhookChannel:
     """Posts to one URL, signed by the Standard Webhooks scheme with each of the secrets."""
 
     def __init__(self, http: httpx.AsyncClient, url: str, secrets: Sequence[str]) -> None:
         from svix.webhooks import Webhook  # slow to import, and only needed with recipients
 
-        self.label = urlsplit(url).hostname or "webhook"
+        self.label = label("webhook", url)
         self._http = http
         self._url = url
         self._signers = [Webhook(secret) for secret in secrets]
@@ -109,7 +117,7 @@ class NotificationChannel:
         for name in ("apprise", "urllib3", "requests"):
             # They log addresses, which contain secrets.
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        self.label = url.partition("://")[0]
+        self.label = label("notification", url)
         # a thread of its own: a service that hangs must not block the worker's other threads
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="notification")
         self._apprise = apprise.Apprise()

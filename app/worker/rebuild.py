@@ -2,6 +2,7 @@
 
     events → payloads → syncs (with the statuses and lists that Codat's API gave)
                       → transactions' causes → failed transactions → missing fetch jobs
+                      → companies that cannot sync
 
 It may run while the service does: it compares a few syncs at a time without a lock, and what
 differs once more under the locks that every writer takes.
@@ -20,7 +21,7 @@ from sqlalchemy import Connection
 
 from app import logging
 from app.codat.webhooks import payloads
-from app.db import companies, failed_transactions, rebuilding
+from app.db import companies, company_state, failed_transactions, rebuilding
 from app.db.engine import Database
 from app.db.failed_transactions import TransactionKey
 from app.db.rebuilding import LoadedSync, StoredEvent
@@ -63,13 +64,15 @@ class RebuildReport:
     events_differed: int = 0
     syncs_differed: int = 0
     failed_transactions_differed: int = 0
+    companies_differed: int = 0
     fetches_enqueued: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
     def differences(self) -> int:
         """How many rows were wrong or missing."""
-        return self.events_differed + self.syncs_differed + self.failed_transactions_differed
+        rows = (self.events_differed, self.syncs_differed, self.failed_transactions_differed)
+        return sum(rows) + self.companies_differed
 
     def __str__(self) -> str:
         text = (
@@ -77,6 +80,8 @@ class RebuildReport:
             f"{self.syncs_differed} syncs and {self.failed_transactions_differed} failed "
             f"transactions differed; {self.fetches_enqueued} fetches enqueued"
         )
+        if self.companies_differed:
+            text += f"; {self.companies_differed} companies differed"
         if self.events_marked_pending:
             text += f"; {self.events_marked_pending} failed events are applied again"
         return f"{text} (for example sync {', '.join(self.examples)})" if self.examples else text
@@ -161,6 +166,7 @@ class Rebuilder:
         while company_ids := self._read(rebuilding.companies_after, last_company, 100):
             for company_id in company_ids:
                 self._rebuild_company_failures(company_id, result)
+            result.companies_differed += self._write(_write_company_states, company_ids)
             last_company = company_ids[-1]
 
     def _rebuild_company_failures(self, company_id: str, result: RebuildReport) -> None:
@@ -260,6 +266,12 @@ def _write_failures(connection: Connection, keys: Set[TransactionKey]) -> int:
     company_ids = {company_id for company_id, _ in keys}
     lock_companies(connection, company_ids, insert_missing=False)
     return failed_transactions.recompute(connection, keys)[0]
+
+
+def _write_company_states(connection: Connection, company_ids: Sequence[str]) -> int:
+    """Recompute which of these companies cannot sync; returns how many differed."""
+    lock_companies(connection, company_ids, insert_missing=False)
+    return company_state.recompute(connection, company_ids)
 
 
 def _replay(

@@ -57,5 +57,9 @@ async def _run_if_due(database: Database, task: PeriodicTask, now: datetime) -> 
     if not await read(database, workers.is_task_due, task.name, now):
         return
     if await write(database, workers.take_task, task.name, now=now, every=task.every):
-        result = await task.run()
+        try:
+            result = await task.run()
+        except DatabaseDown as error:  # which may be a statement that took too long
+            _log.warning("periodic task failed", task=task.name, reason=str(error))
+            return
         _log.info("periodic task finished", task=task.name, result=str(result))

@@ -39,6 +39,57 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("reconciled_times", sa.Integer()))
     op.add_column("jobs", sa.Column("reconciled_at", sa.DateTime(timezone=True)))
     _fold_names_again()
+    op.add_column("companies", sa.Column("cannot_sync_since", sa.DateTime(timezone=True)))
+    op.add_column("companies", sa.Column("cannot_sync_pk", sa.BigInteger()))
+    _partial_index("companies", "cannot_sync", "cannot_sync_since", "company_id")
+    _find_companies_that_cannot_sync()
+    op.add_column("outgoing_messages", sa.Column("bulk_id", sa.Text()))
+    _partial_index("outgoing_messages", "bulk", "bulk_id")
+    for name in ("note", "noted_by"):
+        op.add_column("alerts", sa.Column(name, sa.Text()))
+    for name in ("noted_at", "noted_failure_at"):
+        op.add_column("alerts", sa.Column(name, sa.DateTime(timezone=True)))
+    false = sa.text("false")
+    op.add_column(
+        "alerts", sa.Column("is_handled", sa.Boolean(), nullable=False, server_default=false)
+    )
+
+
+def _partial_index(table: str, name: str, *columns: str) -> None:
+    """An index of the rows that have a value in the first column."""
+    where = sa.text(f"{columns[0]} IS NOT NULL")
+    op.create_index(
+        f"ix_{table}_{name}", table, columns, postgresql_where=where, sqlite_where=where
+    )
+
+
+def _find_companies_that_cannot_sync() -> None:
+    """Those whose syncs have failed as a whole since the last one that did not."""
+    op.execute(
+        """
+        WITH failed AS (
+            SELECT company_id, occurred_at, id FROM syncs
+            WHERE outcome = 'failed' AND verified_at IS NOT NULL
+            AND (total IS NULL OR (total = 0 AND transactions_complete))
+            AND NOT EXISTS (
+                SELECT 1 FROM syncs AS later
+                WHERE later.company_id = syncs.company_id
+                AND (later.occurred_at, later.id) > (syncs.occurred_at, syncs.id)
+                AND (later.outcome IN ('all_written', 'nothing_to_write', 'partly_failed')
+                     OR (later.outcome = 'failed' AND later.total > 0))
+            )
+        )
+        UPDATE companies SET
+            cannot_sync_since = (
+                SELECT min(occurred_at) FROM failed WHERE failed.company_id = companies.company_id
+            ),
+            cannot_sync_pk = (
+                SELECT id FROM failed WHERE failed.company_id = companies.company_id
+                ORDER BY occurred_at DESC, id DESC LIMIT 1
+            )
+        WHERE company_id IN (SELECT company_id FROM failed)
+        """
+    )
 
 
 def _fold_names_again() -> None:

@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 from sqlalchemy import select
 
 from app.db import alerts, outgoing
-from app.db.alerts import FAILURE_PREFIX, AlertChanges
+from app.db.alerts import CANNOT_SYNC_PREFIX, FAILURE_PREFIX, AlertChanges
 from app.db.engine import Database
+from app.db.queries import alerts as queries
 from app.db.tables import alerts as table
 from app.db.tables import outgoing_messages
 from app.domain.models import SYNC_COMPLETED, Transaction
@@ -25,8 +27,8 @@ def sync_alerts(database: Database, *findings: Finding, hours: float = 0) -> Ale
 
 def open_now(database: Database) -> list[tuple[str, str, str]]:
     with database.reading() as connection:
-        rows = alerts.open_alerts(connection).items
-    return [(row["cause"], row["company_id"], row["text"]) for row in rows]
+        found = queries.open_alerts(connection).items
+    return [(alert.cause, alert.company_id, alert.text) for alert in found]
 
 
 def test_an_alert_stays_open_until_its_finding_is_gone(database: Database) -> None:
@@ -76,26 +78,23 @@ def test_webhooks_and_notifications_report_both_ends(database: Database) -> None
         assert resolved["data"]["resolved_at"] == "2026-01-01T09:00:00Z"
 
 
-def test_alerts_about_failures_are_summed_up_by_cause(database: Database) -> None:
-    """The others come one by one, with the company's name. An underscore is no wildcard."""
+def test_alerts_about_the_service_are_those_not_about_failures(database: Database) -> None:
+    """With the company's name. An underscore is no wildcard."""
     deliver(database, "m1", company_name="Toft Stores")
-    many = [Finding(f"{FAILURE_PREFIX}closed", f"c{n}", "x") for n in range(3)]
-    other = Finding("pushXerror:x", "", "text")
-    sync_alerts(database, LOST, other, *many, Finding(f"{FAILURE_PREFIX}vat", "c1", "x"))
+    failures = [Finding(f"{prefix}x", "c1", "x") for prefix in (FAILURE_PREFIX, CANNOT_SYNC_PREFIX)]
+    sync_alerts(database, LOST, Finding("pushXerror:x", "", "text"), *failures)
     with database.reading() as connection:
-        assert alerts.open_except(connection, FAILURE_PREFIX) == [
-            ("text", T0, "", None),
-            ("no webhook for an hour", T0, "c1", "Toft Stores"),
-        ]
-        assert alerts.open_by_cause(connection, FAILURE_PREFIX) == [
-            ("closed", 3, T0),
-            ("vat", 1, T0),
-        ]
-        found = alerts.open_causes(connection, FAILURE_PREFIX)
-    assert found == {f"{FAILURE_PREFIX}closed", f"{FAILURE_PREFIX}vat"}
+        found = queries.alerts_about_service(connection)
+        assert queries.count_open_causes(connection) == 4
+    assert [(alert.text, alert.company_name) for alert in found] == [
+        ("text", None),
+        ("no webhook for an hour", "Toft Stores"),
+    ]
 
 
-def test_unresolved_failures_are_found_by_cause_and_company(database: Database) -> None:
+def test_unresolved_failures_are_found_by_cause_and_company(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By their latest failure; resolved ones and older ones are left out."""
     for n, day in enumerate((0, 2)):
         at = after(days=day)
@@ -107,11 +106,12 @@ def test_unresolved_failures_are_found_by_cause_and_company(database: Database) 
     resolved = reported("s10", SYNC_COMPLETED, company_id="c1", at=after(days=3))
     write(database, answered(resolved, COMPLETED_ROW, code=2000, at=after(days=3)), COMPLETED_ROW)
     with database.reading() as connection:
-        found = alerts.open_failures(connection, after(days=1))
-        assert [row.company_id for row in found] == ["c1"]
-        everything = alerts.open_failures(connection, T0)
-    assert [row.company_id for row in everything] == ["c0", "c1"]
-    assert all(row.cause_key for row in everything)
+        found = list(alerts.open_failures(connection, after(days=1)))
+        assert [company_id for _, company_id in found] == ["c1"]
+        monkeypatch.setattr(alerts, "PAIRS_PER_STEP", 1)
+        everything = list(alerts.open_failures(connection, T0))
+    assert [company_id for _, company_id in everything] == ["c0", "c1"]
+    assert all(cause_key for cause_key, _ in everything)
 
 
 def test_unreported_syncs_are_told_from_reported_ones(database: Database) -> None:

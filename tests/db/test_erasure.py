@@ -125,7 +125,7 @@ def test_nothing_of_the_company_is_left_and_others_lose_nothing(database: Databa
     fill(database, C1)
     add_event(database, f"{C1}-pending", sync_id="s9", company_id=C1)
     with database.writing() as connection:
-        outgoing.alert(connection, "alert.opened", {"company_id": C1}, T0)  # not yet addressed
+        outgoing.alerts(connection, "alert.opened", [{"company_id": C1}], T0)  # not yet addressed
     both = rows(database)
     assert all(both[name] != others[name] for name in erasure.TABLES)
     erased = erase(database)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.db import jobs, outgoing, sync_writer
+from app.db import jobs, outgoing, retries, sync_writer
 from app.db.engine import Database
 from app.db.jobs import Claim
-from app.db.outgoing import LastRetry, RetryRequest
+from app.db.retries import LastRetry, RetryRequest
 from app.db.tables import jobs as job_table
 from app.db.tables import outgoing_messages as table
 from app.domain.models import SYNC_COMPLETED, Transaction
@@ -164,7 +164,7 @@ def test_a_worker_with_recipients_addresses_what_any_process_wrote(database: Dat
     """Each message once, to those that get its kind; the rest is left to other workers."""
     fail(database)
     with database.writing() as connection:
-        outgoing.alert(connection, "alert.opened", {"company_id": "c1"}, T0)
+        outgoing.alerts(connection, "alert.opened", [{"company_id": "c1"}], T0)
     assert address(database, "retry:r") == 0
     with database.reading() as connection:
         assert not outgoing.has_unaddressed(connection, ["retry:r"])
@@ -218,14 +218,12 @@ def end_retry(database: Database, failure: str | None = None) -> None:
 
 def last_retry(database: Database, pk: int) -> LastRetry | None:
     with database.reading() as connection:
-        return outgoing.last_retry(connection, pk)
+        return retries.last_retry(connection, pk)
 
 
 def retry(database: Database, at: datetime = T0) -> RetryRequest:
     with database.writing() as connection:
-        stored = sync_writer.load_sync(connection, pk_of(database, "s1"))
-        assert stored is not None
-        return outgoing.request_retry(connection, stored.pk, stored.sync, at, to="retry:r")
+        return retries.request_retry(connection, pk_of(database, "s1"), at, to="retry:r")
 
 
 def test_a_retry_contains_what_failed_and_a_double_click_sends_once(database: Database) -> None:
@@ -330,8 +328,10 @@ def test_messages_to_an_address_that_is_gone_are_given_up_in_the_end(
     kept, late = claim(database, now=T0)
     with database.writing() as connection:
         jobs.release(connection, late)
+        assert not outgoing.has_abandoned(connection, before=T0)
         assert outgoing.abandon(connection, before=T0, now=after(days=5)) == 0
         jobs.reschedule(connection, kept, run_at=after(days=4), error="answered 500")
+        assert outgoing.has_abandoned(connection, before=after(days=1))
         assert outgoing.abandon(connection, before=after(days=1), now=after(days=5)) == 1
         assert outgoing.dead_by_recipient(connection) == {late.group_key: 1}
         assert outgoing.redrive(connection, now=after(days=5)) == 1

@@ -48,7 +48,7 @@ def test_it_is_ready_when_database_schema_and_worker_are(
 
 def test_a_missing_worker_is_named(database: Database, client: TestClient) -> None:
     """If none was ever seen, or none for a minute."""
-    assert client.get("/readyz").json()["checks"]["worker"] == "no worker has ever been seen"
+    assert client.get("/readyz").json()["checks"]["worker"] == "no worker is running"
     beat(database, 90)
     answer = client.get("/readyz")
     assert answer.status_code == 503

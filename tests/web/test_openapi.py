@@ -24,7 +24,8 @@ from pydantic.alias_generators import to_snake
 
 from app.bootstrap import create_app
 from app.db import alerts, workers
-from app.db.tables import jobs
+from app.db.engine import Database
+from app.db.tables import jobs, outgoing_messages
 from app.domain.models import Transaction
 from app.domain.webhook_loss import Finding
 from app.settings import load_settings
@@ -50,9 +51,25 @@ LOCKED = (
     "The document date cannot be before the end of year lock date, currently set at 31-Jul-2025"
 )
 # Values that differ between runs
-RANDOM = {"retrySync": {"message_id": "msg_9f3c1c0d4c0b4c6fa4a9e4a0b7d6c2e1"}}
-QUERIES = {"listSyncs": "?limit=1", "getEvent": "?body=true", "listEvents": "?limit=1"}
-WRITES = ("replayEvent", "refreshSync", "retrySync", "startSync")
+RANDOM = {
+    "retrySync": {"message_id": "msg_9f3c1c0d4c0b4c6fa4a9e4a0b7d6c2e1"},
+    "retryMany": {"retry_id": "retry_1b7a2f6d5c3e4d0f9a8b7c6d5e4f3a2b"},
+}
+QUERIES = {
+    "listSyncs": "?limit=1", "getEvent": "?body=true", "listEvents": "?limit=1",
+    "previewRetry": "?cause=period_closed",
+}  # fmt: skip
+BODIES = {
+    "startSync": {"dataset_ids": [FIRST]},
+    "retryMany": {"cause": "period_closed"},
+    "putAlertNote": {"text": "The endpoint is enabled again.", "is_handled": True},
+    "putCauseNote": {"text": "The customer reopens the period.", "is_handled": True},
+}
+WRITES = (
+    "retrySync", "retryMany", "getRetry", "replayEvent", "refreshSync", "startSync",
+    "putAlertNote", "putCauseNote",
+)  # fmt: skip
+"""What is called last, in this order."""
 
 
 @pytest.fixture
@@ -128,6 +145,13 @@ def fill(store: Store) -> None:
         connection.execute(jobs.update().values(state="done", attempts=1))
 
 
+def forget_messages(database: Database) -> None:
+    """So that the next retry is not the same as the last one."""
+    with database.writing() as connection:
+        connection.execute(jobs.delete().where(jobs.c.kind == "message"))
+        connection.execute(outgoing_messages.delete())
+
+
 def responses(app: FastAPI, client: TestClient) -> dict[str, Any]:
     """The response of every call that answers with JSON, by operation id; first those that read."""
     app.state.codat.config = CODATS_CONFIG
@@ -145,12 +169,18 @@ def responses(app: FastAPI, client: TestClient) -> dict[str, Any]:
         for method, operation in methods.items()
     ]
     found: dict[str, Any] = {}
-    for name, method, path in sorted(calls, key=lambda found: (found[0] in WRITES, found[0])):
+    order = {name: place for place, name in enumerate(WRITES)}
+    for name, method, path in sorted(calls, key=lambda call: (order.get(call[0], -1), call[0])):
         url = path.format(**ids) + QUERIES.get(name, "")
-        body = {"dataset_ids": [FIRST]} if name == "startSync" else None
-        answer = client.request(method, url, json=body)
+        answer = client.request(method, url, json=BODIES.get(name))
         assert answer.is_success, (url, answer.text)
-        if answer.headers["content-type"] == "application/json":
+        if name == "listAlerts":
+            ids["alert_id"] = answer.json()["items"][0]["id"]
+        if name == "retrySync":
+            forget_messages(app.state.database)
+        if name == "retryMany":
+            ids["retry_id"] = answer.json()["retry_id"]
+        if answer.headers.get("content-type") == "application/json":
             found[name] = answer.json() | RANDOM.get(name, {}) if name in RANDOM else answer.json()
     found["problem"] = client.get("/api/v1/syncs?limit=0&sort=size").json()
     return found

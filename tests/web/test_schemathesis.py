@@ -167,6 +167,10 @@ TESTED_ELSEWHERE = {
     "/api/v1/companies/{company_id}/syncs",
     "/api/v1/companies/{company_id}/config",
     "/api/v1/syncs/{sync_id}/retry",
+    "/api/v1/retries",
+    "/api/v1/retries/{retry_id}",
+    "/api/v1/causes/{key}/companies/{company_id}/note",
+    "/api/v1/alerts/{alert_id}/note",
     "/api/v1/events/{message_id}/replay",
     "/api/v1/changes",
 }

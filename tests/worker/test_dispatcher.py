@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from sqlalchemy import RowMapping, select
 
-from app.db import outgoing, sync_writer
+from app.db import outgoing, retries
 from app.db.engine import Database
 from app.db.outgoing import OutgoingMessage
 from app.db.tables import jobs, outgoing_messages
@@ -45,7 +45,7 @@ def send(database: Database, *names: str) -> None:
     """Create a message to each of these recipients."""
     fields = {"cause": "x", "company_id": "c1", "text": "x", "opened_at": T0}
     with database.writing() as connection:
-        outgoing.alert(connection, "alert.opened", fields, T0)
+        outgoing.alerts(connection, "alert.opened", [fields], T0)
         outgoing.address(connection, names, T0)
 
 
@@ -125,13 +125,20 @@ def test_each_attempt_of_a_retry_is_in_the_timeline(database: Database) -> None:
     deliver(database, "m1")
     fetch(database, FakeCodat())
     with database.writing() as connection:
-        stored = sync_writer.load_sync(connection, sync_row(database)["id"])
-        assert stored is not None
-        outgoing.request_retry(connection, stored.pk, stored.sync, T0, to="retry:a")
+        retries.request_retry(connection, sync_row(database)["id"], T0, to="retry:a")
     clock, channel = Clock(), FakeChannel([DeliveryFailed("answered 500")] * 2)
+    check = partial(check_failures, database, clock, {"retry:a": "receiver.example"})
+    results = []
     for seconds in (0, 5, 400):
         clock.now = after(seconds=seconds)
         deliver_due(make_pool(database, clock, retry_a=channel))
+        results.append(asyncio.run(check()))
+    # the first is about the failure itself, the second about the two attempts
+    assert results == [
+        "1 alerts opened, 0 resolved",
+        "1 alerts opened, 0 resolved",
+        "0 alerts opened, 1 resolved",
+    ]
     not_delivered = "Retry request not delivered to receiver.example (attempt {}): answered 500. "
     first, second, third = timeline(database)[-3:]
     assert first == (

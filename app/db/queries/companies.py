@@ -8,17 +8,27 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, ScalarSelect, Select, func, or_, select
 
-from app.db.pagination import Order, Page, read_page
+from app.db.alerts import CANNOT_SYNC
+from app.db.pagination import Order, Page, read_pages
 from app.db.queries.search import find_ids, has_name
 from app.db.queries.syncs import SyncRecord, syncs_by_pk
 from app.db.tables import companies, failed_transactions, syncs
+from app.domain.causes.classifier import UNCLASSIFIED
 from app.errors import NotFound
 
+_CANNOT_SYNC_FIRST = Order(
+    "companies:cannot-sync",
+    (companies.c.cannot_sync_since, companies.c.company_id),
+    descending=True,
+)
 _BY_NAME = Order(
     "companies",
     (companies.c.name_folded, companies.c.company_id),
     nulls_last=companies.c.name_folded,
 )
+
+
+_latest_failure = syncs.alias("latest_failure")
 
 
 def _newest(column: str) -> ScalarSelect[Any]:
@@ -38,13 +48,28 @@ _COMPANY: Select[Any] = select(
     companies.c.name,
     companies.c.platform,
     companies.c.connection_state,
+    companies.c.cannot_sync_since,
+    _latest_failure.c.sync_id,
+    _latest_failure.c.cause_key,
     _newest("id").label("newest_pk"),
-)
+).outerjoin_from(companies, _latest_failure, _latest_failure.c.id == companies.c.cannot_sync_pk)
+
+
+@dataclass(frozen=True, slots=True)
+class CannotSync:
+    """Since when the syncs of a company fail as a whole; why, and which, is of the latest one."""
+
+    since: datetime
+    cause_key: str
+    sync_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class CompanyRecord:
-    """A company, its syncs by outcome, its newest sync, and its open failed transactions."""
+    """A company, its syncs by outcome, its newest sync, and its open failed transactions.
+
+    `cannot_sync` is None unless its syncs have failed as a whole since the last one that did not.
+    """
 
     company_id: str
     company_name: str | None
@@ -52,13 +77,19 @@ class CompanyRecord:
     source_platform: str | None
     by_outcome: Counter[str]
     open_failures: int
+    cannot_sync: CannotSync | None
     last_sync: SyncRecord | None
 
 
 def list_companies(
-    connection: Connection, *, q: str | None = None, cursor: str | None = None, limit: int = 50
+    connection: Connection,
+    *,
+    q: str | None = None,
+    cannot_sync: bool | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
 ) -> Page[CompanyRecord]:
-    """One page of companies by name, those without a name last.
+    """One page of companies: those that cannot sync, then the others by name, the unnamed last.
 
     `q` is an id, its beginning, or words of a name. Raises BadRequest naming `cursor`.
     """
@@ -66,7 +97,13 @@ def list_companies(
     if q is not None:
         ids = find_ids(connection, q, companies.c.company_id).get(companies.c.company_id, [])
         statement = statement.where(or_(companies.c.company_id.in_(ids), has_name(q)))
-    page = read_page(connection, statement, _BY_NAME, cursor=cursor, limit=limit)
+    since = companies.c.cannot_sync_since
+    parts = {
+        True: (statement.where(since.is_not(None)), _CANNOT_SYNC_FIRST),
+        False: (statement.where(since.is_(None)), _BY_NAME),
+    }
+    chosen = list(parts.values()) if cannot_sync is None else [parts[cannot_sync]]
+    page = read_pages(connection, chosen, cursor=cursor, limit=limit)
     return Page(_records(connection, page.items), page.next, page.previous)
 
 
@@ -77,6 +114,14 @@ def get_company(connection: Connection, company_id: str) -> CompanyRecord:
     if not rows:
         raise NotFound("Company not found")
     return _records(connection, rows)[0]
+
+
+def count_that_cannot_sync(connection: Connection, company_id: str | None = None) -> Counter[str]:
+    """How many companies, of all or of one, cannot sync, by the cause of their latest sync."""
+    found = CANNOT_SYNC
+    if company_id is not None:
+        found = found.where(companies.c.company_id == company_id)
+    return Counter(row.cause_key for row in connection.execute(found))
 
 
 def company_names(connection: Connection, company_ids: Collection[str]) -> dict[str, str]:
@@ -130,10 +175,16 @@ def _records(connection: Connection, rows: Sequence[RowMapping]) -> list[Company
             source_platform=row["platform"],
             by_outcome=totals[row["company_id"]],
             open_failures=open_failures.get(row["company_id"], 0),
+            cannot_sync=_cannot_sync(row),
             last_sync=newest.get(row["newest_pk"]),
         )
         for row in rows
     ]
+
+
+def _cannot_sync(row: RowMapping) -> CannotSync | None:
+    since, sync_id = row["cannot_sync_since"], row["sync_id"]
+    return since and sync_id and CannotSync(since, row["cause_key"] or UNCLASSIFIED, sync_id)
 
 
 def _totals(connection: Connection, company_ids: Sequence[str]) -> dict[str, Counter[str]]:

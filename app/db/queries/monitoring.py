@@ -8,7 +8,13 @@ from typing import get_args
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from app.db import event_store, jobs, rate_limit, workers
-from app.db.alerts import FAILURE_PREFIX, UNDELIVERED
+from app.db.alerts import (
+    CANNOT_SYNC_PREFIX,
+    FAILURE_PREFIX,
+    OUTDATED,
+    RETRIES_UNDELIVERED,
+    UNDELIVERED,
+)
 from app.db.engine import count_up_to
 from app.db.event_store import PendingStats
 from app.db.jobs import JobStats
@@ -19,14 +25,24 @@ from app.domain.webhook_loss import AlertCause
 
 MAX_COUNTED = 10_000
 ALIVE_WITHIN = timedelta(seconds=60)
-FAILURES = FAILURE_PREFIX.rstrip(":")
+WITH_KEY = tuple(prefix.rstrip(":") for prefix in (FAILURE_PREFIX, CANNOT_SYNC_PREFIX))
+"""What precedes the key of a cause in an alert about failures."""
+
+CAUSES = (
+    *get_args(AlertCause),
+    UNDELIVERED,
+    RETRIES_UNDELIVERED,
+    OUTDATED,
+    *WITH_KEY,
+)
+"""The causes of all alerts, without keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Numbers at one moment. Numbers of rows are capped.
 
-    `open_alerts` has a number for each cause, and one for all causes of failed transactions.
+    `open_alerts` has a number for each cause; those about failures are counted without their key.
     """
 
     pending_events: PendingStats
@@ -69,8 +85,9 @@ def _count_alerts(connection: Connection) -> dict[str, int]:
     opened = select(alerts.c.cause).where(alerts.c.resolved_at.is_(None)).limit(MAX_COUNTED)
     first = opened.subquery("opened")
     counted = select(first.c.cause, func.count()).group_by(first.c.cause)
-    counts = dict.fromkeys((*get_args(AlertCause), UNDELIVERED, FAILURES), 0)
+    counts = dict.fromkeys(CAUSES, 0)
     for cause, count in connection.execute(counted):
-        key = FAILURES if cause.startswith(FAILURE_PREFIX) else cause
+        prefix = cause.partition(":")[0]
+        key = prefix if prefix in WITH_KEY else cause
         counts[key] = counts.get(key, 0) + count
     return counts

@@ -8,7 +8,7 @@ by the first later sync in which all rows of the transaction are completed, and 
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -41,7 +41,7 @@ from app.db.queries.access_paths import (
 )
 from app.db.queries.search import find
 from app.db.queries.syncs import company_and_time
-from app.db.tables import failed_transactions, syncs, transactions
+from app.db.tables import companies, failed_transactions, syncs, transactions
 from app.domain.transactions import Attempt, TransactionClass, classify, worst
 from app.errors import NotFound
 
@@ -54,8 +54,16 @@ _NEWEST_FIRST = Order(
     "push-errors", (syncs.c.occurred_at, syncs.c.id, transactions.c.position), descending=True
 )
 _ROW: Select[Any] = select(
-    transactions, syncs.c.company_id, syncs.c.sync_id, syncs.c.occurred_at.label("at")
-).join_from(transactions, syncs, syncs.c.id == transactions.c.sync_pk)
+    transactions,
+    syncs.c.company_id,
+    syncs.c.sync_id,
+    syncs.c.occurred_at.label("at"),
+    companies.c.name.label("company_name"),
+).select_from(
+    transactions.join(syncs, syncs.c.id == transactions.c.sync_pk).outerjoin(
+        companies, companies.c.company_id == syncs.c.company_id
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,7 @@ class TransactionRecord:
     cause_key: str | None
     fingerprint: str | None
     company_id: str
+    company_name: str | None
     sync_id: str
     position: int
     at: datetime
@@ -201,6 +210,24 @@ def failed_rows(
         statement.order_by(syncs.c.occurred_at, syncs.c.id, transactions.c.position)
     )
     return _records(connection, rows.mappings().all())
+
+
+def open_rows(
+    connection: Connection, sync_pks: Collection[int], *, cause: str | None = None
+) -> list[tuple[int, TransactionRecord]]:
+    """The failed rows of these syncs that no later sync has completed, each with its sync's key.
+
+    They are in Codat's order.
+    """
+    statement = _ROW.where(
+        is_any_of(connection, transactions.c.sync_pk, sync_pks), transactions.c.failed.is_(True)
+    )
+    if cause is not None:
+        statement = statement.where(transactions.c.cause_key == cause)
+    ordered = statement.order_by(transactions.c.sync_pk, transactions.c.position)
+    rows = connection.execute(ordered).mappings().all()
+    records = zip(rows, _records(connection, rows), strict=True)
+    return [(row["sync_pk"], record) for row, record in records if record.resolved_by is None]
 
 
 def list_push_errors(

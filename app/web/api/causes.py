@@ -2,14 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
+from app.db import alerts
 from app.db.queries import causes as queries
+from app.db.queries import companies as company_queries
 from app.errors import NotFound
 from app.web.api import schemas
-from app.web.api.query_params import CauseParams
+from app.web.api.query_params import CauseCompanyParams, CauseParams, NoQuery
 from app.web.api.responses import ApiRoute
 from app.web.api.serializers import serialize_cause_details, serialize_cause_totals
+from app.web.auth import ActorDep
 from app.web.dependencies import ClockDep, DatabaseDep
 from app.web.path_params import Id
 from app.web.problems import documented
@@ -28,8 +31,12 @@ def list_causes(database: DatabaseDep, clock: ClockDep, params: CauseQuery) -> s
     """
     with database.reading() as connection:
         totals = queries.list_causes(connection, params.to_filter(clock()))
+        cannot_sync = company_queries.count_that_cannot_sync(connection, params.company_id)
     causes = database.classifier.causes
-    items = [serialize_cause_totals(cause, causes) for cause in totals]
+    items = [
+        serialize_cause_totals(cause, causes, cannot_sync.get(cause.cause_key, 0))
+        for cause in totals
+    ]
     return schemas.CauseList(items=items, next=None)
 
 
@@ -40,7 +47,57 @@ def get_cause(
     """A cause and its groups. Totals are 0 if nothing failed for it in the time range."""
     with database.reading() as connection:
         details = queries.get_cause(connection, key, params.to_filter(clock()))
+        cannot_sync = company_queries.count_that_cannot_sync(connection, params.company_id)
     causes = database.classifier.causes
     if key not in causes and not details.groups:
         raise NotFound("Cause not found")
-    return serialize_cause_details(details, causes)
+    return serialize_cause_details(details, causes, cannot_sync.get(key, 0))
+
+
+@router.get(
+    "/causes/{key}/companies",
+    summary="List the companies of a cause",
+    responses=documented(401, 422, 503),
+)
+def list_cause_companies(
+    database: DatabaseDep,
+    clock: ClockDep,
+    key: Id,
+    params: Annotated[CauseCompanyParams, Query()],
+) -> schemas.CauseCompanyList:
+    """One page of the companies with failures of a cause, the most open transactions first."""
+    with database.reading() as connection:
+        page = queries.list_companies(
+            connection,
+            key,
+            params.to_filter(clock()),
+            cursor=params.cursor,
+            limit=params.limit,
+        )
+    items = [schemas.CauseCompany.model_validate(record) for record in page.items]
+    return schemas.CauseCompanyList(items=items, next=page.next)
+
+
+@router.put(
+    "/causes/{key}/companies/{company_id}/note",
+    summary="Write a note about a cause at a company",
+    status_code=204,
+    responses=documented(400, 401, 409, 422, 503),
+)
+def put_cause_note(
+    database: DatabaseDep,
+    clock: ClockDep,
+    actor: ActorDep,
+    key: Id,
+    company_id: Id,
+    body: schemas.NewNote,
+    _params: NoQuery,
+) -> Response:
+    """Replace the note about the open failures of a cause at a company.
+
+    It is shown with the name of the API key until something new fails. 409 if nothing is open.
+    """
+    note = alerts.NewNote(body.text, body.is_handled, actor)
+    with database.writing() as connection:
+        alerts.annotate(connection, key, company_id, note, clock())
+    return Response(status_code=204)

@@ -29,10 +29,17 @@ router = APIRouter(tags=["Companies"], route_class=ApiRoute)
 def list_companies(
     database: DatabaseDep, params: Annotated[CompanyParams, Query()]
 ) -> schemas.CompanyList:
-    """One page of companies with their totals, by name. Companies without a name are last."""
+    """One page of companies with their totals: those that cannot sync, then the others by name.
+
+    Companies without a name are last.
+    """
     with database.reading() as connection:
         page = queries.list_companies(
-            connection, q=params.q, cursor=params.cursor, limit=params.limit
+            connection,
+            q=params.q,
+            cannot_sync=params.cannot_sync,
+            cursor=params.cursor,
+            limit=params.limit,
         )
     causes = database.classifier.causes
     items = [serialize_company(record, causes) for record in page.items]

@@ -215,14 +215,29 @@ class CauseParams(RangeParams):
 
     def to_filter(self, now: datetime) -> CauseFilter:
         """The filter for the query."""
-        criteria = self.to(CauseFilter)
+        criteria = replace(self.to(CauseFilter), week=first_day(now, 7))
         if self.since is None and self.until is None:
             return replace(criteria, since=first_day(now))
         return criteria
 
 
+class RetryParams(RangeParams):
+    """Which open transactions to retry, by their latest failure. Without a filter, all of them."""
+
+    cause: Text | None = Field(None, description=_CAUSE_KEY)
+    company_id: Text | None = None
+
+
+class CauseCompanyParams(CauseParams, PageParams):
+    """Filters for the companies of a cause. Without `from` and `to`, the last 30 days."""
+
+
 class CompanyParams(PageParams):
     """Filters for companies."""
+
+    cannot_sync: bool | None = Field(
+        None, description="True: companies whose syncs fail as a whole. False: the others."
+    )
 
     q: SearchText | None = Field(
         None,

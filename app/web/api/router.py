@@ -4,7 +4,7 @@ from threading import BoundedSemaphore
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from app.web.api import alerts, causes, changes, companies, events, syncs, transactions
+from app.web.api import alerts, causes, changes, companies, events, retries, syncs, transactions
 from app.web.auth import require_key
 from app.web.openapi import operation_id
 
@@ -16,7 +16,10 @@ def install(app: FastAPI) -> None:
         dependencies=[Depends(require_key)],
         generate_unique_id_function=operation_id,
     )
-    for resource in (syncs, transactions, companies, causes, events, changes, alerts):
+    for resource in (
+        *(syncs, transactions, companies, causes),
+        *(retries, events, changes, alerts),
+    ):
         router.include_router(resource.router)
     app.include_router(router)
     app.state.stream_places = BoundedSemaphore(changes.MAX_STREAMS)

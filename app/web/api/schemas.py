@@ -6,16 +6,24 @@ null, never zero and never left out.
 """
 
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import TypeAliasType
 
 from app.domain import models, outgoing, sync_state, transactions
 from app.domain.causes import classifier
+from app.web.path_params import NO_NUL_PATTERN, REJECT_NUL
 
 MAX_DATASETS = 500
+MAX_NOTE = 1000
+NoteText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_NOTE, strip_whitespace=True),
+    REJECT_NUL,
+    NO_NUL_PATTERN,
+]
 
 # Named types get a name of their own in `/openapi.json`, and so in generated clients.
 State = TypeAliasType("State", sync_state.State)
@@ -27,6 +35,9 @@ Owner = TypeAliasType("Owner", classifier.Owner)
 RetryAdvice = TypeAliasType("RetryAdvice", classifier.RetryAdvice)
 DeliveryState = TypeAliasType("DeliveryState", outgoing.DeliveryState)
 ChangeKind = TypeAliasType("ChangeKind", Literal["sync", "transaction"])
+CompanyState = TypeAliasType(
+    "CompanyState", Literal["cannot_sync", "open_failures", "nothing_open"]
+)
 BodyEncoding = TypeAliasType("BodyEncoding", Literal["utf-8", "base64"])
 
 
@@ -176,6 +187,7 @@ class Transaction(Schema):
     fingerprint: str | None = Field(description="Equal for equal messages of all companies.")
     sync_id: str
     company_id: str
+    company_name: str | None
     position: int = Field(description="Position in Codat's list. The first row is 0.")
     current_status: TransactionClass = Field(
         description="The status in the newest sync that lists this transaction."
@@ -244,6 +256,38 @@ class RetryAccepted(RefreshAccepted):
     )
 
 
+class RetryPreview(Schema):
+    """What a retry with this filter would request."""
+
+    syncs: int = Field(description="Messages: one per sync.")
+    items: int = Field(description="Open transactions.")
+    companies: int
+
+
+class RetriesAccepted(Schema):
+    """Retry requests are queued."""
+
+    retry_id: str | None = Field(
+        description="For `GET /retries/{retry_id}`. Null if every sync had been requested singly."
+    )
+    syncs: int = Field(description="Syncs for which a message is sent.")
+    transactions: int = Field(description="Failed rows in these messages.")
+    already_requested: int = Field(description="Syncs for which the same was requested before.")
+    is_complete: bool = Field(description="False if more syncs are left: repeat the request.")
+
+
+class RetryProgress(Schema):
+    """How far the messages of a retry have been delivered."""
+
+    requested_at: datetime = Field(description="When the retry was requested.")
+    syncs: int = Field(description="Messages: one per sync.")
+    waiting: int = Field(description="Messages that are not delivered yet.")
+    delivered: int = Field(description="Messages that the receiver has accepted.")
+    given_up: int = Field(description="Messages without further attempts.")
+    next_attempt_at: datetime | None = Field(description="Null if none is waiting.")
+    last_error: str | None = Field(description="Of a message that is not delivered.")
+
+
 class SyncTotals(Schema):
     """Numbers of syncs by outcome."""
 
@@ -256,12 +300,27 @@ class SyncTotals(Schema):
     unknown: int
 
 
+class CannotSync(Schema):
+    """A company whose syncs have failed as a whole since the last one that did not."""
+
+    since: datetime = Field(description="The time of the first of these syncs.")
+    cause: Cause = Field(description="Why the latest of these syncs failed.")
+    sync_id: str = Field(description="The latest of these syncs.")
+
+
 class Company(Schema):
     """One company."""
 
     company_id: str
     company_name: str | None
     syncs: SyncTotals
+    state: CompanyState = Field(
+        description="`cannot_sync`: its syncs fail as a whole. `open_failures`: transactions have "
+        "failed that no later sync has completed. `nothing_open`: neither."
+    )
+    cannot_sync: CannotSync | None = Field(
+        description="Why it cannot sync, and since when. Null in any other state."
+    )
     open_failures: int = Field(description="Failed transactions that no later sync has completed.")
     last_sync: Sync | None
     connection_state: str | None = Field(
@@ -270,7 +329,7 @@ class Company(Schema):
 
 
 class CompanyList(List[Company]):
-    """One page of companies."""
+    """One page of companies: those that cannot sync first, then the others by name."""
 
 
 class StartSyncRequest(BaseModel):
@@ -319,18 +378,59 @@ class FailureTotals(Schema):
     open: int = Field(description="Transactions that no later sync has completed.")
     companies: int
     syncs: int = Field(description="Syncs that failed as a whole, without a failed transaction.")
+    last_7_days: int = Field(
+        description="Transactions and whole syncs that failed in the last seven days (UTC)."
+    )
+    previous_7_days: int = Field(description="The same of the seven days before.")
     first_failed_at: datetime | None
     last_failed_at: datetime | None
+    open_since: datetime | None = Field(
+        description="The first failure of the open transactions. Null if none is open."
+    )
 
 
 class CauseTotals(FailureTotals, Cause):
     """A cause and its failures."""
 
     text: str | None = Field(description="What happened, for support.")
+    cannot_sync: int = Field(description="Companies that cannot sync because of it now.")
 
 
 class CauseList(List[CauseTotals]):
     """All causes of failures."""
+
+
+class Note(Schema):
+    """What somebody wrote. It is no longer shown once something new fails."""
+
+    text: str | None
+    is_handled: bool = Field(description="Whether somebody takes care of it.")
+    by: str | None = Field(description="The name of the API key. Null for a key without a name.")
+    at: datetime
+
+
+class NewNote(BaseModel):
+    """A note to store in place of the present one. Without both members, that one is removed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: NoteText | None = Field(None, description="What support should know, as plain text.")
+    is_handled: bool = Field(
+        default=False, strict=True, description="Whether somebody takes care of it."
+    )
+
+
+class CauseCompany(FailureTotals):
+    """The failures of one cause at one company."""
+
+    company_id: str
+    company_name: str | None
+    cannot_sync: bool = Field(description="Whether the company cannot sync because of it now.")
+    note: Note | None = Field(description="What somebody wrote about it.")
+
+
+class CauseCompanyList(List[CauseCompany]):
+    """One page of companies, those with the most open transactions first."""
 
 
 class CauseGroup(FailureTotals):
@@ -423,10 +523,20 @@ class ChangeList(List[Change]):
 class Alert(Schema):
     """An open alert. `company_id` is empty if it is about this service."""
 
+    id: int = Field(description="Names the alert while it is open.")
     cause: str
     company_id: str
+    company_name: str | None
     text: str
     opened_at: datetime
+    companies: int = Field(description="Companies with an open alert of this cause.")
+    items: int | None = Field(
+        description="Open transactions that it is about. Null if it is about something else."
+    )
+    first_failed_at: datetime | None = Field(
+        description="The first failure that it is about. Null if it is about no failure."
+    )
+    note: Note | None = Field(description="What somebody wrote about it.")
 
 
 class AlertList(List[Alert]):

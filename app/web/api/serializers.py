@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from app.db.change_feed import StoredChange
-from app.db.outgoing import LastRetry
 from app.db.queries import causes as cause_queries
 from app.db.queries import stats as stats_queries
 from app.db.queries.companies import CompanyRecord
 from app.db.queries.events import EventRecord
 from app.db.queries.syncs import SyncRecord
 from app.db.queries.transactions import TransactionRecord
+from app.db.retries import LastRetry
 from app.domain.causes import classifier
 from app.domain.causes.fingerprint import mask
 from app.domain.causes.innermost import innermost_text
@@ -116,7 +116,20 @@ def serialize_company(record: CompanyRecord, causes: Causes) -> schemas.Company:
     """A company with its totals."""
     last_sync = serialize_sync(record.last_sync, causes) if record.last_sync else None
     totals = schemas.SyncTotals(**_totals(record.by_outcome))
-    return _make(schemas.Company, record, syncs=totals, last_sync=last_sync)
+    cannot_sync, state = None, "open_failures" if record.open_failures else "nothing_open"
+    if record.cannot_sync:
+        state, cause = "cannot_sync", _cause(record.cannot_sync.cause_key, causes)
+        cannot_sync = _make(
+            schemas.CannotSync, record.cannot_sync, cause=_make(schemas.Cause, cause)
+        )
+    return _make(
+        schemas.Company,
+        record,
+        syncs=totals,
+        last_sync=last_sync,
+        cannot_sync=cannot_sync,
+        state=state,
+    )
 
 
 def serialize_stats(stats: stats_queries.Stats) -> schemas.Stats:
@@ -140,14 +153,15 @@ def _totals(by_outcome: Counter[str]) -> dict[str, int]:
 
 
 def serialize_cause_totals(
-    totals: cause_queries.CauseTotals, causes: Causes
+    totals: cause_queries.CauseTotals, causes: Causes, cannot_sync: int
 ) -> schemas.CauseTotals:
-    """A cause and its failures."""
-    return _make(schemas.CauseTotals, totals, _cause(totals.cause_key, causes))
+    """A cause, its failures, and how many companies cannot sync because of it."""
+    cause = _cause(totals.cause_key, causes)
+    return _make(schemas.CauseTotals, totals, cause, cannot_sync=cannot_sync)
 
 
 def serialize_cause_details(
-    details: cause_queries.CauseDetails, causes: Causes
+    details: cause_queries.CauseDetails, causes: Causes, cannot_sync: int
 ) -> schemas.CauseDetails:
     """A cause, its failures and its groups."""
     groups = [
@@ -160,7 +174,14 @@ def serialize_cause_details(
         for group in details.groups
     ]
     cause = _cause(details.totals.cause_key, causes)
-    return _make(schemas.CauseDetails, details, details.totals, cause, groups=groups)
+    return _make(
+        schemas.CauseDetails,
+        details,
+        details.totals,
+        cause,
+        groups=groups,
+        cannot_sync=cannot_sync,
+    )
 
 
 def serialize_event_with_body(record: EventRecord) -> schemas.EventWithBody:

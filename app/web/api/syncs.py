@@ -6,17 +6,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from app import logging
-from app.db import outgoing, sync_writer
+from app.db import retries, sync_writer
 from app.db.engine import Database
 from app.db.queries import events as event_queries
 from app.db.queries import stats as stats_queries
 from app.db.queries import syncs as queries
-from app.domain.outgoing import recipient_name
 from app.errors import Conflict, NotFound
 from app.web.api import schemas
 from app.web.api.csv_export import CSV_CONTENT, csv_response, wants_csv
 from app.web.api.query_params import RangeParams, SyncIdParams, SyncParams, TimelineParams
 from app.web.api.responses import ApiRoute
+from app.web.api.retries import retry_recipient
 from app.web.api.serializers import serialize_stats, serialize_sync, serialize_sync_details
 from app.web.auth import ActorDep
 from app.web.dependencies import ClockDep, DatabaseDep, SettingsDep, WakeWorkerDep
@@ -70,7 +70,7 @@ def get_sync(
     """One sync. 409 if two companies have a sync with this ID."""
     with database.reading() as connection:
         record = queries.get_sync(connection, sync_id, params.company_id)
-        retry = outgoing.last_retry(connection, record.pk)
+        retry = retries.last_retry(connection, record.pk)
     causes, retry_url = database.classifier.causes, settings.retry_webhook_url
     return serialize_sync_details(record, retry, causes, retry_url)
 
@@ -132,22 +132,12 @@ def retry_sync(
     `RETRY_WEBHOOK_URL` is not set. The same request within a minute, or before it is delivered, is
     sent only once.
     """
-    if settings.retry_webhook_url is None:
-        raise Conflict("Retry is not set up (RETRY_WEBHOOK_URL).")
-    recipient = recipient_name("retry", settings.retry_webhook_url.get_secret_value())
-    now = clock()
+    recipient = retry_recipient(settings)
     with database.writing() as connection:
         record = queries.get_sync(connection, sync_id, params.company_id)
         if record.no_retry_reason:
             raise Conflict(record.no_retry_reason)
-        request = outgoing.request_retry(connection, record.pk, record.sync, now, to=recipient)
-        noun = "item" if request.transactions == 1 else "items"
-        text = f"{request.transactions} failed {noun}"
-        if request.already_requested:
-            text = "Retry already requested; not sent again"
-        by = f", requested by {actor}" if actor else ""
-        entry = sync_writer.LogEntry(now, "retry", f"{text}{by} ({request.message_id})")
-        sync_writer.add_log(connection, record.pk, entry)
+        request = retries.request_retry(connection, record.pk, clock(), to=recipient, actor=actor)
     wake_worker()
     ids = {"sync_id": sync_id, "company_id": record.sync.company_id}
     _log.info("retry requested", **ids, outgoing_message_id=request.message_id)

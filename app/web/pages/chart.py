@@ -1,6 +1,7 @@
 """The chart of syncs per day, as rectangles for an SVG.
 
-A bar is one day, or several where the period has too many days for one bar each.
+It begins with the first sync. A bar is one day, or several where there are too many days for one
+bar each.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from math import ceil
 WIDTH = 1000
 HEIGHT = 160
 MAX_BARS = 62
-MAX_DAYS = 400
+MIN_DAYS = 2  # with syncs
 GAP = 0.22  # between bars, as a part of their distance
 STACK = ("all_written", "nothing_to_write", "in_progress", "unknown", "partly_failed", "failed")
 """The outcomes from the bottom of a bar to its top."""
@@ -40,22 +41,32 @@ class Bar:
     width: float
     segments: list[Segment]
 
+    @property
+    def failed_share(self) -> int:
+        """The syncs that failed, as a whole or partly, in percent."""
+        failed = self.counts["failed"] + self.counts["partly_failed"]
+        return round(100 * failed / self.counts.total()) if failed else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars from the oldest to the newest; `top` is the number of syncs at the upper edge."""
+    """Bars from the oldest to the newest; `top` is the number of syncs at the upper edge.
+
+    `outcomes` are those that occur.
+    """
 
     bars: list[Bar]
     top: int
     days_per_bar: int
+    outcomes: list[str]
 
 
-def draw(by_day: Mapping[str, Counter[str]], first: date, last: date) -> Chart:
-    """The chart of the days from `first` to `last`, without a long empty beginning."""
+def draw(by_day: Mapping[str, Counter[str]], last: date) -> Chart | None:
+    """The chart from the first day with syncs to `last`; None if one bar would be all."""
     by_date = {date.fromisoformat(day): counts for day, counts in by_day.items()}
-    last = max([last, *by_date])
-    if (last - first).days > MAX_DAYS:
-        first = max(first, min(by_date, default=last - timedelta(days=MAX_BARS - 1)))
+    if len(by_date) < MIN_DAYS:
+        return None
+    first, last = min(by_date), max([last, *by_date])
     days = (last - first).days + 1
     days_per_bar = ceil(days / MAX_BARS)
     by_bar = [Counter[str]() for _ in range(ceil(days / days_per_bar))]
@@ -68,7 +79,8 @@ def draw(by_day: Mapping[str, Counter[str]], first: date, last: date) -> Chart:
         end = min(last, start + timedelta(days=days_per_bar - 1))
         segments = _stack(counts, top, width * (index + GAP / 2), width * (1 - GAP))
         bars.append(Bar(start, end, counts, round(width * index, 2), round(width, 2), segments))
-    return Chart(bars, top, days_per_bar)
+    outcomes = [name for name in reversed(STACK) if any(counts[name] for counts in by_bar)]
+    return Chart(bars, top, days_per_bar, outcomes)
 
 
 def round_up(number: int) -> int:

@@ -1,59 +1,115 @@
-"""The first page: alerts, totals and a chart of a period, above the history of syncs."""
+"""The first page: what failed today and is failing now, above the history of syncs."""
 
-from datetime import timedelta
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 
-from app.db import alerts
-from app.db.queries import causes, stats
+from app.db.queries import alerts, causes, companies, stats
 from app.web.api.query_params import SyncParams, first_day
+from app.web.api.serializers import serialize_cause_totals, serialize_company
 from app.web.pages.chart import draw
 from app.web.pages.history import HistoryParams, find_answer, read_history
+from app.web.pages.labels import PRESETS
+from app.web.pages.query_params import page_address
 from app.web.pages.rendering import Page, PageRoute, SignedInPage
+
+MAX_ROWS = 5  # of what is failing now, and of companies that cannot sync
+CHART_DAYS = 30
+NARROWING = ("q", "state", "status_code", "company_id", "cause")
+"""Filters of the list below that do not apply to the totals above it."""
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The syncs of a period by outcome; those that failed partly have failed too."""
+
+    by_outcome: Counter[str]
+
+    @property
+    def total(self) -> int:
+        """All syncs."""
+        return self.by_outcome.total()
+
+    @property
+    def failed(self) -> int:
+        """Those that failed as a whole or partly."""
+        return self.by_outcome["failed"] + self.by_outcome["partly_failed"]
+
+    @property
+    def share(self) -> int:
+        """The failed ones in percent. One of very many is not nothing: it is at least 1."""
+        return max(1, round(100 * self.failed / self.total)) if self.failed else 0
+
+
 @router.get("/")
 def get_health(page: SignedInPage, params: Annotated[HistoryParams, Query()]) -> Response:
-    """The syncs that match the filters; above the first page of them, alerts and totals.
+    """The syncs that match the filters; above the first page of them, what needs attention.
 
     A search that means one expense or sync leads to its page.
     """
     if answer := find_answer(page, params):
         return RedirectResponse(answer, 303)
     is_first_page = not (params.cursor or params.before or params.wrong_dates)
-    history = read_history(page, params)
+    is_overview = is_first_page and not page_address(page.request).has(*NARROWING, "outcome")
+    with page.database.reading() as connection:
+        overview = _overview(connection, page, params) if is_first_page else None
+        failing_now = _failing_now(connection, page) if is_overview else None
+        open_alerts = 0 if is_overview else alerts.count_open_causes(connection)
     return page.render(
         "health.html",
         422 if params.wrong_dates else 200,
-        overview=_overview(page, params) if is_first_page else None,
-        **history,
-        **_open_alerts(page, with_numbers=is_first_page and not history["is_filtered"]),
+        overview=overview,
+        failing_now=failing_now,
+        open_alerts=open_alerts,
+        narrowing=NARROWING,
+        **read_history(page, params),
     )
 
 
-def _overview(page: Page, params: SyncParams) -> dict[str, Any]:
-    """The totals of the given period over all companies, by default of the last 30 days."""
-    end = min(params.until, page.clock()) if params.until else page.clock()
-    since = params.since or first_day(end)
-    with page.database.reading() as connection:
-        totals = stats.stats(connection, since, params.until)
-    last = max(since, end - timedelta(microseconds=1)).date()
-    chart = draw(totals.by_day, since.date(), last)
-    return {"since": since.date(), "by_outcome": totals.by_outcome, "chart": chart}
+def _overview(connection: Any, page: Page, params: SyncParams) -> dict[str, Any]:
+    """The totals of a period over all companies, by default of today, and the period before."""
+    now = page.clock()
+    starts = {first_day(now, days, page.zone): days for days in PRESETS}
+    end = min(params.until, now) if params.until else now
+    since = params.since or first_day(end, CHART_DAYS if params.until else 1, page.zone)
+    days = None if params.until else starts.get(since)
+    totals = stats.stats(connection, since, params.until)
+    before = None
+    if days:
+        before = Period(stats.stats(connection, since - timedelta(days=days), since).by_outcome)
+    by_day = totals.by_day
+    if days == 1:  # one bar says nothing
+        by_day = stats.stats(connection, first_day(now, CHART_DAYS), None).by_day
+    last = max(since, end - timedelta(microseconds=1))
+    return {
+        "days": days,
+        "since": since,
+        "starts": {days: start.astimezone(page.zone).date() for start, days in starts.items()},
+        "totals": Period(totals.by_outcome),
+        "before": before,
+        "chart": draw(by_day, last.astimezone(UTC).date()),
+    }
 
 
-def _open_alerts(page: Page, *, with_numbers: bool) -> dict[str, Any]:
-    """The alerts of the service, those of failures by cause, and how many expenses these have."""
-    open_expenses: dict[str, int] = {}
-    with page.database.reading() as connection:
-        failing = alerts.open_by_cause(connection, alerts.FAILURE_PREFIX)
-        if failing and with_numbers:
-            recent = causes.CauseFilter(since=first_day(page.clock()))
-            for totals in causes.list_causes(connection, recent):
-                open_expenses[totals.cause_key] = totals.open
-        service_alerts = alerts.open_except(connection, alerts.FAILURE_PREFIX)
-    return {"alerts": service_alerts, "failing": failing, "open_expenses": open_expenses}
+def _failing_now(connection: Any, page: Page) -> dict[str, Any]:
+    """What is open by cause, which companies cannot sync, and the alerts about this service."""
+    recent = causes.CauseFilter(since=first_day(page.clock()))
+    is_open = [totals for totals in causes.list_causes(connection, recent) if totals.open]
+    cannot_sync = companies.count_that_cannot_sync(connection)
+    blocked = companies.list_companies(connection, cannot_sync=True, limit=MAX_ROWS)
+    return {
+        "alerts": alerts.alerts_about_service(connection),
+        "causes": [
+            serialize_cause_totals(totals, page.causes, cannot_sync[totals.cause_key])
+            for totals in is_open[:MAX_ROWS]
+        ],
+        "cause_count": len(is_open),
+        "companies": [serialize_company(record, page.causes) for record in blocked.items],
+        "company_count": cannot_sync.total(),
+    }

@@ -75,6 +75,20 @@ EVENTS: dict[str, tuple[str, Tone]] = {
 }
 """Title and tone of a webhook by whether it was processed and by its `parse_status`."""
 
+PRESETS = {1: "Today", 7: "7 days", 30: "30 days"}
+"""Periods that can be selected with one click, by their number of days."""
+
+BEFORE = {1: "yesterday", 7: "the 7 days before", 30: "the 30 days before"}
+"""The period before each of them."""
+
+WHO_ACTS = {
+    "customer": "Customer",
+    "us": "Our team",
+    "accounting_software": "Nobody: resend later",
+    "codat": "Codat",
+}
+"""The owner of a cause, for tables."""
+
 OWNERS = {
     "customer": "Owner: customer",
     "us": "Owner: our team",
@@ -126,6 +140,16 @@ def short_time(at: datetime, now: datetime, zone: tzinfo) -> str:
     local = at.astimezone(zone)
     is_this_year = local.year == now.astimezone(zone).year
     return f"{local.day} {local:%b, %H:%M}" if is_this_year else f"{local.day} {local:%b %Y, %H:%M}"
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """How long ago a moment was: `12 s ago`, `3 h ago`, `2 days ago`."""
+    seconds = max(0, int((now - at).total_seconds()))
+    for size, unit in ((86_400, "day"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            count = seconds // size
+            return f"{counted(count, unit) if unit == 'day' else f'{count} {unit}'} ago"
+    return f"{seconds} s ago"
 
 
 def zone_name(zone: tzinfo, now: datetime) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from app.db import event_store, workers
+from app.db import event_store, jobs, rate_limit, workers
 from app.db.engine import Database
 from app.db.queries.syncs import SyncRecord
 from app.db.queries.transactions import TransactionRecord
@@ -24,22 +24,32 @@ _TIME = re.compile(r"(\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
 class ServiceStatus:
     """Whether what a page shows is current.
 
-    `pending` is the number of webhooks that wait to be processed; 0 while processing keeps up.
+    `codat_error` is the last error of a fetch that is being retried. `pending` is the number of
+    webhooks that wait to be processed; 0 while processing keeps up.
     """
 
+    last_webhook_at: datetime | None
     is_worker_running: bool
     worker_seen_at: datetime | None
+    paused_until: datetime | None
+    codat_error: str | None
     pending: int
     pending_since: datetime | None
 
 
 def read_service_status(database: Database, now: datetime) -> ServiceStatus:
-    """Read the latest heartbeat and the webhooks that are not processed yet."""
+    """Read the latest webhook and heartbeat, the state of calls to Codat, and what waits."""
     with database.reading() as connection:
         seen_at = workers.last_seen(connection)
         stats = event_store.pending_stats(connection)
+        last_webhook_at = event_store.last_received_at(connection)
+        paused_until = rate_limit.paused_until(connection, now)
+        codat_error = jobs.fetch_error(connection)
     oldest = stats.oldest_received_at
     return ServiceStatus(
+        last_webhook_at=last_webhook_at,
+        paused_until=paused_until,
+        codat_error=codat_error,
         is_worker_running=seen_at is not None and now - seen_at <= STALE_AFTER,
         worker_seen_at=seen_at,
         pending=stats.count if oldest and now - oldest > PENDING_NOTICE_AFTER else 0,

@@ -28,6 +28,8 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "status": ("Status", "use statuses such as PushError, at most 20"),
     "failed": ("Failed only", "use true or false"),
     "cause": ("Cause", "use the key of a cause"),
+    "owner": ("Who acts", "use customer, us, accounting_software, or codat"),
+    "cannot_sync": ("Cannot sync", "use true or false"),
     "company_id": ("Company", "use at most 1,000 characters"),
     "sort": ("Sort", "use started_at, finished_at, updated_at, company_id, or status_code, "
              "with - before it for descending order"),

@@ -12,14 +12,15 @@ from app.web.pages import (
     health,
     history,
     rendering,
+    retries,
     sign_in,
     syncs,
 )
 from app.web.problems import UNKNOWN_PATH
 
 PREFIXES = (
-    "/", "/sign-in", "/sign-out", "/syncs", "/syncs.csv", "/companies", "/causes", "/events",
-    "/static", UNKNOWN_PATH,
+    "/", "/sign-in", "/sign-out", "/syncs", "/syncs.csv", "/companies", "/causes",
+    "/retries", "/alerts", "/events", "/static", UNKNOWN_PATH,
 )  # fmt: skip
 
 
@@ -27,6 +28,6 @@ def install(app: FastAPI) -> None:
     """Add the pages to the application. Errors below their paths are shown as pages too."""
     app.state.sign_in_throttle = sign_in.Throttle(time.monotonic)
     app.state.problem_shapes |= dict.fromkeys(PREFIXES, rendering.page_problem)
-    for page in (sign_in, health, history, syncs, companies, expenses, causes, events):
+    for page in (sign_in, health, history, syncs, companies, expenses, causes, retries, events):
         app.include_router(page.router)
     app.include_router(rendering.static_router)

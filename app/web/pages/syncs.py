@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field
 
-from app.db import outgoing
+from app.db import retries
 from app.db.pagination import MAX_CURSOR_LENGTH
 from app.db.queries import causes, events, syncs, transactions
 from app.db.queries.transactions import TransactionFilter
@@ -69,7 +69,7 @@ def get_sync(
             connection, record.pk, cursor=params.timeline, limit=TIMELINE_LIMIT
         )
         asked_at = events.last_fetch_at(connection, record.pk)
-        retry = outgoing.last_retry(connection, record.pk)
+        retry = retries.last_retry(connection, record.pk)
     reasons = [
         (serialize_cause(key or UNCLASSIFIED, page.causes), count, count_open)
         for key, count, count_open in counts

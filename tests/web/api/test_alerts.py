@@ -15,15 +15,17 @@ def test_open_alerts_page_newest_first(store: Store, client: TestClient) -> None
         alerts.sync_alerts(connection, {"webhooks_lost"}, [lost], T0)
         alerts.sync_alerts(connection, {"endpoint_disabled"}, [disabled], after(hours=1))
     first = client.get("/api/v1/alerts?limit=1").json()
-    assert first["items"] == [
-        {
-            "cause": "endpoint_disabled", "company_id": "", "text": "enable it",
-            "opened_at": "2026-01-01T10:00:00Z",
-        }
-    ]  # fmt: skip
+    (alert,) = first["items"]
+    assert alert.pop("id") > 0
+    assert alert == {
+        "cause": "endpoint_disabled", "company_id": "", "company_name": None, "text": "enable it",
+        "opened_at": "2026-01-01T10:00:00Z", "companies": 1, "items": None,
+        "first_failed_at": None, "note": None,
+    }  # fmt: skip
     rest = client.get("/api/v1/alerts", params={"cursor": first["next"]}).json()
     assert ([alert["company_id"] for alert in rest["items"]], rest["next"]) == (["c1"], None)
     with store.database.writing() as connection:
         alerts.sync_alerts(connection, {"webhooks_lost"}, [], after(hours=2))
-    assert client.get("/api/v1/alerts").json()["items"] == first["items"]
+    (left,) = client.get("/api/v1/alerts").json()["items"]
+    assert left.items() >= alert.items()
     assert client.get("/api/v1/alerts?cursor=x").status_code == 422

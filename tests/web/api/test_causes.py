@@ -3,16 +3,21 @@
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from app.db.tables import failed_transactions, syncs, transactions
-from tests.web.store import Store, after, completed_row, failed_row
+from app.settings import load_settings
+from tests.web.store import KEY, Store, after, completed_row, failed_row
 
 V1 = "/api/v1"
 LOCKED = "The document date cannot be before the end of year lock date, currently set at {}"
 CAUSE = {"key", "title", "owner", "next_step", "customer_message", "retry_advice"}
-TOTALS = {"companies", "transactions", "open", "syncs", "first_failed_at", "last_failed_at"}
+TOTALS = {
+    "companies", "transactions", "open", "syncs", "first_failed_at", "last_failed_at",
+    "last_7_days", "previous_7_days", "open_since",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -38,11 +43,90 @@ def test_causes_have_texts_and_totals(failures: Store, client: TestClient) -> No
     keys = [cause["key"] for cause in answer["items"]]
     assert (keys, answer["next"]) == (["period_closed", "unclassified", "disconnected"], None)
     cause = answer["items"][0]
-    assert set(cause) == CAUSE | TOTALS | {"text"}
+    assert set(cause) == CAUSE | TOTALS | {"text", "cannot_sync"}
     assert (cause["title"], cause["owner"]) == ("Accounting period closed", "customer")
     assert (cause["companies"], cause["transactions"], cause["open"]) == (2, 3, 2)
     assert cause["first_failed_at"] == "2025-12-29T09:00:00Z"
     assert cause["last_failed_at"] == "2026-01-01T09:00:00Z"
+    assert [cause["cannot_sync"] for cause in answer["items"]] == [0, 0, 1]
+
+
+def test_the_trend_and_the_oldest_open_failure_are_known(store: Store, client: TestClient) -> None:
+    """By UTC days: the last seven with today, and the seven before."""
+    for n, days in enumerate((0, -6, -7, -13, -14)):
+        row = failed_row(f"t{n}", LOCKED.format("x"))
+        store.failed(f"s{n}", at=after(days=days), rows=(row,))
+    store.completed("s9", at=after(days=-1), rows=(completed_row("t4"),))
+    cause = causes(client)["period_closed"]
+    assert (cause["last_7_days"], cause["previous_7_days"], cause["transactions"]) == (2, 2, 5)
+    assert cause["first_failed_at"] == "2025-12-18T09:00:00Z"
+    assert cause["open_since"] == "2025-12-19T09:00:00Z"
+
+
+def test_the_companies_of_a_cause_are_paged(failures: Store, client: TestClient) -> None:
+    """Those with the most open transactions first, with names, and whether they cannot sync."""
+    failures.company("c1", "Toft stores")
+    failures.failed("s6", "c1", at=after(hours=1), rows=(failed_row("t5", LOCKED.format("x")),))
+    path = f"{V1}/causes/period_closed/companies"
+    first = client.get(path, params={"limit": 1}).json()
+    (company,) = first["items"]
+    assert set(company) == TOTALS | {"company_id", "company_name", "cannot_sync", "note"}
+    assert (company["company_name"], company["open"], company["cannot_sync"]) == (
+        "Toft stores",
+        2,
+        False,
+    )
+    rest = client.get(path, params={"limit": 1, "cursor": first["next"]}).json()
+    assert [(row["company_id"], row["transactions"]) for row in rest["items"]] == [("c2", 2)]
+    assert rest["next"] is None
+    (blocked,) = client.get(f"{V1}/causes/disconnected/companies").json()["items"]
+    assert (blocked["company_id"], blocked["syncs"], blocked["cannot_sync"]) == ("c3", 1, True)
+    assert client.get(path, params={"company_id": "c9"}).json()["items"] == []
+    assert client.get(path, params={"cursor": "x"}).status_code == 422
+
+
+def test_a_note_is_shown_until_something_new_fails(
+    store: Store, app: FastAPI, client: TestClient
+) -> None:
+    """With the name of the key, at the cause and in the alert that it opens."""
+    app.state.settings = load_settings(api_keys=f"support:{KEY}")
+    store.failed(rows=(failed_row("t1", LOCKED.format("x")),))
+    path = f"{V1}/causes/period_closed/companies/c1/note"
+    note = {"text": "Called them", "is_handled": True}
+    assert client.put(path, json=note).status_code == 204
+    expected = note | {"by": "support", "at": "2026-01-01T12:00:00Z"}
+    (company,) = client.get(f"{V1}/causes/period_closed/companies").json()["items"]
+    assert company["note"] == expected
+    (alert,) = client.get(f"{V1}/alerts").json()["items"]
+    assert (alert["cause"], alert["note"]) == ("push_error:period_closed", expected)
+    assert (alert["items"], alert["first_failed_at"]) == (1, "2026-01-01T09:00:00Z")
+    other = {"text": "By id", "is_handled": False}
+    assert client.put(f"{V1}/alerts/{alert['id']}/note", json=other).status_code == 204
+    (alert,) = client.get(f"{V1}/alerts").json()["items"]
+    assert alert["note"].items() >= other.items()
+    store.failed("s2", rows=(failed_row("t2", LOCKED.format("x")),), at=after(hours=1))
+    (company,) = client.get(f"{V1}/causes/period_closed/companies").json()["items"]
+    (alert,) = client.get(f"{V1}/alerts").json()["items"]
+    assert (company["note"], alert["note"], alert["items"]) == (None, None, 2)
+    assert client.put(path, json=note).status_code == 204
+    assert client.put(path, json={}).status_code == 204
+    (company,) = client.get(f"{V1}/causes/period_closed/companies").json()["items"]
+    assert company["note"] is None
+
+
+def test_a_note_needs_something_open(failures: Store, client: TestClient) -> None:
+    note = {"text": "x"}
+    assert client.put(f"{V1}/causes/unclassified/companies/c9/note", json=note).status_code == 409
+    assert client.put(f"{V1}/causes/nothing/companies/c1/note", json=note).status_code == 409
+    assert client.put(f"{V1}/alerts/99/note", json=note).status_code == 404
+    assert client.put(f"{V1}/alerts/x/note", json=note).status_code == 422
+    path = f"{V1}/causes/disconnected/companies/c3/note"
+    assert client.put(path, json={"text": "x" * 1001}).status_code == 422
+    assert client.put(path, json={"handled": True}).status_code == 422
+    assert client.put(path, json={"is_handled": True}).status_code == 204
+    (alert,) = client.get(f"{V1}/alerts").json()["items"]
+    assert (alert["cause"], alert["items"]) == ("cannot_sync:disconnected", None)
+    assert alert["note"]["is_handled"]
 
 
 def test_a_transaction_counts_under_its_latest_failure(store: Store, client: TestClient) -> None:

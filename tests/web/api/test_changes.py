@@ -167,7 +167,8 @@ def test_a_retry_sends_the_open_failures_once(
     again = client.post("/api/v1/syncs/s1/retry").json()
     assert (again["message_id"], again["already_requested"]) == (accepted["message_id"], True)
     with store.database.reading() as connection:
-        (body,) = connection.execute(select(outgoing_messages.c.body)).scalars()
+        requests = outgoing_messages.c.kind == "retry.requested"
+        (body,) = connection.execute(select(outgoing_messages.c.body).where(requests)).scalars()
     message = json.loads(body)
     assert message["type"] == "retry.requested"
     (row,) = message["data"]["failed_transactions"]

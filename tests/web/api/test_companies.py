@@ -32,6 +32,45 @@ def test_a_company_has_totals_and_its_newest_sync(store: Store, client: TestClie
     assert client.get(f"{V1}/c1/syncs/latest").json()["sync_id"] == "s1"
 
 
+def test_a_company_that_cannot_sync_says_why_and_since_when(
+    store: Store, client: TestClient
+) -> None:
+    """These come first, those that began last before the others; then all others by name."""
+    for name in ("Arbor", "Birch", "Cedar"):
+        store.company(name[0].lower(), name)
+    store.company("d", None)
+    store.failed("s1", "c", code=4260, rows=(), at=after(hours=1))
+    store.failed("s2", "c", code=4040, rows=None, at=after(hours=2))
+    store.failed("s3", "d", code=4260, rows=(), at=after(hours=3))
+    store.failed("s4", "b")
+    pages: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = client.get(V1, params={"limit": 1, **cursor}).json()
+        pages += answer["items"]
+        if answer["next"] is None:
+            break
+        cursor = {"cursor": answer["next"]}
+    assert [(company["company_id"], company["state"]) for company in pages] == [
+        ("d", "cannot_sync"),
+        ("c", "cannot_sync"),
+        ("a", "nothing_open"),
+        ("b", "open_failures"),
+    ]
+    cannot_sync = pages[1]["cannot_sync"]
+    assert (cannot_sync["since"], cannot_sync["sync_id"]) == ("2026-01-01T10:00:00Z", "s2")
+    assert cannot_sync["cause"]["key"] == "disconnected"
+    assert pages[1]["open_failures"] == 0
+    assert [pages[0]["cannot_sync"]["since"], pages[2]["cannot_sync"]] == [
+        "2026-01-01T12:00:00Z",
+        None,
+    ]
+    only = client.get(V1, params={"cannot_sync": "true"}).json()["items"]
+    assert only == pages[:2]
+    assert client.get(V1, params={"cannot_sync": "false"}).json()["items"] == pages[2:]
+    assert client.get(V1, params={"q": "cedar"}).json()["items"] == pages[1:2]
+
+
 def test_a_sync_is_started_with_each_dataset_once(app: FastAPI, client: TestClient) -> None:
     answer = client.post(f"{V1}/c1/syncs", json={"dataset_ids": [D1, D1.upper(), D2]})
     assert (answer.status_code, answer.json()) == (202, {"sync_id": "sync/2"})

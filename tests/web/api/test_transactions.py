@@ -8,7 +8,8 @@ from tests.web.store import Store, after, completed_row, failed_row
 V1 = "/api/v1"
 FIELDS = {
     "transaction_id", "integration_type", "status", "message", "failed", "correlation_id", "cause",
-    "fingerprint", "sync_id", "company_id", "position", "current_status", "resolved_by",
+    "fingerprint", "sync_id", "company_id", "company_name", "position", "current_status",
+    "resolved_by",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from fastapi.testclient import TestClient
 
-from app.db import alerts, workers
+from app.db import alerts, rate_limit, workers
 from app.domain.webhook_loss import Finding
 from tests.web.pages.html import links, read, read_csv, sync_ids, text
 from tests.web.store import NOW, T0, Store, after, completed_row, failed_row
@@ -40,17 +40,37 @@ def open_alerts(store: Store, *findings: Finding) -> None:
 
 @pytest.mark.parametrize(
     ("query", "heading"),
-    [("", ", last 30 days"), ("?from=2026-01-01&to=2026-01-01", " on 1 Jan 2026"),
-     ("?from=2025-12-31&to=2026-01-01", " from 31 Dec 2025 to 1 Jan 2026"),
-     ("?from=2026-01-01", " since 1 Jan 2026"), ("?to=2026-01-01", " until 1 Jan 2026")],
+    [("", "Today: 2 of 6 syncs failed (33%, yesterday 50%)"),
+     ("?from=2025-12-26", "Last 7 days: 3 of 8 syncs failed (38%)"),
+     ("?from=2025-12-03", "Last 30 days: 3 of 8 syncs failed (38%, the 30 days before 100%)"),
+     ("?from=2026-01-01&to=2026-01-01", "2 of 6 syncs failed on 1 Jan 2026 (33%)"),
+     ("?from=2025-12-31&to=2026-01-01", "3 of 8 syncs failed from 31 Dec 2025 to 1 Jan 2026"),
+     ("?from=2025-12-30", "3 of 8 syncs failed since 30 Dec 2025"),
+     ("?to=2025-12-31", "1 of 2 syncs failed until 31 Dec 2025")],
 )  # fmt: skip
-def test_totals_of_a_period(morning: Store, user: TestClient, query: str, heading: str) -> None:
-    page = read(user, f"/{query}")
-    assert f"6 syncs{heading} " in page
-    for title in OUTCOMES.values():
-        assert re.search(rf" 1 \S+ {title} ", page), title
-    assert "1 Jan 2026: 6 syncs, 1 failed, 1 partly failed, 1 unconfirmed" in page
-    assert "1 Jan 2026 1 1 1 1 1 1" in page
+def test_the_totals_say_how_much_failed(
+    morning: Store, user: TestClient, query: str, heading: str
+) -> None:
+    """Today and yesterday; other periods by one click or by the address."""
+    morning.failed("y1", at=after(days=-1))
+    morning.completed("y2", at=after(days=-1))
+    morning.failed("old", at=after(days=-40))
+    html = user.get(f"/{query}").text
+    assert heading in text(html)
+    assert {"/?from=2025-12-26", "/?from=2025-12-03"} <= set(links(html))
+    if query.startswith("?from=2025-12") or not query:
+        assert "1 Jan 2026: 6 syncs, 1 failed, 1 partly failed, 1 unconfirmed" in text(html)
+        assert "1 Jan 2026 1 1 1 1 1 1 33%" in text(html)
+        assert "31 Dec 2025 1 0 0 0 1 0 50%" in text(html)
+        assert "/?from=2026-01-01&to=2026-01-01" in links(html)
+    else:
+        assert "Show as table" not in html
+
+
+def test_a_morning_without_syncs_shows_yesterday(store: Store, user: TestClient) -> None:
+    store.failed("y1", at=after(days=-1))
+    page = read(user, "/")
+    assert "Today: no syncs (yesterday 1 of 1 sync failed)" in page
 
 
 @pytest.mark.parametrize(
@@ -250,25 +270,49 @@ def test_the_csv_has_all_rows_of_the_filters(morning: Store, user: TestClient) -
     assert user.get(link).content.startswith(b"\xef\xbb\xbfcompany_id,")
 
 
-def test_alerts_come_first_with_one_line_per_cause(store: Store, user: TestClient) -> None:
+def test_what_is_failing_now_comes_before_the_history(store: Store, user: TestClient) -> None:
+    """Five causes at most, those with the most open items first, and who cannot sync."""
     store.company("c1", "Toft stores")
-    store.failed(rows=[failed_row(name, "The account is inactive") for name in ("t1", "t2")])
-    keys = ("account_inactive", "period_closed", "tax_rate_missing", "permission")
-    failures = [
-        Finding(f"{alerts.FAILURE_PREFIX}{key}", f"c{n}", f"{key} of c{n}")
-        for place, key in enumerate(keys)
-        for n in range(9 - place)
-    ]
-    open_alerts(store, Finding("webhooks_lost", "c1", "No webhooks since 1 Jan"), *failures)
+    store.company("c2", "Old Mill")
+    messages = ("The account is inactive", "The period is closed", "Tax rate is required", "Oops",
+                "Duplicate document number", "Contact not found")  # fmt: skip
+    number = 0
+    for place, message in enumerate(messages):
+        count = 7 - place
+        rows = tuple(failed_row(f"t{number + n}", message) for n in range(count))
+        store.failed(f"s{place}", rows=rows, at=after(hours=-place))
+        number += count
+    store.failed("more", "c3", rows=(failed_row("t", "The account is inactive"),), at=T0)
+    store.failed("whole", "c2", code=4260, rows=(), at=after(minutes=-30))
+    open_alerts(store, Finding("webhooks_lost", "c1", "No webhooks since 1 Jan"))
     html = user.get("/").text
     page = text(html)
-    line = "Account inactive: 2 expenses at 9 companies not recorded (since 1 Jan, 09:00)"
-    assert page.index("Needs attention") < page.index("No webhooks since 1 Jan") < page.index(line)
-    assert page.index(line) < page.index("1 sync, last 30 days")
-    assert "(since 1 Jan, 09:00) · Toft stores" in page
-    assert "account_inactive of c" not in page
-    assert "1 more" in page
-    assert "/causes/account_inactive" in links(html)
+    assert "No webhooks since 1 Jan (since 1 Jan, 09:00) · Toft stores" in page
+    first = "Account inactive Customer 8 open items: Account inactive 2 companies"
+    assert page.index("Needs attention") < page.index("Failing now") < page.index(first)
+    assert page.index(first) < page.index("History")
+    assert page.index("6 open items: Accounting period closed") > page.index(first)
+    assert "All 6 causes" in page
+    assert "Cannot sync Old Mill Accounting software subscription ended, since 1 Jan, 08:30" in page
+    assert "/causes/account_inactive#companies" in links(html)
+    assert "worker running · Codat answers · no webhooks waiting" in page
+
+
+def test_every_page_has_a_line_about_the_service(store: Store, user: TestClient) -> None:
+    store.event("m1", received_at=after(hours=2))
+    pk = store.failed()
+    for path in ("/", "/?q=s1x", "/companies", "/causes", "/events", "/syncs/s1", "/companies/c1"):
+        assert user.get(path).text.count('class="service') == 1, path
+    html = user.get("/companies").text
+    assert "1 h ago" in html
+    store.job(pk, attempts=2, last_error="Cannot connect to Codat (ConnectError)")
+    assert "Cannot connect to Codat (ConnectError)" in user.get("/causes").text
+    with store.database.writing() as connection:
+        rate_limit.pause(connection, after(hours=9), "Rate limit", NOW)
+        workers.remove(connection, "w1")
+    html = user.get("/causes").text
+    assert "calls to Codat paused" in html
+    assert "no worker running" in html
 
 
 @pytest.mark.parametrize("query", ["q=zzz", "limit=1"])
@@ -278,9 +322,9 @@ def test_filtered_and_later_pages_only_count_the_alerts(
     open_alerts(morning, *(Finding("push_error:permission", f"c{n}", "x") for n in "12"))
     html = user.get(f"/?{query}").text
     if query == "limit=1":
-        assert "Needs attention" in html
+        assert "Failing now" in html
         html = user.get(links(html, "cursor=")[0]).text
-    assert "Needs attention" not in html
+    assert "Failing now" not in html
     assert "1 open alert" in text(html)
 
 
@@ -288,7 +332,7 @@ def test_an_empty_service_says_how_to_set_it_up(user: TestClient) -> None:
     page = read(user, "/")
     assert "No syncs yet. Add this endpoint in the Codat Portal:" in page
     assert "http://testserver/webhooks/codat" in page
-    assert "No syncs in this period." in page
+    assert "Today: no syncs" in page
     assert "No companies yet." in read(user, "/companies")
     assert "No failures in the last 30 days." in read(user, "/causes")
     assert "No webhooks need review." in read(user, "/events")

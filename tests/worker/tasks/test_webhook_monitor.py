@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import select
 
 from app.codat.client import CodatClient
-from app.db.alerts import open_alerts
 from app.db.engine import Database
+from app.db.queries.alerts import open_alerts
 from app.db.tables import alerts
 from app.domain.webhook_loss import Endpoint
 from app.worker.tasks.webhook_monitor import check_webhooks
@@ -30,7 +30,7 @@ def check(database: Database, hours: float, *consumers: Endpoint) -> list[str]:
     asyncio.run(check_webhooks(database, codat, Clock(after(hours=hours))))
     with database.reading() as connection:
         return sorted(
-            f"{row['cause']}:{row['company_id']}" for row in open_alerts(connection).items
+            f"{alert.cause}:{alert.company_id}" for alert in open_alerts(connection).items
         )
 
 
