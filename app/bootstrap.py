@@ -27,7 +27,7 @@ from app.domain import outgoing
 from app.domain.outgoing import recipient_name
 from app.domain.webhook_loss import endpoint_url
 from app.errors import SettingsError
-from app.settings import Settings, require, wants_traces
+from app.settings import REQUIRED, Settings, require, wants_traces
 from app.worker.channels import Channel, NotificationChannel, WebhookChannel, label
 from app.worker.codat_calls import InteractiveCalls, RateLimitPause
 from app.worker.dispatcher import Dispatcher
@@ -266,7 +266,7 @@ def create_app(
     from app.web import app as web
     from app.web.metrics import Metrics
 
-    require(settings, "codat_webhook_secrets", "codat_api_key", "api_keys")
+    require(settings, *REQUIRED)
     verifier = Verifier([_plain(secret) for secret in settings.codat_webhook_secrets])
     database = make_database(settings)
     secrets = len(settings.codat_webhook_secrets)

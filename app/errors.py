@@ -14,7 +14,7 @@ class SettingsError(ServiceError):
     """
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("; ".join(problems))
+        super().__init__(" ".join(problems))
         self.problems = problems
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
+MAX_IDS = 50  # in one line
 _QUIET = ("httpx", "httpcore", "alembic", "uvicorn.access")
 _FIRST = ("timestamp", "level", "event")
 

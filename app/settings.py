@@ -8,7 +8,7 @@ stops the start with one line that names the setting, and shows values that cann
 import os
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -37,6 +37,8 @@ from pydantic_settings import (
 from app.errors import SettingsError
 
 SECRETS_DIR = Path("/run/secrets")
+REQUIRED = ("codat_webhook_secrets", "codat_api_key", "api_keys")
+"""What `serve` needs."""
 MIN_API_KEY_LENGTH = 16
 _API_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _URL_SEPARATOR = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
@@ -367,13 +369,33 @@ def _read_secret(name: str, file: Path) -> str:
     raise SettingsError(f"{name.upper()}: the file {file} {problem}.")
 
 
-def load_settings(*, env_file: str | None = ".env", **overrides: Any) -> Settings:
-    """Load the settings of this process. Raises SettingsError."""
-    source = {"_env_file": env_file, "_env_file_encoding": "utf-8-sig"}
+def load_settings(
+    *, env_file: str | None = ".env", required: Sequence[str] = (), **overrides: Any
+) -> Settings:
+    """Load the settings of this process.
+
+    Raises one SettingsError for all that are wrong, and for all of `required` that are not set.
+    """
+    source: dict[str, Any] = {"_env_file": env_file, "_env_file_encoding": "utf-8-sig"}
+    problems: list[str] = []
     try:
-        return Settings(**source, **overrides)  # type: ignore[arg-type]  # pydantic-settings' own
-    except ValidationError as error:
-        raise SettingsError(*dict.fromkeys(map(_problem, error.errors()))) from None
+        try:
+            settings = Settings(**source, **overrides)
+        except ValidationError as error:
+            problems = list(dict.fromkeys(map(_problem, error.errors())))
+            wrong = {str(detail["loc"][0]) for detail in error.errors()}
+            required = [name for name in required if name not in wrong]
+            usable = {
+                name: field.default
+                for name, field in Settings.model_fields.items()
+                if name not in (*required, "secrets_dir")
+            }
+            settings = Settings(**source, **overrides | usable)
+        if missing := _missing(settings, required):
+            problems.append(missing)
+        if problems:
+            raise SettingsError(*problems)
+        return settings
     except UnicodeDecodeError:
         raise SettingsError(f"{env_file} must be UTF-8 text.") from None
     except OSError as error:
@@ -416,10 +438,16 @@ def setting_names(problems: Iterable[str]) -> set[str]:
 
 def require(settings: Settings, *names: str) -> None:
     """Raise one SettingsError that names every one of these settings that is not set."""
+    if missing := _missing(settings, names):
+        raise SettingsError(missing)
+
+
+def _missing(settings: Settings, names: Iterable[str]) -> str | None:
     missing = [name.upper() for name in names if not getattr(settings, name)]
-    if missing:
-        hint = " .env is a folder, not a file." if Path(".env").is_dir() else ""
-        raise SettingsError(f"Missing settings: {', '.join(missing)}. See .env.example.{hint}")
+    if not missing:
+        return None
+    hint = " .env is a folder, not a file." if Path(".env").is_dir() else ""
+    return f"Missing settings: {', '.join(missing)}. See .env.example.{hint}"
 
 
 def wants_traces() -> bool:

@@ -46,6 +46,24 @@ def test_lists_are_split_at_commas_and_empty_counts_as_not_set(
     assert (settings.port, settings.api_keys) == (8000, ())
 
 
+def test_one_error_names_all_that_is_wrong_and_all_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody has to start the service once per mistake."""
+    wrong = {"PORT": "canary", "API_KEYS": "canary", "NOTIFY_SIGNING_SECRET": "canary"}
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(required=settings_module.REQUIRED)
+    assert setting_names(caught.value.problems) == {
+        "port", "api_keys", "notify_signing_secret", "codat_webhook_secrets", "codat_api_key",
+    }  # fmt: skip
+    assert caught.value.problems[-1] == (
+        "Missing settings: CODAT_WEBHOOK_SECRETS, CODAT_API_KEY. See .env.example."
+    )
+    assert "\n" not in str(caught.value)
+
+
 def test_a_key_may_have_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two keys may share one, while the old one is replaced; colons of the key belong to it."""
     keys = "support:a-key-of-support-1, support: a-key-of-support-2 ,plain-key-as-before"

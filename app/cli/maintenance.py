@@ -51,7 +51,10 @@ def reconcile(
     from app.worker.tasks.reconcile import Reconciler, ReconcileReport
 
     since = since.replace(tzinfo=since.tzinfo or UTC) if since else None
-    with one_line_errors(), open_current_database(settings := read_settings()) as database:
+    with (
+        one_line_errors(),
+        open_current_database(settings := read_settings("codat_api_key")) as database,
+    ):
         stuck_after = timedelta(minutes=settings.stuck_after_minutes)
 
         async def run() -> ReconcileReport:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from app import logging as log
 from app.cli.terminal import one_line_errors, open_current_database, read_settings
 from app.domain.checks import is_loopback
-from app.settings import Settings, in_a_container
+from app.settings import REQUIRED, Settings, in_a_container
 
 _log = log.get(__name__)
 
@@ -18,7 +18,7 @@ def serve() -> None:
     """Start the web server (webhook endpoint, API, pages) and, by default, the worker."""
     _exit_on_sigterm()
     with one_line_errors():
-        run_server(read_settings())
+        run_server(read_settings(*REQUIRED))
 
 
 def run_server(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -45,7 +45,7 @@ def worker() -> None:
     """Run the background worker only."""
     _exit_on_sigterm()
     with one_line_errors():
-        asyncio.run(_run_worker(read_settings()))
+        asyncio.run(_run_worker(read_settings("codat_api_key")))
 
 
 async def _run_worker(settings: Settings) -> None:

@@ -25,9 +25,9 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def read_settings() -> Settings:
+def read_settings(*required: str) -> Settings:
     """Load the settings, and set up logging as they say. Raises SettingsError."""
-    settings = load_settings()
+    settings = load_settings(required=required)
     is_shown = sys.stderr.isatty() and not in_a_container()
     default_format = "console" if is_shown else "json"
     log.configure(settings.log_level, settings.log_format or default_format)

@@ -33,7 +33,6 @@ CLOSE_WITHIN_S = 2.0
 REDELIVER_WITHIN_MS = 100
 DOWN_AFTER = 2  # failures in a row that mean the database is down, not that an event is bad
 MAX_COUNTED = 100_000
-LOGGED_IDS = 50  # in one line of the log
 QUIET_TURNS = 4  # of the event loop without a new event, after which a burst is complete
 
 _log = logging.get(__name__)
@@ -147,7 +146,7 @@ class EventStore:
             try:
                 results: Sequence[Result] = await self._writer.write(events)
             except DatabaseDown as error:
-                fields = {"reason": str(error), **_ids(batch[:LOGGED_IDS])}
+                fields = {"reason": str(error), **_ids(batch[: logging.MAX_IDS])}
                 _log.warning("could not store webhook events", count=len(events), **fields)
                 results = [error] * len(events)
             except Exception as error:
@@ -241,7 +240,7 @@ def _log_stored(batch: Sequence[_Waiting], results: Sequence[Result]) -> None:
     for wanted, text in ((True, "webhook stored"), (False, "webhook was stored before")):
         pairs = zip(batch, results, strict=True)
         found = [waiting for waiting, result in pairs if result is wanted]
-        for chunk in chunked(found, LOGGED_IDS):
+        for chunk in chunked(found, logging.MAX_IDS):
             _log.info(text, count=len(chunk), **_ids(chunk))
 
 

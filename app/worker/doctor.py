@@ -29,10 +29,9 @@ from app.errors import (
     DatabaseUnusable,
     SchemaError,
 )
-from app.settings import Settings, is_signing_secret, setting_names
+from app.settings import REQUIRED, Settings, is_signing_secret, setting_names
 
 DOCTOR_TIMEOUT = httpx.Timeout(10.0)
-REQUIRED_SETTINGS = ("codat_webhook_secrets", "codat_api_key", "api_keys")
 SILENT_AFTER = timedelta(seconds=60)
 JOBS_LATE_AFTER = timedelta(minutes=15)
 EVENTS_LATE_AFTER = timedelta(minutes=5)
@@ -49,7 +48,7 @@ def check_settings(settings: Settings, problems: Sequence[str] = ()) -> Iterator
     """Check the settings alone; `problems` are those of settings without a value."""
     for problem in problems:
         yield Misconfiguration("setting_wrong", problem, "Correct it; see .env.example.")
-    for name in REQUIRED_SETTINGS:
+    for name in REQUIRED:
         if not getattr(settings, name) and name not in setting_names(problems):
             text = f"{name.upper()} is not set."
             yield Misconfiguration("setting_missing", text, "See .env.example.")

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from app import logging
 from app.codat.webhooks import payloads
-from app.db import event_store, pending_events
+from app.db import pending_events
 from app.db.engine import Database, chunked
 from app.db.pending_events import PendingEvent
 from app.errors import DatabaseDown, DatabaseRejected, DatabaseUnavailable
@@ -117,7 +117,7 @@ def _log_projected(events: Sequence[PendingEvent]) -> None:
         with logging.bound(message_id=event.message_id, request_id=event.request_id):
             _log.info("webhook projected", **fields)
         return
-    for chunk in chunked(events, event_store.LOGGED_IDS):
+    for chunk in chunked(events, logging.MAX_IDS):
         ids = [event.message_id for event in chunk]
         _log.info("webhooks projected", count=len(ids), message_ids=ids)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.__main__ import VERBS
 from app.db.engine import Database
 from tests.cli.conftest import RunVerb
 from tests.factories import deliver
@@ -29,15 +30,17 @@ def test_documented_commands_run(
 ) -> None:
     deliver(database, "m1", company_id="c1")
     (tmp_path / "messages.txt").write_text("The account is archived.\n")
-    values = {"COMPANY": "c1", "SECRET": SECRET}
+    values = {"COMPANY": "c1", "SECRET": SECRET, "SYNC": "s1"}
     verbs = set()
-    for document, line in command_lines():
+    examples = (("--help", line) for lines in VERBS.values() for line in lines)
+    for document, line in [*examples, *command_lines()]:
         _, is_command, rest = line.partition("python -m app ")
         if not is_command or rest in NAMES_ONLY:
             continue
         verb, *arguments = shlex.split(rest.replace("https://YOUR-HOST", NOWHERE), comments=True)
         if verb in ELSEWHERE:
             continue
+        arguments = arguments[: arguments.index(">")] if ">" in arguments else arguments
         arguments = [re.sub(r"\$([A-Z]+)", lambda name: values[name[1]], a) for a in arguments]
         result = run_verb(
             verb, *arguments, DATABASE_URL=database_url, CODAT_BASE_URL=NOWHERE, PORT="1"
@@ -45,4 +48,13 @@ def test_documented_commands_run(
         assert result.exit_code == (verb in NEEDS_A_SERVER), f"{document}: {line}: {result.output}"
         assert NEEDS_A_SERVER.get(verb, "") in result.output, f"{document}: {line}"
         verbs.add(verb)
+        if verb == "erase":
+            deliver(database, f"m{len(verbs)}", company_id="c1")
     assert len(verbs) > 8
+
+
+def test_the_help_of_each_verb_has_examples(run_verb: RunVerb) -> None:
+    for verb, examples in VERBS.items():
+        shown = run_verb(verb.__name__, "--help", COLUMNS="100").stdout
+        assert all(f" python -m app {verb.__name__}" in f" {line}" for line in examples)
+        assert all(line in shown for line in ["Examples:", *examples])

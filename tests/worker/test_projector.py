@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
+from app import logging
 from app.codat.webhooks import payloads
 from app.db import event_store, pending_events
 from app.db.engine import Database, open_database
@@ -110,7 +111,7 @@ def test_every_event_of_a_burst_is_in_the_log(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several share a line; each fetch knows its own event."""
-    monkeypatch.setattr(event_store, "LOGGED_IDS", 4)
+    monkeypatch.setattr(logging, "MAX_IDS", 4)
     for n in range(10):
         add_event(database, f"m{n}", sync_id=f"s{n}")
     with capture_logs() as lines:

@@ -22,6 +22,7 @@ from app.codat.client import CodatClient
 from app.db import companies, reconciliation
 from app.db.companies import Reconciled
 from app.db.engine import Database, chunked
+from app.db.reconciliation import Difference
 from app.domain.models import Company, SyncStatus
 from app.domain.status_codes import phase_of
 from app.errors import CodatError, CodatRateLimited, CodatRefused
@@ -117,15 +118,21 @@ class Reconciler:
             return report
         done_before = await self._list_companies(dry_run, report)
         failures_in_a_row = 0
-        for listed_id, before in list(done_before.items())[: self.max_companies]:
-            try:
-                await self._compare(listed_id, before, since, dry_run, report)
-                failures_in_a_row = 0
-            except CodatError as error:
-                failures_in_a_row += not _lacks_product(error)
-                if _concerns_all(error) or failures_in_a_row == FAILURES_IN_A_ROW:
-                    raise
-                await self._skip(listed_id, error, dry_run, report)
+        reasons: Counter[str] = Counter()
+        try:
+            for listed_id, before in list(done_before.items())[: self.max_companies]:
+                try:
+                    await self._compare(listed_id, before, since, dry_run, report)
+                    failures_in_a_row = 0
+                except CodatError as error:
+                    failures_in_a_row += not _lacks_product(error)
+                    if _concerns_all(error) or failures_in_a_row == FAILURES_IN_A_ROW:
+                        raise
+                    reasons[str(error)] += not _lacks_product(error)
+                    await self._skip(listed_id, error, dry_run, report)
+        finally:
+            for reason, number in (+reasons).items():
+                _log.warning("could not compare companies", reason=reason, count=number)
         report.left = len(done_before) - report.companies
         return report
 
@@ -210,12 +217,20 @@ class Reconciler:
         due = [difference for difference in found if difference.is_due]
         for chunk in () if dry_run else chunked(due):
             await write(self.database, reconciliation.correct, company_id, chunk, now=now)
-            for difference in chunk:
-                ids = {"sync_id": difference.sync_id, "company_id": company_id}
-                _log.info("sync differs from Codat", difference=difference.kind, **ids)
+            _log_differences(company_id, chunk)
         report.differences.update(difference.kind for difference in found)
         report.not_due += len(found) - len(due)
         return len(found)
+
+
+def _log_differences(company_id: str, differences: Sequence[Difference]) -> None:
+    """One line per kind of difference."""
+    for kind in _KINDS:
+        ids = [difference.sync_id for difference in differences if difference.kind == kind]
+        if ids:
+            fields = {"count": len(ids), "company_id": company_id}
+            listed = log.listed(sync_id=ids[: log.MAX_IDS])
+            _log.info("syncs differ from Codat", difference=kind, **fields, **listed)
 
 
 def _is_old(status: SyncStatus, oldest: datetime | None, since: datetime | None) -> bool:

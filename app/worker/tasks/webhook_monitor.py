@@ -51,7 +51,11 @@ async def _update(
     database: Database, causes: Sequence[str], findings: Sequence[Finding], now: datetime
 ) -> AlertChanges:
     changes = await write(database, alerts.sync_alerts, causes, findings, now)
+    by_cause: dict[str, list[Finding]] = {}
     for finding in changes.opened:
-        fields = {"cause": finding.cause, "text": finding.text}
-        _log.warning("alert opened", **fields, company_id=finding.company_id or None)
+        by_cause.setdefault(finding.cause, []).append(finding)
+    for cause, opened in by_cause.items():
+        companies = [finding.company_id for finding in opened if finding.company_id]
+        ids = log.listed(company_id=companies[: log.MAX_IDS])
+        _log.warning("alerts opened", cause=cause, text=opened[0].text, count=len(opened), **ids)
     return changes

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from app.codat.client import CodatClient
 from app.db.engine import Database
@@ -47,6 +48,17 @@ def test_a_loss_opens_one_alert_and_a_reported_sync_resolves_it(database: Databa
     with database.reading() as connection:
         resolved = connection.execute(select(alerts.c.resolved_at.is_not(None))).scalars()
         assert sorted(resolved) == [False, True]
+
+
+def test_forty_companies_are_one_line_of_the_log(database: Database) -> None:
+    """Whatever the texts of their alerts; other causes have lines of their own."""
+    for n in range(40):
+        lists = {f"c{n}": [replace(status("s1"), company_id=f"c{n}")]}
+        reconcile(database, FakeLists(lists))
+    with capture_logs() as lines:
+        check(database, 2, replace(GOOD, disabled=True))
+    opened = [(line["cause"], line["count"]) for line in lines if line["event"] == "alerts opened"]
+    assert opened == [("webhooks_lost", 40), ("endpoint_disabled", 1)]
 
 
 def test_a_disabled_endpoint_is_an_alert_until_it_is_enabled(database: Database) -> None:
