@@ -60,6 +60,10 @@ OTHERS = """
     /api/v1/causes  /api/v1/causes?from={start}  /api/v1/causes?from={day}&to={day}
     /api/v1/causes?company_id={large}  /api/v1/causes?company_id={large}&from={start}
     /api/v1/causes?company_id={usual}  /api/v1/causes/account_inactive
+    /api/v1/causes/account_inactive/companies
+    /api/v1/causes/account_inactive/companies?from={start}
+    /api/v1/companies?cannot_sync=true  /api/v1/retries/preview?cause=account_inactive
+    /api/v1/retries/preview?company_id={large}  /api/v1/retries/preview?from={day}&to={day}
     /api/v1/causes/account_inactive?from={start}  /api/v1/stats  /api/v1/stats?from={month}
     /api/v1/stats?from={start}  /api/v1/stats?from={day}&to={day}
     /api/v1/changes  /api/v1/changes?after={change}  /api/v1/alerts  /metrics
@@ -73,7 +77,8 @@ OTHERS = """
     /codat/companies/{large}/sync/expenses/syncs/{sync}/transactions
     /  /?from={month}  /?from={start}  /?from={month}&outcome=failed  /?q={transaction}
     /syncs/{sync}?company_id={large}  /companies/{large}/transactions/{transaction}
-    /causes  /causes?from={start}  /companies  /companies/{large}  /companies/{usual}  /events
+    /causes  /causes?from={start}  /causes/account_inactive  /retries?cause=account_inactive
+    /companies  /companies/{large}  /companies/{usual}  /events
 """
 
 

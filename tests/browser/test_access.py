@@ -36,8 +36,9 @@ WORDS_ON_TWO_LINES = """cell => {
 }"""
 PAGES = ["/sign-in", "/", "/?from=x", "/syncs/failed-one", "/syncs/waiting", "/syncs/no-such-sync",
          "/companies", "/companies/c1", "/companies/c1/config", "/causes",
-         "/causes/account_inactive", f"/companies/c1/transactions/{EXPENSE}", "/events",
-         "/events/m1"]  # fmt: skip
+         "/causes/account_inactive", "/causes?owner=customer&sort=title",
+         "/retries?cause=account_inactive", "/companies?cannot_sync=true",
+         f"/companies/c1/transactions/{EXPENSE}", "/events", "/events/m1"]  # fmt: skip
 
 
 def test_a_sync_is_found_by_keyboard_alone(visit: Visit) -> None:

@@ -52,7 +52,10 @@ def test_a_sync_that_failed_completely_is_shown_until_a_later_one_succeeds(
     store.sync("odd", code=2000, at=after(minutes=2))
     page = read(user, "/companies/c1")
     assert "Open items unknown (whole sync failed)" in page
-    assert "Cannot sync Not syncing since 1 Jan, 09:01: Accounting software subscription" in page
+    assert (
+        "Cannot sync Not syncing since 1 Jan 2026, 09:01:00 UTC: Accounting software subscription"
+        in page
+    )
     assert "Toft stores ✕ Cannot sync" in read(user, "/companies?cannot_sync=true")
     assert "No successful sync since." in page
     assert "No failed items." in page

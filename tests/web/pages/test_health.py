@@ -287,13 +287,16 @@ def test_what_is_failing_now_comes_before_the_history(store: Store, user: TestCl
     open_alerts(store, Finding("webhooks_lost", "c1", "No webhooks since 1 Jan"))
     html = user.get("/").text
     page = text(html)
-    assert "No webhooks since 1 Jan (since 1 Jan, 09:00) · Toft stores" in page
+    assert "No webhooks since 1 Jan (opened 1 Jan, 09:00) · Toft stores" in page
     first = "Account inactive Customer 8 open items: Account inactive 2 companies"
     assert page.index("Needs attention") < page.index("Failing now") < page.index(first)
     assert page.index(first) < page.index("History")
     assert page.index("6 open items: Accounting period closed") > page.index(first)
     assert "All 6 causes" in page
-    assert "Cannot sync Old Mill Accounting software subscription ended, since 1 Jan, 08:30" in page
+    assert (
+        "Cannot sync Old Mill Accounting software subscription ended, first failed 1 Jan, 08:30"
+        in page
+    )
     assert "/causes/account_inactive#companies" in links(html)
     assert "worker running · Codat answers · no webhooks waiting" in page
 
