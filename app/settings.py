@@ -447,6 +447,8 @@ def _missing(settings: Settings, names: Iterable[str]) -> str | None:
     if not missing:
         return None
     hint = " .env is a folder, not a file." if Path(".env").is_dir() else ""
+    if settings.secrets_dir.is_dir() and not os.access(settings.secrets_dir, os.R_OK | os.X_OK):
+        hint += f" {settings.secrets_dir} cannot be read."
     return f"Missing settings: {', '.join(missing)}. See .env.example.{hint}"
 
 

@@ -89,6 +89,10 @@ _NO_OPTIONS = (
     "The pooler refuses `options`: remove options= and schema= from DATABASE_URL, and run "
     "ALTER ROLE … SET search_path = … in the database."
 )
+_IS_READ_ONLY = (
+    "The database is read-only: it is a standby, or default_transaction_read_only is on. "
+    "Connect to the primary, as with target_session_attrs=read-write."
+)
 _SQLITE_VOLUME = "The folder of DATABASE_URL must be writable: mount a volume there."
 _ADVICE = {
     "unable to open database file": _SQLITE_VOLUME,
@@ -242,7 +246,7 @@ def _translated(error: Exception, cause: BaseException) -> DatabaseUnavailable:
     line = f"{problem}: {first_line}"
     state = getattr(cause, "sqlstate", None) or ""
     if state == _READ_ONLY:
-        return DatabaseReadOnly(line)
+        return DatabaseReadOnly(_IS_READ_ONLY)
     for fragment, advice in _ADVICE.items():
         if fragment in text:
             return DatabaseUnusable(f"{line}. {advice}")
@@ -359,7 +363,7 @@ def require_writable(connection: Connection) -> None:
         return
     if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
         connection.invalidate()
-        raise DatabaseReadOnly("The database is read-only")
+        raise DatabaseReadOnly(_IS_READ_ONLY)
 
 
 def _sqlite_engine(address: URL, pool_size: int) -> Engine:

@@ -203,7 +203,7 @@ def test_what_only_codat_needs_does_not_keep_the_endpoint_from_opening(stage: St
     for number, (variables, part) in enumerate(
         (
             ({"ALL_PROXY": "socks5://me:canary@proxy:1080"}, "ALL_PROXY=socks5://proxy:1080"),
-            ({"SSL_CERT_FILE": "/nope", "SSLKEYLOGFILE": "/nope/keys"}, "SSL_CERT_FILE=/nope"),
+            ({"SSL_CERT_FILE": "nope", "SSLKEYLOGFILE": "nope/keys"}, "SSL_CERT_FILE=nope"),
             ({"HTTPS_PROXY": "http://proxy:port"}, "HTTPS_PROXY=http://proxy:port"),
         )
     ):

@@ -144,18 +144,19 @@ def test_certificates_that_cannot_be_read_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "text").write_text("no certificate")
+    nope = tmp_path / "nope"
     for name, value, problem in (
-        ("SSL_CERT_FILE", "/nope", "SSL_CERT_FILE=/nope: No such file or directory"),
+        ("SSL_CERT_FILE", str(nope), f"SSL_CERT_FILE={nope}: No such file or directory"),
         ("SSL_CERT_FILE", str(tmp_path / "text"), "has no certificates in PEM"),
         ("SSL_CERT_FILE", str(tmp_path), "SSL_CERT_FILE="),
-        ("SSL_CERT_DIR", "/nope", "SSL_CERT_DIR=/nope is not a folder"),
-        ("SSL_CERT_DIR", f"{tmp_path}:/nope", "SSL_CERT_DIR=/nope is not a folder"),
+        ("SSL_CERT_DIR", str(nope), f"SSL_CERT_DIR={nope} is not a folder"),
+        ("SSL_CERT_DIR", f"{tmp_path}:{nope}", f"SSL_CERT_DIR={nope} is not a folder"),
     ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert problem in str(EnvironmentTransport().problem(CODAT))
             assert EnvironmentTransport().problem("http://codat.test") is None
-    monkeypatch.setenv("SSLKEYLOGFILE", "/nope/keys")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(nope / "keys"))
     assert EnvironmentTransport().problem(CODAT) is None
 
 

@@ -33,7 +33,9 @@ def load_classifier(file: Path | None) -> Classifier:
     try:
         return load_custom(file.read_text(encoding="utf-8"), load_builtin())
     except OSError as error:
-        raise SettingsError(f"CAUSES_FILE cannot be read: {error.strerror}") from None
+        raise SettingsError(
+            f"CAUSES_FILE cannot be read: {error.strerror}: {error.filename}"
+        ) from None
     except UnicodeDecodeError:
         raise SettingsError("CAUSES_FILE is not UTF-8") from None
     except InvalidCausesFile as error:
