@@ -97,10 +97,15 @@ class Projector:
         except Exception as error:
             if isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseRejected):
                 return 0
-            with self.database.writing() as connection:
-                reason = _describe(error)
-                found = pending_events.mark_failed(connection, event_id, reason, now=self.clock())
-            _log.exception("could not project a webhook event", message_id=found, exc_info=error)
+            message_id = None
+            try:
+                with self.database.writing() as connection:
+                    message_id = pending_events.mark_failed(
+                        connection, event_id, _describe(error), now=self.clock()
+                    )
+            finally:
+                fields = {"message_id": message_id, "exc_info": error}
+                _log.exception("could not project a webhook event", **fields)
             return 1
 
 
