@@ -144,6 +144,26 @@ def test_a_fetch_that_was_abandoned_is_redriven(service: Service) -> None:
     wait_for(lambda: len(calls()) > before)
 
 
+def test_refreshes_that_find_nothing_new_change_nothing(service: Service) -> None:
+    """Consumers that poll by ETag or `updated_at` would read everything again."""
+    company_id, sync_id = service.codat.create_sync(outcome="partly_failed", size=3)
+    wait_for(lambda: fetched(service.process, sync_id))
+    paths = (f"/syncs/{sync_id}", f"/companies/{company_id}")
+
+    def fetches() -> int:
+        entries = get(service.process, f"/syncs/{sync_id}/timeline")["items"]
+        return [entry["kind"] for entry in entries].count("fetch")
+
+    address = f"{service.process.address}/api/v1"
+    with httpx.Client(base_url=address, headers=AUTHORIZED, verify=TLS) as client:
+        before = [client.get(path).headers["etag"] for path in paths]
+        for _ in range(3):
+            done = fetches()
+            assert client.post(f"/syncs/{sync_id}/refresh").status_code == 202
+            wait_for(lambda done=done: fetches() > done)  # type: ignore[misc]
+            assert [client.get(path).headers["etag"] for path in paths] == before
+
+
 def test_no_call_is_made_from_the_rate_limit_event_until_the_reset(service: Service) -> None:
     """Codat reports that the quota is used up: fetches wait, and no attempt is lost."""
     service.codat.call("POST", "/quota/exhaust", {})

@@ -26,10 +26,11 @@ from sqlalchemy import (
     union,
 )
 
+from app.db.many_rows import is_any_of
 from app.db.tables import companies, syncs, transactions
 from app.domain.names import fold_name
 
-MAX_COMPANIES = 50  # as a list of ids. More become a subquery.
+MAX_COMPANIES = 50  # as a list of values. More become one value.
 MAX_IDS = 50  # with one beginning. What begins more is not the beginning of an id.
 MAX_WORDS = 100  # no name has more
 _TRANSACTION_IDS = (transactions.c.transaction_id, transactions.c.correlation_id)
@@ -79,21 +80,22 @@ def find(
     With `has_transaction` as `is_match` it is a condition on `syncs`.
     """
     ids = find_ids(connection, q, companies.c.company_id, syncs.c.sync_id, *_TRANSACTION_IDS)
-    company_ids = ids.pop(companies.c.company_id, [])
     named = select(companies.c.company_id).where(has_name(q))
-    few_named = connection.execute(named.limit(MAX_COMPANIES + 1)).scalars().all()
+    company_ids = sorted(
+        {*ids.pop(companies.c.company_id, []), *connection.execute(named).scalars()}
+    )
     others = [
         (is_one_of if column is syncs.c.sync_id else is_match)(column, values)
         for column, values in ids.items()
     ]
 
     def make(company_id: ColumnElement[str]) -> ColumnElement[bool]:
-        found = list(others)
-        if len(few_named) > MAX_COMPANIES:
-            found.append(company_id.in_(named))
-        elif few_named or company_ids:
-            found.append(company_id.in_(sorted({*few_named, *company_ids})))
-        return or_(false(), *found)
+        of_companies = []
+        if len(company_ids) > MAX_COMPANIES:  # one value, whose length PostgreSQL counts with
+            of_companies = [is_any_of(connection, company_id, company_ids)]
+        elif company_ids:
+            of_companies = [company_id.in_(company_ids)]
+        return or_(false(), *of_companies, *others)
 
     return make
 
