@@ -15,7 +15,7 @@ from app.errors import BadRequest, NotFound
 from app.web.api.query_params import Sort
 from tests.web.store import T0, Store, after, completed_row, failed_row
 
-SORTS = get_args(Sort)
+SORTS = get_args(get_args(Sort.__value__)[0])
 EVERYTHING = SyncFilter()
 
 
