@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -152,11 +153,19 @@ def classify(
     with one_line_errors():
         classifier = load_classifier(read_settings().causes_file)
     lines = [message or ""] if file is None else (line.strip() for line in file)
+    causes: Counter[str] = Counter()
+    fingerprints = set()
     for line in filter(None, lines):
         explanation = classifier.explain(line)
         cause = classifier.causes[explanation.cause or UNCLASSIFIED]
+        causes[cause.key] += 1
+        fingerprints.add(explanation.fingerprint)
         if file is not None:
             typer.echo(line)
         typer.echo(f"cause: {cause.key} ({cause.title})")
         typer.echo(f"rule: {explanation.rule or 'none matched'}")
         typer.echo(f"fingerprint: {explanation.fingerprint}")
+    if file is not None:
+        typer.echo(f"messages: {causes.total()}, with {len(fingerprints)} fingerprints")
+        for key, count in causes.most_common():
+            typer.echo(f"{count:>8} {key}")

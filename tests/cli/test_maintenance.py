@@ -249,13 +249,16 @@ def test_classify_shows_cause_rule_and_fingerprint(run_verb: RunVerb) -> None:
 
 def test_classify_reads_files_and_custom_rules(run_verb: RunVerb, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text("[[rule]]\ncause = 'period_closed'\nmessage = 'sealed'\n")
-    (tmp_path / "messages.txt").write_text(f"The ledger is sealed\n\n{MESSAGE}\n")
+    (tmp_path / "messages.txt").write_text(f"The ledger is sealed\n\n{MESSAGE}\nQwxz 17\nQwxz 18\n")
     result = run_verb("classify", "--file", "messages.txt", CAUSES_FILE="own.toml")
     lines = result.stdout.splitlines()
-    assert (result.exit_code, len(lines)) == (0, 8)
+    assert result.exit_code == 0
     assert lines[0] == "The ledger is sealed"
     assert lines[1].startswith("cause: period_closed (")
     assert "CAUSES_FILE" in lines[2]
+    assert lines[16:] == [
+        "messages: 4, with 3 fingerprints", "       2 period_closed", "       2 unclassified",
+    ]  # fmt: skip
     assert run_verb("classify", "--file", "-", stdin=MESSAGE).stdout.startswith(MESSAGE)
     for arguments in ((), ("text", "--file", "messages.txt"), ("--file", "nowhere.txt")):
         assert run_verb("classify", *arguments).exit_code == 2

@@ -5,14 +5,15 @@ cause. The first matching rule wins. If no rule matches, the cause is `unclassif
 wrong cause is worse than none.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
-from app.domain.causes.fingerprint import ALGORITHM_VERSION, error_codes, fingerprint, normalize
-from app.domain.causes.patterns import Pattern
+from app.domain.causes.fingerprint import ALGORITHM_VERSION, fingerprint, normalize_texts
+from app.domain.causes.patterns import Pattern, grams_of
 from app.domain.status_codes import phase_of
 from app.domain.transactions import is_failed
 
@@ -57,14 +58,10 @@ def describe_cause(key: str, causes: Mapping[str, Cause]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a rule is matched against. `message` and `codes` are normalized.
-
-    `codes` are the error codes around the innermost message.
-    """
+    """What a rule is matched against. `texts` are the normalized texts of the message."""
 
     scope: Scope
-    message: str = ""
-    codes: str = ""
+    texts: tuple[str, ...] = ("",)
     status: str | None = None
     integration_type: str | None = None
     status_code: int | None = None
@@ -77,9 +74,7 @@ def _failure(
     integration_type: str | None = None,
     status_code: int | None = None,
 ) -> Failure:
-    return Failure(
-        scope, normalize(message), error_codes(message), status, integration_type, status_code
-    )
+    return Failure(scope, normalize_texts(message), status, integration_type, status_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,31 +92,29 @@ class Rule:
     applies_to: tuple[Scope, ...] = ()
     name: str = field(default="rule", repr=False, compare=False)
 
-    def matches(self, failure: Failure) -> bool:
-        """Return whether the failure meets every condition of the rule."""
+    def applies_to_failure(self, failure: Failure) -> bool:
+        """Return whether the failure meets every condition but that of the message."""
         return (
             (not self.applies_to or failure.scope in self.applies_to)
             and (not self.status_codes or failure.status_code in self.status_codes)
             and _is_one_of(failure.status, self.statuses)
             and _is_one_of(failure.integration_type, self.integration_types)
-            and (not self.messages or self._matching_pattern(failure.message) is not None)
         )
 
     def describe_match(self, failure: Failure) -> str:
         """Return the rule's name and the conditions that this matching failure met."""
-        pattern = self._matching_pattern(failure.message)
-        code_pattern = None if pattern else self._matching_pattern(failure.codes)
+        matches = (pattern for text in failure.texts for pattern in self._matching_patterns(text))
+        pattern = next(matches, None)
         conditions = [
-            f"message matches {pattern.text!r}" if pattern else None,
-            f"error code matches {code_pattern.text!r}" if code_pattern else None,
+            f"message matches {pattern.written or pattern.text!r}" if pattern else None,
             f"status code {failure.status_code}" if self.status_codes else None,
             f"status {failure.status}" if self.statuses else None,
             f"integration type {failure.integration_type}" if self.integration_types else None,
         ]
         return f"{self.name}: {', '.join(filter(None, conditions))}"
 
-    def _matching_pattern(self, message: str) -> Pattern | None:
-        return next((pattern for pattern in self.messages if pattern.matches(message)), None)
+    def _matching_patterns(self, text: str) -> Iterator[Pattern]:
+        return (pattern for pattern in self.messages if pattern.matches(text))
 
 
 def _is_one_of(value: str | None, allowed: tuple[str, ...]) -> bool:
@@ -210,20 +203,51 @@ class Classifier:
         return rule.cause if rule else UNCLASSIFIED
 
     def _first_match(self, failure: Failure) -> Rule | None:
-        """Return the first matching rule. Results are cached: many failures are alike.
+        """Return the first rule that matches a text of the failure.
 
-        A rule for the message is better than one for its error codes, which is better than one that
-        looks at neither.
+        Results are cached: many failures are alike.
         """
         try:
             return self._matches[failure]  # one lookup: hashing a failure is most of the cost
         except KeyError:
             pass
-        rule = next((rule for rule in self.rules if rule.matches(failure)), None)
-        if failure.codes and not (rule and rule.messages):
-            by_codes = replace(failure, message=failure.codes)
-            rule = next((rule for rule in self.rules if rule.matches(by_codes)), None)
+        first = len(self._alternatives)
+        for text in failure.texts:
+            first = self._search(failure, text, first)
+        rule = self._alternatives[first][0] if first < len(self._alternatives) else None
         if len(self._matches) >= CACHE_SIZE:
             self._matches.clear()
         self._matches[failure] = rule
         return rule
+
+    def _search(self, failure: Failure, text: str, end: int) -> int:
+        """Return the number of the first alternative before `end` that matches, otherwise `end`.
+
+        Only those patterns are tried of whose grams the text contains one of each set.
+        """
+        grams = grams_of(text)
+        candidates = {number for gram in grams for number in self._by_gram.get(gram, ())}
+        candidates.update(self._by_gram[""])
+        for number in sorted(candidates):
+            if number >= end:
+                break
+            rule, pattern = self._alternatives[number]
+            if rule.applies_to_failure(failure) and (
+                pattern is None or (pattern.is_possible(grams) and pattern.matches(text))
+            ):
+                return number
+        return end
+
+    @cached_property
+    def _alternatives(self) -> list[tuple[Rule, Pattern | None]]:
+        """Each pattern with its rule; None for a rule without patterns."""
+        return [(rule, pattern) for rule in self.rules for pattern in rule.messages or (None,)]
+
+    @cached_property
+    def _by_gram(self) -> Mapping[str, list[int]]:
+        """The numbers of the alternatives by gram; under "" those that need none."""
+        numbers: dict[str, list[int]] = defaultdict(list, {"": []})
+        for number, (_, pattern) in enumerate(self._alternatives):
+            for gram in pattern.grams[0] if pattern and pattern.grams else ("",):
+                numbers[gram].append(number)
+        return dict(numbers)

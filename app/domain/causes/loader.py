@@ -56,6 +56,10 @@ def load_custom(text: str, fallback: Classifier) -> Classifier:
     replaces its texts. Raises InvalidCausesFile.
     """
     custom = parse(text, source="CAUSES_FILE", known_causes=fallback.causes)
+    for number, rule in enumerate(custom.rules, 1):
+        with _name_place(f"rule {number}", rule.cause):
+            for pattern in rule.messages:
+                pattern.check()
     causes = {**fallback.causes, **custom.causes}
     return Classifier(causes, (*custom.rules, *fallback.rules))
 
@@ -124,9 +128,7 @@ def _parse_words(words: object) -> dict[str, str]:
     """Return the alternatives that a pattern can name, such as `{contact}`, as regex groups."""
     if not isinstance(words, dict):
         raise InvalidCausesFile("'words' must be a table: [words]")
-    for name, text in words.items():
-        _check_text(name, text)
-    return {name: f"(?:{text})" for name, text in words.items()}
+    return {name: f"(?:{'|'.join(_texts(words, name))})" for name in words}
 
 
 def _parse_rule(row: Row, keys: set[str], words: Mapping[str, str], name: str) -> Rule:
@@ -149,7 +151,7 @@ def _parse_rule(row: Row, keys: set[str], words: Mapping[str, str], name: str) -
     return Rule(
         cause=row["cause"],
         messages=tuple(
-            Pattern(_WORD.sub(lambda name: words.get(name[1], name[0]), text))
+            Pattern(_WORD.sub(lambda name: words.get(name[1], name[0]), text), text)
             for text in _texts(row, "message")
         ),
         status_codes=tuple(status_codes),

@@ -4,7 +4,7 @@ import pytest
 
 from app.domain.causes.classifier import UNCLASSIFIED
 from app.domain.causes.loader import InvalidCausesFile, load_builtin, load_custom, parse
-from app.domain.causes.patterns import Pattern
+from app.domain.causes.patterns import Pattern, grams_of
 
 CAUSE = """
 [[cause]]
@@ -60,17 +60,40 @@ def test_words_stand_for_alternatives_in_the_patterns_of_their_file() -> None:
     assert other.version != custom.version
 
 
+def test_a_word_can_be_a_list_of_alternatives() -> None:
+    """The same as one text with bars between them."""
+    text = "[words]\nbooks = ['books', 'ledger']\n" + rule(message="'{books} sealed'")
+    custom = load_custom(text, load_builtin())
+    assert custom.classify_transaction("Ledger sealed", status="Failed") == "period_closed"
+    one_text = load_custom(text.replace("['books', 'ledger']", "'books|ledger'"), load_builtin())
+    assert custom.version == one_text.version
+    explanation = custom.explain("Ledger sealed").rule
+    assert explanation == "CAUSES_FILE, rule 1: message matches '{books} sealed'"
+
+
 @pytest.mark.parametrize(
     ("text", "literal"),
     [
         ("abc", "abc"), ("abcd?e", "abc"), ("ab(?:cdef|g)h", "ab"), ("abc|d", ""),
-        ("a.{0,9}bc", "bc"), ("ab{2}cd", "cd"), (r"\bab[cd] ef", " ef"), ("(?:a|b)", ""),
+        ("a.{0,9}bc", "bc"), ("ab{2}cd", "ab"), (r"\bab[cd] ef", " ef"), ("(?:a|b)", ""),
         (r"a\.bc", "bc"),
     ],
 )  # fmt: skip
-def test_required_literal_is_the_longest_text_of_every_match(text: str, literal: str) -> None:
+def test_required_literal_is_a_text_of_every_match(text: str, literal: str) -> None:
     """Patterns whose literal is not in the message are skipped."""
     assert Pattern(text)._literal == literal
+
+
+@pytest.mark.parametrize(
+    ("text", "matching"),
+    [
+        ("(?:blocked|archived) ?account", ["blocked account"]), ("abc|xyz", ["abc", "xyz"]),
+        ("ab|xyz", ["ab"]), ("(?:abc|xyz)?", [""]), ("q(?:abc|xyz)?", ["q"]),
+    ],
+)  # fmt: skip
+def test_every_match_contains_one_of_the_grams(text: str, matching: list[str]) -> None:
+    """If a pattern has none, it is always tried."""
+    assert all(Pattern(text).is_possible(grams_of(message)) for message in matching)
 
 
 def test_custom_file_can_replace_the_texts_of_a_builtin_cause() -> None:
@@ -110,7 +133,7 @@ def test_empty_file_changes_nothing() -> None:
         (rule(message="'(?=a)b'"), "unlimited repetition"),
         (rule(message="'(a)\\1'"), "back reference"),
         (rule(message="'a.{0,99}b.{0,99}c.{0,99}d'"), "gaps that are too long"),
-        (rule(message="'" + "a" * 1001 + "'"), "1 to 1000 characters"),
+        (rule(message="'" + "a" * 20_001 + "'"), "1 to 20000 characters"),
         ("words = 1", "'words' must be a table: [words]"),
         ("[words]\nbooks = 1", "'books' must be text that is not empty"),
         ("[words]\nbooks = 'a+'\n" + rule(message="'{books}b'"), "unlimited repetition"),
