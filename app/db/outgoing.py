@@ -8,6 +8,7 @@ its failed transactions have changed.
 """
 
 import hashlib
+import json
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,8 @@ from app.domain.sync_state import JobState, Sync, errors_state
 
 MAX_FAILED = 1000  # failed transactions in one `sync.failed`; the API has all of them
 RETRY_FAILURES = 2  # attempts of a retry request that fail before an alert opens
+MAX_ATTEMPTS_LOGGED = 20
+MAX_RESULT = 500  # characters
 EVERYONE = "*"
 """The recipient of a message that has not been addressed yet."""
 IS_UNADDRESSED = messages.c.recipient == literal_column("'*'")  # as in the partial index
@@ -287,6 +290,22 @@ def alerts(
         for fields in alerts
     ]
     send(connection, drafts, at)
+
+
+def log_attempt(connection: Connection, message_pk: int, at: datetime, result: str) -> None:
+    """Add an attempt to those of a message, of which the latest are stored."""
+    log = select(messages.c.attempt_log).where(messages.c.id == message_pk)
+    attempts = json.loads(connection.execute(log).scalar() or "[]")[1 - MAX_ATTEMPTS_LOGGED :]
+    attempts.append([at.isoformat(), result[:MAX_RESULT]])
+    statement = update(messages).where(messages.c.id == message_pk)
+    connection.execute(statement.values(attempt_log=json.dumps(attempts)))
+
+
+def resend(connection: Connection, message: OutgoingMessage, now: datetime) -> None:
+    """Enqueue a message again, with the same id, whatever became of it."""
+    jobs.enqueue(connection, "message", [(message.id, message.recipient)], now=now)
+    statement = update(messages).where(messages.c.id == message.id)
+    connection.execute(statement.values(ended_at=None))
 
 
 def load(connection: Connection, message_pk: int) -> OutgoingMessage | None:

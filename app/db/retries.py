@@ -29,7 +29,7 @@ SAME_REQUEST = timedelta(seconds=60)
 SYNCS_PER_STEP = 100
 _messages = outgoing_messages.c
 _KIND: MessageKind = "retry.requested"
-_STATES: Mapping[str, DeliveryState] = {
+DELIVERY_STATES: Mapping[str, DeliveryState] = {
     "pending": "waiting",
     "done": "delivered",
     "dead": "given_up",
@@ -241,7 +241,7 @@ def last_retry(connection: Connection, sync_pk: int) -> LastRetry | None:
         row.message_id,
         row.recipient,
         row.created_at,
-        _STATES[row.state],
+        DELIVERY_STATES[row.state],
         row.attempts,
         row.run_at if is_waiting else None,
         row.last_error,
@@ -252,7 +252,7 @@ def last_retry(connection: Connection, sync_pk: int) -> LastRetry | None:
 def bulk_retry(connection: Connection, bulk_id: str) -> BulkRetry:
     """How far a request for many syncs has come. Raises NotFound."""
     job = job_table.c
-    in_state = (func.sum(case((job.state == state, 1), else_=0)) for state in _STATES)
+    in_state = (func.sum(case((job.state == state, 1), else_=0)) for state in DELIVERY_STATES)
     counted = (
         select(
             func.min(_messages.created_at),

@@ -201,6 +201,7 @@ outgoing_messages = Table(
     Column("body", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),  # delivered or abandoned
+    Column("attempt_log", Text),  # JSON: the latest attempts as [time, result]
     *_columns(Text, "event_message_id", "request_id"),  # what caused it, as for its job
     Column("bulk_id", Text),  # of the request to retry many syncs that it is part of
     UniqueConstraint("message_id", "recipient"),

@@ -73,7 +73,8 @@ class Dispatcher:
             return await self._record_failure(claim, message, channel.label, error, logger)
         text = f"{_noun(message)} delivered to {channel.label} ({message.message_id})"
         end = partial(outgoing.end, claim=claim, now=self.clock())
-        if not await asyncio.to_thread(self._record, message, end, "notify", text):
+        record = partial(self._record, result="Delivered")
+        if not await asyncio.to_thread(record, message, end, "notify", text):
             return "lost"
         logger.info("outgoing message delivered")
         return "done"
@@ -103,12 +104,13 @@ class Dispatcher:
             # Only a retry is something that a reader of the timeline waits for.
             is_logged = message.kind == "retry.requested"
             record = partial(self._record, message, reschedule, "not_delivered", text)
-            await asyncio.to_thread(partial(record, is_logged=is_logged))
+            await asyncio.to_thread(partial(record, result=str(error), is_logged=is_logged))
             logger.warning("outgoing message failed", next_attempt_at=next_at)
             return "retry"
         text = f"{not_delivered}, {decision.reason}: {error} ({message.message_id})"
         end = partial(outgoing.end, claim=claim, now=self.clock(), failure=str(error))
-        if not await asyncio.to_thread(self._record, message, end, "not_delivered", text):
+        record = partial(self._record, result=str(error))
+        if not await asyncio.to_thread(record, message, end, "not_delivered", text):
             return "lost"
         logger.warning("stopped retrying an outgoing message")
         return "dead"
@@ -120,6 +122,7 @@ class Dispatcher:
         kind: str,
         text: str,
         *,
+        result: str,
         is_logged: bool = True,
     ) -> bool:
         """Change the job of a message, and add an entry to the timeline of its sync.
@@ -133,6 +136,7 @@ class Dispatcher:
                 return False
             if not change(connection):
                 return False
+            outgoing.log_attempt(connection, message.id, self.clock(), result)
             if sync_pk is not None and is_logged:
                 sync_writer.add_log(connection, sync_pk, LogEntry(self.clock(), kind, text))
         return True

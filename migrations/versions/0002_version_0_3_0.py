@@ -38,6 +38,7 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("reconciled_line", sa.Text()))
     op.add_column("jobs", sa.Column("reconciled_times", sa.Integer()))
     op.add_column("jobs", sa.Column("reconciled_at", sa.DateTime(timezone=True)))
+    op.add_column("outgoing_messages", sa.Column("attempt_log", sa.Text()))
     _fold_names_again()
     op.add_column("companies", sa.Column("cannot_sync_since", sa.DateTime(timezone=True)))
     op.add_column("companies", sa.Column("cannot_sync_pk", sa.BigInteger()))

@@ -18,8 +18,9 @@ import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect, sync_playwright
 
 from app.bootstrap import create_app
-from app.db import workers
+from app.db import outgoing, workers
 from app.db.engine import open_database
+from app.domain.outgoing import recipient_name
 from app.settings import load_settings
 from tests.ports import free_port
 from tests.processes import SECRET, wait_for
@@ -31,6 +32,8 @@ expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EXPENSE = "3f1c2a00-5b1e-4a53-9d7e-0c6a7a1f0e11"
 CORRELATION = "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb"
+HOOK = "https://ours.test/hook"
+ALERT = {"cause": "x", "company_id": "c1", "text": "x", "opened_at": datetime.now(UTC)}
 WRAPPED = (
     f"An error occurred in a downstream service. Correlation ID: {CORRELATION}. "
     "Message:  Account code '429' is not active."
@@ -52,10 +55,11 @@ def site(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     settings = load_settings(
         database_url=url, api_keys=KEY, codat_api_key="codat-key", codat_webhook_secrets=SECRET,
         retry_webhook_url="https://retry.test/hook", notify_signing_secret=SECRET,
-        worker_in_web=False,
+        notify_webhook_urls=HOOK, worker_in_web=False,
     )  # fmt: skip
     app = create_app(settings)
     app.state.codat = FakeCodat()
+    app.state.check_codat = app.state.codat.check
     store = Store(open_database(url))
     fill(store)
     with serve(app) as address:
@@ -79,6 +83,9 @@ def fill(store: Store) -> None:
     store.failed("waiting", "c2", rows=None, at=now - timedelta(minutes=3))
     for minute in range(60):
         store.completed(f"done-{minute:02}", "c2", at=now - timedelta(minutes=4 + minute))
+    with store.database.writing() as connection:
+        outgoing.alerts(connection, "alert.opened", [ALERT], now)
+        outgoing.address(connection, [recipient_name("webhook", HOOK)], now)
     store.event("m1", parse_status="unreadable", parse_error="Invalid JSON: x", body=b"{oops")
 
 

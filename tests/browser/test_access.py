@@ -38,7 +38,9 @@ PAGES = ["/sign-in", "/", "/?from=x", "/syncs/failed-one", "/syncs/waiting", "/s
          "/companies", "/companies/c1", "/companies/c1/config", "/causes",
          "/causes/account_inactive", "/causes?owner=customer&sort=title",
          "/retries?cause=account_inactive", "/companies?cannot_sync=true",
-         f"/companies/c1/transactions/{EXPENSE}", "/events", "/events/m1"]  # fmt: skip
+         f"/companies/c1/transactions/{EXPENSE}", "/events", "/events/m1", "/outgoing",
+         "/outgoing/1", "/setup/codat", "/syncs/failed-one#timeline",
+         "/syncs/failed-one#configuration", "/syncs/failed-one#details"]  # fmt: skip
 
 
 def test_a_sync_is_found_by_keyboard_alone(visit: Visit) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping, select
 from app.db import outgoing, retries
 from app.db.engine import Database
 from app.db.outgoing import OutgoingMessage
+from app.db.queries import outgoing as outgoing_queries
 from app.db.tables import jobs, outgoing_messages
 from app.domain.retry_policy import MAX_DELIVERY_ATTEMPTS
 from app.worker.channels import DeliveryFailed
@@ -105,6 +106,25 @@ def test_a_failed_delivery_is_repeated_under_the_same_id(database: Database) -> 
     assert len(set(channel.received)) == 1
     (job,) = message_jobs(database)
     assert (job["state"], job["attempts"], job["ended_at"]) == ("done", 2, clock.now)
+    with database.reading() as connection:
+        log = outgoing_queries.get_message(connection, job["key"]).attempt_log
+    assert log == [(T0, "answered 500"), (after(seconds=5), "Delivered")]
+
+
+def test_a_message_that_is_sent_again_is_delivered_under_the_same_id(database: Database) -> None:
+    clock, channel = Clock(), FakeChannel()
+    send(database, "webhook:a")
+    pool = make_pool(database, clock, webhook_a=channel)
+    deliver_due(pool)
+    (job,) = message_jobs(database)
+    with database.writing() as connection:
+        message = outgoing.load(connection, job["key"])
+        assert message
+        outgoing.resend(connection, message, clock.now)
+    deliver_due(pool)
+    assert channel.received == [message.message_id] * 2
+    (job,) = message_jobs(database)
+    assert (job["state"], job["ended_at"]) == ("done", clock.now)
 
 
 def test_deliveries_are_in_the_timeline(database: Database) -> None:

@@ -89,6 +89,13 @@ WHO_ACTS = {
 }
 """The owner of a cause, for tables."""
 
+DELIVERIES: dict[str, tuple[str, Tone]] = {
+    "given_up": ("Not delivered", "bad"),
+    "waiting": ("Waiting", "wait"),
+    "delivered": ("Delivered", "calm"),
+}
+"""Title and tone of an outgoing message by the state of its delivery."""
+
 OWNERS = {
     "customer": "Owner: customer",
     "us": "Owner: our team",
@@ -109,6 +116,7 @@ TIMELINE_KINDS = {
     "refresh": "Refresh requested",
     "retry": "Retry requested",
     "notify": "Notification sent",
+    "resend": "Sent again",
     "not_delivered": "Notification not delivered",
 }
 _ITEM_STATUSES = ("Completed", "Pending", "PushError", "ValidationError", "Failed")

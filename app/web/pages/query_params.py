@@ -13,7 +13,7 @@ from fastapi import Request
 from pydantic import BaseModel, Field
 
 from app.db.pagination import MAX_CURSOR_LENGTH
-from app.web.pages.labels import COLUMNS, OUTCOMES, STATES
+from app.web.pages.labels import COLUMNS, DELIVERIES, OUTCOMES, STATES
 
 ITEM_FILTERS = ("q", "status", "failed", "cause")
 _DATE = "use a date such as 2026-01-31, or a time such as 2026-01-31T09:00:00Z"
@@ -23,7 +23,7 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "from": ("From", _DATE),
     "to": ("To", _DATE),
     "outcome": ("Outcome", f"use {', '.join(OUTCOMES)}"),
-    "state": ("State", f"use {', '.join(STATES)}"),
+    "state": ("State", f"use {', '.join((*STATES, *DELIVERIES))}"),
     "status_code": ("Status code", "use numbers such as 5130, at most 50"),
     "status": ("Status", "use statuses such as PushError, at most 20"),
     "failed": ("Failed only", "use true or false"),

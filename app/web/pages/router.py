@@ -11,6 +11,7 @@ from app.web.pages import (
     expenses,
     health,
     history,
+    outgoing,
     rendering,
     retries,
     sign_in,
@@ -19,15 +20,19 @@ from app.web.pages import (
 from app.web.problems import UNKNOWN_PATH
 
 PREFIXES = (
-    "/", "/sign-in", "/sign-out", "/syncs", "/syncs.csv", "/companies", "/causes",
-    "/retries", "/alerts", "/events", "/static", UNKNOWN_PATH,
+    "/", "/sign-in", "/sign-out", "/syncs", "/syncs.csv", "/companies", "/causes", "/retries",
+    "/alerts", "/events", "/outgoing", "/static", UNKNOWN_PATH,
 )  # fmt: skip
+PAGES = (
+    *(sign_in, health, history, syncs, companies, expenses, causes, retries, events),
+    *(outgoing,),
+)
 
 
 def install(app: FastAPI) -> None:
     """Add the pages to the application. Errors below their paths are shown as pages too."""
     app.state.sign_in_throttle = sign_in.Throttle(time.monotonic)
     app.state.problem_shapes |= dict.fromkeys(PREFIXES, rendering.page_problem)
-    for page in (sign_in, health, history, syncs, companies, expenses, causes, retries, events):
+    for page in PAGES:
         app.include_router(page.router)
     app.include_router(rendering.static_router)

@@ -3,9 +3,10 @@
 import re
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.web.pages.html import read
+from tests.web.pages.html import form_token, links, read, text
 from tests.web.store import Store
 
 
@@ -58,3 +59,24 @@ def test_a_webhook_shows_its_body_as_text(events: Store, user: TestClient) -> No
     assert "Send the message ID" not in page
     assert "The body is empty." in read(user, "/events/m5")
     assert "Webhook not found" in read(user, "/events/m9", 404)
+
+
+def test_a_webhook_is_replayed_from_its_page(events: Store, app: FastAPI, user: TestClient) -> None:
+    data = {"csrf": form_token(user)}
+    answer = user.post("/events/m1/replay", data=data)
+    assert answer.url.path == "/events/m1"
+    assert "The webhook is being processed again." in text(answer.text)
+    assert "Waiting" in text(answer.text)
+    assert len(app.state.wakes) == 1
+    assert user.post("/events/m5/replay", data=data).status_code == 200  # an empty body is a body
+    assert user.post("/events/m3/replay", data=data).status_code == 410
+    disabled = re.compile(r"<button[^>]*disabled[^>]*>Replay")
+    assert disabled.search(user.get("/events/m3").text)
+    assert not disabled.search(user.get("/events/m5").text)
+    assert user.post("/events/m9/replay", data=data).status_code == 404
+    assert user.post("/events/m1/replay").status_code == 403
+
+
+def test_a_webhook_of_an_unknown_type_links_to_no_company(events: Store, user: TestClient) -> None:
+    assert links(user.get("/events/m2").text, "/companies/") == []
+    assert links(user.get("/events/m3").text, "/companies/") == ["/companies/c2"]
