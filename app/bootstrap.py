@@ -31,6 +31,7 @@ from app.settings import REQUIRED, Settings, require, wants_traces
 from app.worker.channels import Channel, NotificationChannel, WebhookChannel, label
 from app.worker.codat_calls import InteractiveCalls, RateLimitPause
 from app.worker.dispatcher import Dispatcher
+from app.worker.doctor import check_codat
 from app.worker.fetcher import Fetcher
 from app.worker.projector import Projector
 from app.worker.runner import Runner
@@ -302,6 +303,9 @@ def create_app(
         metrics=metrics,
         codat=codat,
         interactive_calls=InteractiveCalls(database, clock),
+        check_codat=partial(
+            check_codat, codat, settings.host, endpoint_url(settings.public_url, settings.root_path)
+        ),
         sync_starter=SyncStarter(database, codat, clock),
         wake_worker=wake_worker,
     )

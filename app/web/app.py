@@ -29,7 +29,7 @@ from app.settings import Settings
 from app.web import health, openapi, problems
 from app.web.api import router as api
 from app.web.codat_api import routes as codat_api
-from app.web.dependencies import Clock, InteractiveCalls, SyncStarter, WakeWorker
+from app.web.dependencies import Clock, CodatCheck, InteractiveCalls, SyncStarter, WakeWorker
 from app.web.http_limits import BodyBudget, BodyLimit
 from app.web.metrics import Metrics
 from app.web.openapi_texts import INTRODUCTION
@@ -51,6 +51,7 @@ class Services:
     metrics: Metrics
     codat: CodatClient
     interactive_calls: InteractiveCalls
+    check_codat: CodatCheck
     sync_starter: SyncStarter
     wake_worker: WakeWorker
 

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from app.codat.client import CodatClient
 from app.db.engine import Database
+from app.domain.checks import Misconfiguration
 from app.settings import Settings
 from app.web.metrics import Metrics
 
@@ -34,6 +35,10 @@ class InteractiveCalls(Protocol):
         """Return the call's answer. Raises NotFound, Conflict, UpstreamRefused, CodatError."""
 
 
+CodatCheck = Callable[[], Awaitable[list[Misconfiguration]]]
+"""Asks Codat what is wrong with our key and our endpoint there."""
+
+
 def _from_state(name: str) -> Any:
     async def get(request: Request) -> Any:
         return getattr(request.app.state, name)
@@ -49,3 +54,4 @@ WakeWorkerDep = Annotated[WakeWorker, _from_state("wake_worker")]
 SyncStarterDep = Annotated[SyncStarter, _from_state("sync_starter")]
 InteractiveCallsDep = Annotated[InteractiveCalls, _from_state("interactive_calls")]
 CodatDep = Annotated[CodatClient, _from_state("codat")]
+CodatCheckDep = Annotated[CodatCheck, _from_state("check_codat")]

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
 from app.db.engine import Database
+from app.domain.checks import Misconfiguration
 from app.settings import load_settings
 from app.web import health, problems
 from app.web.api import router as api
@@ -30,12 +31,16 @@ class FakeCodat:
     error: Exception | None = None
     sync_id: str | None = None
     calls: int = 0
+    findings: list[Misconfiguration] = field(default_factory=list)
 
     async def get_config(self, company_id: str) -> dict[str, Any]:
         self.calls += 1
         if self.error:
             raise self.error
         return self.config
+
+    async def check(self) -> list[Misconfiguration]:
+        return self.findings
 
     async def start(self, company_id: str, dataset_ids: list[str], *, actor: str | None) -> str:
         self.calls += 1
@@ -81,6 +86,7 @@ def app(application: FastAPI, database: Database) -> FastAPI:
     state.codat = FakeCodat()
     state.sync_starter = state.codat
     state.interactive_calls = DirectCalls()
+    state.check_codat = state.codat.check
     state.is_stopping = lambda: False
     state.sign_in_throttle = Throttle(lambda: 0.0)
     state.readiness_probe = health.ReadinessProbe(database, lambda: NOW)

@@ -1,6 +1,6 @@
 """The history: the searchable list of syncs on the first page, and its CSV."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, Self
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 
-from app.db.queries import causes, search, syncs, transactions
+from app.db.queries import causes, events, search, syncs, transactions
 from app.db.queries.syncs import SyncFilter, SyncRecord
 from app.domain.causes.classifier import UNCLASSIFIED
 from app.domain.webhook_loss import endpoint_url
@@ -100,6 +100,7 @@ def read_history(page: Page, params: HistoryParams) -> dict[str, Any]:
     address, criteria = page_address(page.request), params.to(SyncFilter)
     is_filtered = address.has(*FILTERS)
     found, hits, rows = None, None, []
+    newest_events: Sequence[events.EventRecord] = []
     settings = page.request.app.state.settings
     if not params.wrong_dates:
         with page.database.reading() as connection:
@@ -111,6 +112,7 @@ def read_history(page: Page, params: HistoryParams) -> dict[str, Any]:
                 limit=params.limit,
             )
             hits = syncs.count_syncs(connection, criteria) if is_filtered else None
+            newest_events = [] if found.items else events.list_events(connection, limit=1).items
             counts = causes.cause_counts(connection, [record.pk for record in found.items])
         rows = [_row(page, record, counts[record.pk]) for record in found.items]
     names = page.company_names(params.company_id)
@@ -126,6 +128,7 @@ def read_history(page: Page, params: HistoryParams) -> dict[str, Any]:
         "names": names,
         "cause_titles": titles,
         "row_counts": ROWS,
+        "first_webhook_at": newest_events[0].received_at if newest_events else None,
         "endpoint": endpoint_url(
             settings.public_url or str(page.request.base_url), settings.root_path
         ),

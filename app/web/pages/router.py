@@ -14,6 +14,7 @@ from app.web.pages import (
     outgoing,
     rendering,
     retries,
+    setup,
     sign_in,
     syncs,
 )
@@ -21,11 +22,11 @@ from app.web.problems import UNKNOWN_PATH
 
 PREFIXES = (
     "/", "/sign-in", "/sign-out", "/syncs", "/syncs.csv", "/companies", "/causes", "/retries",
-    "/alerts", "/events", "/outgoing", "/static", UNKNOWN_PATH,
+    "/alerts", "/events", "/outgoing", "/setup", "/static", UNKNOWN_PATH,
 )  # fmt: skip
 PAGES = (
     *(sign_in, health, history, syncs, companies, expenses, causes, retries, events),
-    *(outgoing,),
+    *(outgoing, setup),
 )
 
 

@@ -4,9 +4,11 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.db import alerts, rate_limit, workers
+from app.domain.checks import Misconfiguration
 from app.domain.webhook_loss import Finding
 from tests.web.pages.html import links, read, read_csv, sync_ids, text
 from tests.web.store import NOW, T0, Store, after, completed_row, failed_row
@@ -331,14 +333,43 @@ def test_filtered_and_later_pages_only_count_the_alerts(
     assert "1 open alert" in text(html)
 
 
-def test_an_empty_service_says_how_to_set_it_up(user: TestClient) -> None:
+def test_an_empty_service_shows_a_checklist_that_ticks_itself(
+    store: Store, app: FastAPI, user: TestClient
+) -> None:
     page = read(user, "/")
-    assert "No syncs yet. Add this endpoint in the Codat Portal:" in page
-    assert "http://testserver/webhooks/codat" in page
-    assert "Today: no syncs" in page
-    assert "No companies yet." in read(user, "/companies")
-    assert "No failures in the last 30 days." in read(user, "/causes")
-    assert "No webhooks need review." in read(user, "/events")
+    assert "No syncs yet." in page
+    assert "To do: Add this endpoint in the Codat Portal: http://testserver/webhooks/codat" in page
+    assert "Done: A worker is running" in page
+    assert "expenses.sync.unsuccessful" in page
+    assert "To do: Wait for the first webhook, or try it with a sample: python -m app send" in page
+    assert "/setup/codat" in links(user.get("/").text)
+    store.event("m1", parse_status="unknown")
+    page = read(user, "/")
+    assert "✓ Done: Add this endpoint in the Codat Portal" in page
+    assert "✓ Done: The first webhook has arrived" in page
+    assert "Set up this service" not in read(user, "/?q=nothing")
+    store.failed()
+    assert "Set up this service" not in read(user, "/")
+    assert "No webhooks need review." not in read(user, "/events")
+
+
+@pytest.mark.parametrize(
+    ("name", "key_line"),
+    [
+        (None, "✓ Done: Codat accepts the API key"),
+        ("codat_key_refused", "Codat does not accept the API key"),
+        ("endpoint_missing", "✓ Done: Codat accepts the API key"),
+    ],
+)
+def test_the_checklist_has_the_findings_of_the_doctor(
+    store: Store, app: FastAPI, user: TestClient, name: str | None, key_line: str
+) -> None:
+    if name:
+        app.state.codat.findings.append(Misconfiguration(name, "It is wrong.", "Correct it."))
+    page = read(user, "/setup/codat")
+    assert key_line in page
+    assert ("✕ Problem: It is wrong. Correct it." in page) is bool(name)
+    assert ("The endpoint is set up at Codat" in page) is not bool(name)
 
 
 def test_pages_say_when_webhooks_wait_to_be_processed(store: Store, user: TestClient) -> None:

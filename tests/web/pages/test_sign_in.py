@@ -123,7 +123,7 @@ def test_the_sign_in_page_says_that_a_session_has_expired(visitor: TestClient) -
         "/", "/syncs/s1", "/syncs/s1/json", "/syncs.csv", "/companies", "/companies/c1",
         "/companies/c1/transactions/t1", "/companies/c1/config", "/companies/c1/config.json",
         "/causes", "/causes/account_inactive", "/causes/account_inactive/open.csv",
-        "/events", "/events/m1",
+        "/events", "/events/m1", "/outgoing", "/setup/codat",
     ],
 )  # fmt: skip
 def test_nothing_is_shown_without_a_session(store: Store, visitor: TestClient, path: str) -> None:

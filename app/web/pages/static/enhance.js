@@ -189,6 +189,15 @@
   addEventListener("hashchange", markTab);
   markTab();
 
+  /* Parts that wait for Codat are loaded after the page. */
+  for (const part of document.querySelectorAll("[data-load]")) {
+    fetch(part.dataset.load, { credentials: "same-origin" })
+      .then((response) => response.ok && !response.redirected ? response.text() : "")
+      .then((html) => new DOMParser().parseFromString(html, "text/html").querySelector("[data-loaded]"))
+      .then((loaded) => { if (loaded) part.replaceChildren(document.adoptNode(loaded)); })
+      .catch(() => {});
+  }
+
   showLocalTimes(document);
   showCopyButtons(document);
   setInterval(() => showLocalTimes(document), 30000);
