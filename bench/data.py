@@ -5,6 +5,7 @@ ten transactions each; failures of several kinds, most of them resolved by a lat
 made by the service's own functions where these are pure, and loaded without indexes.
 """
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, text
 
+from app.db import company_state
 from app.db.change_feed import sync_payload
 from app.db.engine import Database, open_database
 from app.db.sync_rows import ContentValues, sync_row, transaction_rows
@@ -31,6 +33,7 @@ from app.domain.models import Transaction
 from app.domain.names import fold_name
 from app.domain.sync_state import Sync
 from app.domain.transactions import count
+from app.worker.tasks.failure_alerts import check_failures
 
 SPAN = timedelta(days=180)
 RETENTION = timedelta(days=30)  # of bodies and changes
@@ -246,6 +249,9 @@ def fill(url: str, size: int) -> None:
             index.create(connection)
     if not database.is_sqlite:
         _finish_postgresql(database)
+    with database.writing() as connection:
+        company_state.recompute(connection, map(company_id, range(COMPANIES)))
+    asyncio.run(check_failures(database, lambda: datetime.now(UTC)))
     database.close()
 
 

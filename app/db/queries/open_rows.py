@@ -25,14 +25,22 @@ _HAS_UNCOMPLETED_ROW = (
     )
     .correlate(_row)
 )
+# One inside the other, so that both databases find the rows first, and the sync of each by its key.
+_IS_LATER = (
+    exists()
+    .where(
+        _later.c.id == _row.c.sync_pk,
+        _later.c.company_id == syncs.c.company_id,
+        tuple_(_later.c.occurred_at, _later.c.id) > tuple_(syncs.c.occurred_at, syncs.c.id),
+    )
+    .correlate(_row, syncs)
+)
 _WAS_COMPLETED = (
     exists()
     .where(
         _row.c.transaction_id == transactions.c.transaction_id,
         _status(_row) == "completed",
-        _later.c.id == _row.c.sync_pk,
-        _later.c.company_id == syncs.c.company_id,
-        tuple_(_later.c.occurred_at, _later.c.id) > tuple_(syncs.c.occurred_at, syncs.c.id),
+        _IS_LATER,
         ~_HAS_UNCOMPLETED_ROW,
     )
     .correlate(transactions, syncs)

@@ -67,8 +67,9 @@ def retry_many(
     recipient = retry_recipient(settings)
     bulk_id = f"retry_{secrets.token_hex(16)}"
     requests: list[RetryRequest] = []
+    new: list[RetryRequest] = []
     after_pk: int | None = 0
-    while after_pk is not None and len(requests) < MAX_SYNCS:
+    while after_pk is not None and len(new) < MAX_SYNCS:
         with database.writing() as connection:
             step, after_pk = retries.request_step(
                 connection,
@@ -80,10 +81,10 @@ def retry_many(
                 bulk_id=bulk_id,
             )
         requests += step
+        new += (request for request in step if not request.already_requested)
     if not requests:
         raise Conflict("Nothing to retry: no item is open.")
     wake_worker()
-    new = [request for request in requests if not request.already_requested]
     bulk_ids = [request.bulk_id for request in new or requests if request.bulk_id]
     _log.info("retries requested", retry_id=bulk_id, syncs=len(new))
     return schemas.RetriesAccepted(
