@@ -100,7 +100,8 @@ class Tracing:
 
     def __init__(self, codat_base_url: str, exporter: SpanExporter | None = None) -> None:
         """Instrument SQLAlchemy, psycopg and httpx, whose engines and clients are made later."""
-        os.environ.setdefault("OTEL_SERVICE_NAME", SERVICE)
+        if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+            os.environ.setdefault("OTEL_SERVICE_NAME", SERVICE)
         self.provider = TracerProvider(
             id_generator=_Ids(), resource=Resource.create({"service.version": VERSION})
         )
