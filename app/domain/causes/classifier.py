@@ -232,9 +232,9 @@ class Classifier:
             if number >= end:
                 break
             rule, pattern = self._alternatives[number]
-            if rule.applies_to_failure(failure) and (
-                pattern is None or (pattern.is_possible(grams) and pattern.matches(text))
-            ):
+            if pattern and not (pattern.is_possible(grams) and pattern.matches(text)):
+                continue
+            if rule.applies_to_failure(failure):
                 return number
         return end
 
