@@ -61,7 +61,8 @@ class FailureTotals:
     """Numbers of failures: transactions, those still open, and syncs that failed as a whole.
 
     `last_7_days` and `previous_7_days` count transactions and syncs that failed in the last seven
-    days, and in the seven days before. `open_since` is the first failure of those still open.
+    days, and in the seven days before. `open_companies` have open transactions, and `open_since` is
+    the first failure of these.
     """
 
     transactions: int = 0
@@ -70,6 +71,7 @@ class FailureTotals:
     last_7_days: int = 0
     previous_7_days: int = 0
     companies: int = 0
+    open_companies: int = 0
     first_failed_at: datetime | None = None
     last_failed_at: datetime | None = None
     open_since: datetime | None = None
@@ -174,6 +176,7 @@ def list_companies(
             parts.c.company_id,
             *(cast(func.sum(parts.c[name]), BigInteger).label(name) for name in _COUNTS),
             literal(1).label("companies"),
+            case((func.sum(parts.c.open) > 0, 1), else_=0).label("open_companies"),
             func.min(parts.c.first_failed_at).label("first_failed_at"),
             func.max(parts.c.last_failed_at).label("last_failed_at"),
             func.min(parts.c.open_since).label("open_since"),
@@ -294,6 +297,9 @@ def _add_up(
             parts.c.key,
             *(func.sum(parts.c[name]).label(name) for name in _COUNTS),
             func.count(parts.c.company_id.distinct()).label("companies"),
+            func.count(case((parts.c.open > 0, parts.c.company_id)).distinct()).label(
+                "open_companies"
+            ),
             func.min(parts.c.first_failed_at).label("first_failed_at"),
             func.max(parts.c.last_failed_at).label("last_failed_at"),
             func.min(parts.c.open_since).label("open_since"),

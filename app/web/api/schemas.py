@@ -377,6 +377,7 @@ class FailureTotals(Schema):
     transactions: int
     open: int = Field(description="Transactions that no later sync has completed.")
     companies: int
+    open_companies: int = Field(description="Companies with open transactions.")
     syncs: int = Field(description="Syncs that failed as a whole, without a failed transaction.")
     last_7_days: int = Field(
         description="Transactions and whole syncs that failed in the last seven days (UTC)."

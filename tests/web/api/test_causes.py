@@ -16,7 +16,7 @@ LOCKED = "The document date cannot be before the end of year lock date, currentl
 CAUSE = {"key", "title", "owner", "next_step", "customer_message", "retry_advice"}
 TOTALS = {
     "companies", "transactions", "open", "syncs", "first_failed_at", "last_failed_at",
-    "last_7_days", "previous_7_days", "open_since",
+    "last_7_days", "previous_7_days", "open_since", "open_companies",
 }  # fmt: skip
 
 
@@ -60,6 +60,10 @@ def test_the_trend_and_the_oldest_open_failure_are_known(store: Store, client: T
     cause = causes(client)["period_closed"]
     assert (cause["last_7_days"], cause["previous_7_days"], cause["transactions"]) == (2, 2, 5)
     assert cause["first_failed_at"] == "2025-12-18T09:00:00Z"
+    store.failed("t", "c2", rows=(failed_row("t", LOCKED.format("x")),), at=after(days=-2))
+    store.completed("u", "c2", rows=(completed_row("t"),), at=after(days=-1))
+    totals = causes(client)["period_closed"]
+    assert (totals["companies"], totals["open_companies"]) == (2, 1)
     assert cause["open_since"] == "2025-12-19T09:00:00Z"
 
 
