@@ -148,7 +148,7 @@ def find_transactions(connection: Connection, q: str, limit: int) -> list[Transa
 def has_name(q: str) -> ColumnElement[bool]:
     """The condition on `companies` for a name of which each of these words begins a word.
 
-    The index of all names is read: the names of 10,000 companies take 2 ms.
+    The index of all names is read: 2,000 names take less than 2 ms.
     """
     words = dict.fromkeys(fold_name(q).split())
     if not 0 < len(words) <= MAX_WORDS:
