@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta, tzinfo
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
@@ -39,6 +39,29 @@ def stats(connection: Connection, since: datetime | None, until: datetime | None
             totals.by_status_code[status_code] += count
             totals.by_day.setdefault(day, Counter())[outcome] += count
     return totals
+
+
+def by_local_day(
+    connection: Connection, since: datetime, until: datetime, zone: tzinfo
+) -> dict[str, Counter[str]]:
+    """The days with syncs in a time zone, each with its syncs by outcome.
+
+    Each day is a range of an index: for some weeks, not for years.
+    """
+    found: dict[str, Counter[str]] = {}
+    day = since.astimezone(zone).date()
+    while (start := datetime.combine(day, time.min, zone).astimezone(UTC)) < until:
+        next_day = day + timedelta(days=1)
+        end = datetime.combine(next_day, time.min, zone).astimezone(UTC)
+        rows = connection.execute(
+            select(syncs.c.outcome, func.count())
+            .where(*in_range(syncs.c.occurred_at, max(start, since), min(end, until)))
+            .group_by(syncs.c.outcome)
+        )
+        for outcome, count in rows:
+            found.setdefault(day.isoformat(), Counter())[outcome] = count
+        day = next_day
+    return found
 
 
 def _parts(since: datetime | None, until: datetime | None) -> Iterator[list[ColumnElement[bool]]]:

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from app.db.queries import alerts, causes, companies, stats
 from app.web.api.query_params import SyncParams, first_day
 from app.web.api.serializers import serialize_cause_totals, serialize_company
-from app.web.pages.chart import draw
+from app.web.pages.chart import MAX_BARS, draw
 from app.web.pages.history import HistoryParams, find_answer, read_history
 from app.web.pages.labels import PRESETS
 from app.web.pages.query_params import page_address
@@ -83,17 +83,25 @@ def _overview(connection: Any, page: Page, params: SyncParams) -> dict[str, Any]
     before = None
     if days:
         before = Period(stats.stats(connection, since - timedelta(days=days), since).by_outcome)
-    by_day = totals.by_day
-    if days == 1:  # one bar says nothing
-        by_day = stats.stats(connection, first_day(now, CHART_DAYS), None).by_day
+    # one bar says nothing
+    chart_since = first_day(now, CHART_DAYS, page.zone) if days == 1 else since
     last = max(since, end - timedelta(microseconds=1))
+    # The reader's days while each has a bar; the totals of longer periods are stored by UTC day.
+    chart_zone = page.zone if end - chart_since <= timedelta(days=MAX_BARS) else UTC
+    if chart_zone is not UTC:
+        by_day = stats.by_local_day(connection, chart_since, end, chart_zone)
+    elif days == 1:
+        by_day = stats.stats(connection, chart_since, None).by_day
+    else:
+        by_day = totals.by_day
     return {
         "days": days,
         "since": since,
         "starts": {days: start.astimezone(page.zone).date() for start, days in starts.items()},
         "totals": Period(totals.by_outcome),
         "before": before,
-        "chart": draw(by_day, last.astimezone(UTC).date()),
+        "chart": draw(by_day, last.astimezone(chart_zone).date()),
+        "chart_zone": chart_zone,
     }
 
 

@@ -140,6 +140,25 @@ def test_a_page_shows_times_in_the_zone_of_its_address(store: Store, user: TestC
         assert "Time zone: use a name such as Australia/Sydney." in read(user, f"/?tz={zone}", 422)
 
 
+@pytest.mark.own_database
+def test_the_chart_counts_the_days_of_the_zone_in_the_address(
+    store: Store, user: TestClient
+) -> None:
+    """One evening in UTC is two days in Sydney. Each bar leads to its day there."""
+    store.failed("evening", at=datetime(2025, 12, 30, 12, tzinfo=UTC))
+    store.completed("night", at=datetime(2025, 12, 30, 14, tzinfo=UTC))
+    period = "/?from=2025-12-03"
+    assert "Show as table" not in user.get(period).text
+    html = user.get(f"{period}&tz=Australia/Sydney").text
+    assert "Syncs per day:" in text(html)
+    for day, found in ("2025-12-30", "evening"), ("2025-12-31", "night"):
+        bar = f"/?from={day}&to={day}&tz=Australia%2FSydney"
+        assert html.count(f'href="{bar.replace("&", "&amp;")}"') == 2
+        assert sync_ids(user.get(bar).text) == [found]
+    store.completed("next", at=datetime(2025, 12, 31, 14, tzinfo=UTC))
+    assert "Syncs per day (UTC):" in text(user.get(period).text)
+
+
 def test_empty_fields_of_a_form_leave_the_address(morning: Store, user: TestClient) -> None:
     response = user.get("/?q=&from=&outcome=failed&outcome=unknown&to=%20", follow_redirects=False)
     assert response.status_code == 303
