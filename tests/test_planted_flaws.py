@@ -52,8 +52,8 @@ def test_acknowledging_before_the_commit(
 ) -> None:
     store = EventStore.store
 
-    async def hasty(self: EventStore, event: ReceivedEvent) -> bool:
-        task = asyncio.ensure_future(store(self, event))
+    async def hasty(self: EventStore, event: ReceivedEvent, request_id: str) -> bool:
+        task = asyncio.ensure_future(store(self, event, request_id))
         task.add_done_callback(lambda done: done.exception())
         return True
 

@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
     """Serves an application until SIGTERM or SIGINT."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._drain_s = 0.0  # nobody balances load over what is stopped by Ctrl-C
+        self._drain_s = 0.0
         super().__init__(
             uvicorn.Config(
                 app,
@@ -55,8 +55,6 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Serve until a signal, then drain."""
         await super().main_loop()
-        # for the responses to requests from here on
-        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
         drained_at = time.monotonic() + self._drain_s
         while time.monotonic() < drained_at and not self.force_exit:
             await asyncio.sleep(0.1)
@@ -80,8 +78,11 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown, and the timer that ends the process if it hangs."""
         force_exit_later()
-        if not self.should_exit and sig == signal.SIGTERM:
-            self._drain_s = DRAIN_S
+        if not self.should_exit:
+            # for the responses to requests from here on
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+            # nobody balances load over what is stopped by Ctrl-C
+            self._drain_s = DRAIN_S if sig == signal.SIGTERM else 0.0
         super().handle_exit(sig, frame)
 
 

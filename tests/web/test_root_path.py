@@ -97,7 +97,8 @@ def test_every_link_of_every_page_works(client: TestClient) -> None:
     while waiting:
         address = waiting.pop()
         answer = client.get(address, headers={"accept": "text/html"})
-        assert answer.status_code in (200, 404, 502), address
+        is_form_only = answer.headers.get("allow") == "POST"
+        assert answer.status_code in (200, 404, 502) or is_form_only, address
         html = answer.headers["content-type"].startswith("text/html")
         found = re.findall(r'(?:href|src|action)="([^"#][^"]*)"', answer.text) if html else []
         links = [unescape(link) for link in found]
