@@ -298,6 +298,7 @@ class Settings(BaseSettings):
     )
     forwarded_allow_ips: TrustedAddresses = "127.0.0.1"
     keep_alive_seconds: int = Field(75, ge=1, le=3600)  # longer than a load balancer's 60
+    drain_seconds: int = Field(2, ge=0, le=4)
     worker_in_web: bool = True
     worker_metrics_port: int | None = Field(None, ge=1, le=65535)
     max_body_bytes: int = Field(1_048_576, ge=1024)

@@ -43,6 +43,7 @@ def environment(**settings: str) -> dict[str, str]:
         "API_KEYS": API_KEY,
         "LOG_FORMAT": "json",
         "RECONCILE_EVERY_MINUTES": "0",
+        "DRAIN_SECONDS": "0",  # the tests that need it set it
         **settings,
     }
 

@@ -45,6 +45,7 @@ def settings() -> dict[str, str]:
     return {"API_KEYS": f"support:{API_KEY}", "LOG_LEVEL": "info"}
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_one_message_id_and_one_request_id_tell_the_story(
     stage: Stage, settings: dict[str, str]
 ) -> None:

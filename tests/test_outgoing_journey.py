@@ -67,6 +67,7 @@ def test_a_failed_sync_reaches_a_receiver_that_failed_at_first(stage: Stage) -> 
         assert stream.ended.wait(5)
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_message_does_not_depend_on_who_writes_it(stage: Stage) -> None:
     """A replica without receivers records the end of a sync; one that has them sends it, once."""
     codat = SimulatedCodat(stage.simulate())

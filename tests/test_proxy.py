@@ -93,7 +93,8 @@ def proxy(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("proxy")
     with new_database("postgresql") as url, stage(folder, url) as found:
         worker = {"WORKER_IN_WEB": "false"}
-        replicas = [found.start("serve", **worker), found.start("serve")]
+        drains = {"DRAIN_SECONDS": "2"}
+        replicas = [found.start("serve", **worker, **drains), found.start("serve", **drains)]
         under_root = found.start("serve", ROOT_PATH=PREFIX, **worker)
         for process in (*replicas, under_root):
             wait_until_live(process)
@@ -279,7 +280,7 @@ def test_no_delivery_is_refused_while_replicas_restart(proxy: Proxy) -> None:
             for replica in list(proxy.replicas):
                 assert replica.stop() == 0
                 port = replica.address.rpartition(":")[2]
-                started = proxy.stage.start("serve", PORT=port)
+                started = proxy.stage.start("serve", PORT=port, DRAIN_SECONDS="2")
                 wait_until_live(started)
                 proxy.replicas[proxy.replicas.index(replica)] = started
         finally:

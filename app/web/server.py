@@ -1,6 +1,6 @@
 """The HTTP server: uvicorn with our bounds, and a shutdown within ten seconds.
 
-After SIGTERM it still accepts connections for DRAIN_S seconds, is no longer ready, and closes each
+After SIGTERM it still accepts connections for DRAIN_SECONDS, is no longer ready, and closes each
 connection after a response that says so. A proxy in front so has no connection left in which a
 request could be lost when the server closes what is idle and stops listening.
 """
@@ -21,7 +21,6 @@ from app.settings import Settings
 from app.web.http_limits import BoundedProtocol, max_connections
 from app.web.shutdown import force_exit_later
 
-DRAIN_S = 2.0
 GRACE_S = 4  # for requests in hand after a signal; then the server cancels them
 BACKLOG = 2048
 CLOSE = (b"connection", b"close")
@@ -32,7 +31,8 @@ class Server(uvicorn.Server):
     """Serves an application until SIGTERM or SIGINT."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._drain_s = 0.0
+        self._settings = settings
+        self._drain_s = 0
         super().__init__(
             uvicorn.Config(
                 app,
@@ -82,7 +82,8 @@ class Server(uvicorn.Server):
             # for the responses to requests from here on
             self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
             # nobody balances load over what is stopped by Ctrl-C
-            self._drain_s = DRAIN_S if sig == signal.SIGTERM else 0.0
+            if sig == signal.SIGTERM:
+                self._drain_s = self._settings.drain_seconds
         super().handle_exit(sig, frame)
 
 
