@@ -54,7 +54,8 @@ def test_the_whole_service_works_through_a_pooler(
 
         with ThreadPoolExecutor(8) as pool:  # each twice
             assert set(pool.map(send, range(80))) <= {204, 503}
-        assert [send(number) for number in range(40)] == [204] * 40
+        for number in range(40):  # 503 while the worker has the event in hand
+            wait_for(lambda: send(number) == 204)  # noqa: B023 # called at once
         wait_for(lambda: get(web, "/syncs/s39"))
         wait_for(lambda: processes.answers(web, "/readyz"))
         assert settings_of_others(url) == own
